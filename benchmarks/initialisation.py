@@ -1,0 +1,53 @@
+"""What the initialisation is worth: PSNR-Y after a short training, from PyTorch's default and from ours.
+
+    python benchmarks/initialisation.py --train_data_path dataset/DIV2K_train.h5 --valid_data_path dataset/DIV2K_valid.h5
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from hrn.cli import fail_in_words
+from hrn.data.benchmark import find_test_set
+from hrn.data.h5 import H5Pairs
+from hrn.model import preset
+from hrn.runtime import keep_memory, pick_device
+from hrn.training.trainer import Files, Recipe, Trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="hrn_light")
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--train_data_path", type=Path, required=True)
+    parser.add_argument("--valid_data_path", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--lr", type=float, nargs="+", default=[1e-3])
+    parser.add_argument("--patch_size", type=int, default=32)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--init", nargs="+", default=["default", "ours"], choices=["default", "ours"])
+    args = parser.parse_args()
+    keep_memory()
+    print("| initialisation | learning rate | steps | PSNR-Y dB | SSIM-Y |\n|---|---|---|---|---|", flush=True)
+    for name in args.init:
+        for lr in args.lr:
+            with tempfile.TemporaryDirectory() as folder:
+                recipe = Recipe(
+                    patch_size=args.patch_size, batch_size=16, max_steps=args.steps, lr=lr, schedule="cosine", warmup=args.steps // 20,
+                    ema=0.99, precision=args.precision, valid_interval=args.steps, print_interval=args.steps, save_interval=args.steps,
+                )  # fmt: skip
+                with mock.patch("hrn.model.hrn.initialise", lambda network: None) if name == "default" else mock.MagicMock():
+                    trainer = Trainer(
+                        preset(args.model, [args.scale]), recipe, H5Pairs(args.train_data_path, (args.scale,)),
+                        [find_test_set(args.valid_data_path, args.scale)], Files(Path(folder), "probe"), pick_device(),
+                    )  # fmt: skip
+                trainer.fit()
+            print(f"| {name} | {lr:g} | {args.steps} | {trainer.best['psnr_y']:.3f} | {trainer.best['ssim_y']:.4f} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(fail_in_words(main))

@@ -1,0 +1,158 @@
+"""Checkpoint files: ours, which rebuild their own network, and the authors' bare state dicts.
+
+A checkpoint is a dict of plain types and tensors, so that `torch.load(weights_only=True)` takes it and nothing in it can run:
+`format`, `config`, `weights`, `info` (what it was trained on, steps, scores). A training state adds what a resume needs.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hrn.errors import HRNError
+from hrn.files import writing_beside
+from hrn.model import Config, ReleasedConfig, build_model, config_from_dict, config_to_dict, preset_of
+
+FORMAT = "hrn-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's contents, read and checked."""
+
+    path: Path
+    config: Config
+    weights: Mapping[str, Tensor]
+    info: Mapping[str, Any]
+    training: Mapping[str, Any] | None = None
+    """Optimizer, step and the rest, where the file is a training state."""
+
+    @property
+    def model_name(self) -> str:
+        return preset_of(self.config) or "hrn (own configuration)"
+
+
+def save_checkpoint(path: str | Path, config: Config, weights: Mapping[str, Tensor], *, info: Mapping[str, Any], training: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint beside `path`, sync it and rename it: `path` holds the old or the new one, never half of one.
+
+    Raises:
+        HRNError: it cannot be written; an earlier file at `path` is then intact.
+    """
+    contents: dict[str, Any] = {
+        "format": FORMAT,
+        "config": config_to_dict(config),
+        "weights": {name: value.detach().cpu().contiguous() for name, value in weights.items()},
+        "info": dict(info),
+    }
+    if training is not None:
+        contents["training"] = dict(training)
+    with writing_beside(path) as beside:
+        try:
+            torch.save(contents, beside)
+        except RuntimeError as error:  # torch's zip writer reports a full disk this way
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint or the authors' state dict, without running anything that is in it.
+
+    Raises:
+        HRNError: no such file, damaged, a pickle that is not plain data, or not a checkpoint of HRN.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HRNError(f"no such checkpoint: {path}")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... on damaged files
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise HRNError(f"{path}: refused, because it holds more than plain data and loading it could run code") from None
+        raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
+    if isinstance(contents, dict) and contents.get("format") == FORMAT:
+        try:
+            config = config_from_dict(contents["config"])
+            weights, info = contents["weights"], contents["info"]
+            if not isinstance(weights, dict) or not isinstance(info, dict):
+                raise ValueError("weights or info is not a dict")
+        except (KeyError, TypeError, ValueError) as error:
+            raise HRNError(f"{path}: a checkpoint that this version cannot use ({error})") from None
+        return Checkpoint(path, config, weights, info, contents.get("training"))
+    weights = _bare_state_dict(contents)
+    if weights is None:
+        raise HRNError(f"{path}: not a checkpoint of HRN (no format {FORMAT!r}, and not the authors' state dict)")
+    return Checkpoint(path, _released_config(path, weights), weights, {})
+
+
+def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int | None = None) -> nn.Module:
+    """Build the checkpoint's network with its weights, in eval mode.
+
+    Args:
+        checkpoint: as read by :func:`load_checkpoint`.
+        model, scale: what the user asked for; None accepts what the file holds.
+
+    Raises:
+        HRNError: the file holds another model or scale, or weights that do not fit its own configuration.
+    """
+    if model is not None and model != preset_of(checkpoint.config):
+        raise HRNError(f"{checkpoint.path}: holds {checkpoint.model_name}, not {model}" + _first_difference(checkpoint, model))
+    if scale is not None and scale not in checkpoint.config.scales:
+        raise HRNError(f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in checkpoint.config.scales)}, not x{scale}")
+    with torch.random.fork_rng(devices=[]):
+        network = build_model(checkpoint.config)
+    if difference := differing_keys(network.state_dict(), checkpoint.weights):
+        raise HRNError(f"{checkpoint.path}: weights do not fit its configuration: {difference}")
+    network.load_state_dict(checkpoint.weights)
+    return network.eval().requires_grad_(False)
+
+
+def differing_keys(wanted: Mapping[str, Any], found: Mapping[str, Any], most: int = 3) -> str:
+    """The first differences in names and shapes of two state dicts, in words; empty where there are none."""
+    parts = []
+    for label, names in (("missing", [k for k in wanted if k not in found]), ("unknown", [k for k in found if k not in wanted])):
+        if names:
+            parts.append(f"{label} {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else ""))
+    shapes = [k for k in wanted if k in found and getattr(found[k], "shape", None) != wanted[k].shape]
+    for name in shapes[:most]:
+        parts.append(f"{name} is {tuple(getattr(found[name], 'shape', ()))} where {tuple(wanted[name].shape)} is needed")
+    return "; ".join(parts)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_difference(checkpoint: Checkpoint, model: str) -> str:
+    from hrn.model import preset
+
+    try:
+        with torch.device("meta"):
+            wanted = build_model(preset(model, checkpoint.config.scales)).state_dict()
+    except ValueError as error:
+        return f" ({error})"
+    return f"; for {model}: {differing_keys(wanted, checkpoint.weights)}"
+
+
+def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:
+    """The authors' state dict, perhaps of a DataParallel model; None where `contents` is something else."""
+    if not isinstance(contents, dict) or not contents or not all(isinstance(v, Tensor) for v in contents.values()):
+        return None
+    weights = {str(name).removeprefix("module."): value for name, value in contents.items()}
+    return weights if "b1.body.0.body.3.conv_1x1.weight" in weights and "tail.0.0.weight" in weights else None
+
+
+def _released_config(path: Path, weights: Mapping[str, Tensor]) -> ReleasedConfig:
+    """The scale shows in the tail's shapes."""
+    doublings = sum(f"tail.0.{i}.weight" in weights for i in (0, 2, 4))
+    scale = 3 if weights["tail.0.0.weight"].shape[0] == 576 else 2**doublings
+    config = replace(ReleasedConfig(), scales=(scale,))
+    with torch.device("meta"):
+        wanted = build_model(config).state_dict()
+    if difference := differing_keys(wanted, weights):
+        raise HRNError(f"{path}: looks like the authors' network at x{scale}, but {difference}")
+    return config

@@ -1,0 +1,18 @@
+"""What the front doors share: how they end, and how they speak."""
+
+import sys
+from collections.abc import Callable
+
+from hrn.errors import HRNError
+
+
+def fail_in_words(main: Callable[[], int | None]) -> int:
+    """Run `main`; bad input ends in one message on stderr and exit code 2, Ctrl-C in 130."""
+    try:
+        return main() or 0
+    except HRNError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

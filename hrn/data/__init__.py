@@ -1,0 +1,1 @@
+"""Images, enlargement and reduction without a network, training patches, and test sets."""

@@ -1,0 +1,139 @@
+"""Training and validation pairs in one HDF5 file, in the layout that CARN's users have had since 2018.
+
+Groups `HR`, `X2`, `X3`, `X4`, `X8`; in each, uint8 (H, W, 3) datasets keyed "0", "1", ...; the same key is the same image.
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hrn.data.augment import augment
+from hrn.errors import HRNError
+
+
+class H5Pairs:
+    """Read access to an h5 file of pairs. The file is opened at first use, once in each process, so this can be pickled.
+
+    Args:
+        path: the h5 file.
+        scales: the groups X{s} that must be there.
+
+    Raises:
+        HRNError: no such file, not an HDF5 file, a group or image missing, or sizes of a pair that do not match.
+    """
+
+    def __init__(self, path: str | Path, scales: tuple[int, ...]) -> None:
+        self.path = Path(path)
+        self.scales = scales
+        self._file: h5py.File | None = None
+        if not self.path.is_file():
+            raise HRNError(f"no such h5 file: {self.path}\nMake it with: python datasets/div2h5.py (--help tells how)")
+        try:
+            with h5py.File(self.path, "r") as file:
+                self.keys, self.hr_sizes = self._check(file)
+        except OSError as error:
+            raise HRNError(f"{self.path}: not a readable h5 file ({error})") from None
+
+    def _check(self, file: h5py.File) -> tuple[list[str], list[tuple[int, int]]]:
+        for group in ("HR", *(f"X{s}" for s in self.scales)):
+            if not isinstance(file.get(group), h5py.Group):
+                raise HRNError(f"{self.path}: has no group {group!r}, only {', '.join(file) or 'nothing'}; write it with div2h5.py --scales")
+        keys = sorted(file["HR"], key=lambda k: (len(k), k))
+        if not keys:
+            raise HRNError(f"{self.path}: holds no images")
+        sizes = []
+        for key in keys:
+            h, w = self._size(file, "HR", key)
+            for s in self.scales:
+                lr_h, lr_w = self._size(file, f"X{s}", key)
+                if (lr_h, lr_w) != (h // s, w // s):
+                    raise HRNError(f"{self.path}: X{s}/{key} is {lr_w}x{lr_h}, but HR/{key} of {w}x{h} needs {w // s}x{h // s}")
+            sizes.append((h, w))
+        return keys, sizes
+
+    def _size(self, file: h5py.File, group: str, key: str) -> tuple[int, int]:
+        data = file[group].get(key)
+        if not isinstance(data, h5py.Dataset):
+            raise HRNError(f"{self.path}: image {group}/{key} is missing")
+        if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3:
+            raise HRNError(f"{self.path}: {group}/{key} is {data.dtype} {data.shape}, not uint8 (H, W, 3)")
+        return data.shape[0], data.shape[1]
+
+    @property
+    def file(self) -> h5py.File:
+        if self._file is None:
+            self._file = h5py.File(self.path, "r")
+        return self._file
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_file": None}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def name(self, index: int) -> str:
+        """The file that an image was made from, where the h5 says it, else its key."""
+        return str(self.file["HR"][self.keys[index]].attrs.get("name", self.keys[index]))
+
+    def read(self, group: str, index: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """A part of an image, (h, w, 3) uint8; only that part is read from the disk."""
+        try:
+            return self.file[group][self.keys[index]][rows, columns]
+        except OSError as error:
+            raise HRNError(f"{self.path}: cannot read {group}/{self.keys[index]} ({error})") from None
+
+
+class PatchDataset(Dataset):
+    """Random training patches, each a pure function of (seed, index).
+
+    Index i is position i % N of pass i // N over the N images; every pass is a new permutation and takes one patch from
+    each image, as the released code does. With several scales, batch b draws one scale for all its patches.
+
+    Args:
+        pairs: the images.
+        patch_size: side of the LR patch in pixels.
+        batch_size: patches in a step, which share a scale.
+        length: how many patches there are to draw (steps x batch_size).
+        seed: of every random choice.
+    """
+
+    def __init__(self, pairs: H5Pairs, *, patch_size: int, batch_size: int, length: int, seed: int) -> None:
+        self.pairs, self.patch_size, self.batch_size, self.length, self.seed = pairs, patch_size, batch_size, length, seed
+        for key, (h, w) in zip(pairs.keys, pairs.hr_sizes, strict=True):
+            if min(h, w) // max(pairs.scales) < patch_size:
+                raise HRNError(
+                    f"{pairs.path}: HR/{key} is {w}x{h}, smaller than a patch of {patch_size} LR pixels at x{max(pairs.scales)}; "
+                    f"use --patch_size {min(min(size) for size in pairs.hr_sizes) // max(pairs.scales)} or leave the image out"
+                )
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def scale_of(self, index: int) -> int:
+        """The scale of the batch that patch `index` is in."""
+        scales = self.pairs.scales
+        return scales[np.random.default_rng([self.seed, 1, index // self.batch_size]).integers(len(scales))]
+
+    def image_of(self, index: int) -> int:
+        """The image that patch `index` is taken from."""
+        turn, position = divmod(index, len(self.pairs))
+        if self._order is None or self._order[0] != turn:
+            self._order = turn, np.random.default_rng([self.seed, 2, turn]).permutation(len(self.pairs))
+        return int(self._order[1][position])
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(3, p, p) and (3, s*p, s*p) uint8 tensors: the LR patch and its HR patch, augmented alike."""
+        scale, image, p = self.scale_of(index), self.image_of(index), self.patch_size
+        rng = np.random.default_rng([self.seed, 3, index])
+        h, w = (side // scale for side in self.pairs.hr_sizes[image])
+        y, x = int(rng.integers(h - p + 1)), int(rng.integers(w - p + 1))
+        lr = self.pairs.read(f"X{scale}", image, slice(y, y + p), slice(x, x + p))
+        hr = self.pairs.read("HR", image, slice(y * scale, (y + p) * scale), slice(x * scale, (x + p) * scale))
+        flip_vertical, flip_horizontal, turns = int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(4))
+        return tuple(
+            augment(torch.from_numpy(patch).permute(2, 0, 1), flip_vertical, flip_horizontal, turns).contiguous() for patch in (lr, hr)
+        )

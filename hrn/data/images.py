@@ -1,0 +1,118 @@
+"""Reading and writing images of any kind, as uint8 RGB arrays."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from hrn.errors import HRNError
+from hrn.files import writing_beside
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
+MAX_PIXELS = 400_000_000
+"""Larger files are refused before they are decoded: a small file can claim any size."""
+
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image file."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    alpha: np.ndarray | None
+    """(H, W) uint8, where the file has transparency."""
+    grey: bool
+    """Whether the file holds one grey channel, here three times."""
+    icc_profile: bytes | None
+
+
+def list_images(folder: Path, recursive: bool = False) -> list[Path]:
+    """The image files in a folder, sorted by path; hidden files are left out."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Decode an image file: upright (EXIF), 8 bits, RGB and perhaps alpha; the first frame of an animation.
+
+    Raises:
+        HRNError: the file is missing, truncated, not an image, too large, or has more than 8 bits a channel.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HRNError(f"no such image file: {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise HRNError(f"{path}: {image.width}x{image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+                if image.mode in _DEEP_MODES or _is_deep_png(path):
+                    raise HRNError(f"{path}: has more than 8 bits a channel, which would be lost; convert it to 8 bits first")
+                return _decode(image)
+    except HRNError:
+        raise
+    except UnidentifiedImageError:
+        raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
+    except Image.DecompressionBombError as error:
+        raise HRNError(f"{path}: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:  # what Pillow's decoders raise on damaged files
+        raise HRNError(f"{path}: damaged or truncated image ({error})") from None
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 of an image file, transparency dropped; errors as :func:`read_picture`."""
+    return read_picture(path).rgb
+
+
+def picture_of(image: Image.Image) -> Picture:
+    """The same for an opened Pillow image."""
+    return _decode(image)
+
+
+def _decode(image: Image.Image) -> Picture:
+    icc_profile = image.info.get("icc_profile")
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    grey = image.mode in ("1", "L", "LA", "La")
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    rgba = image.convert("RGBA") if transparent else None
+    alpha = np.asarray(rgba.getchannel("A")) if rgba is not None else None
+    rgb = np.asarray((rgba or image).convert("RGB"))
+    if image.mode not in ("RGB", "RGBA"):
+        icc_profile = None if image.mode in ("CMYK", "YCCK", "LAB") else icc_profile  # it described other channels
+    return Picture(rgb, alpha, grey, icc_profile)
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Pillow opens 16-bit colour PNGs as 8-bit ones without a word; their header has the bit depth at byte 24."""
+    with path.open("rb") as file:
+        head = file.read(25)
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 25 and head[24] == 16
+
+
+def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
+    """Write an image by the suffix of `path`, beside it first and then renamed; JPEG in quality 95.
+
+    Raises:
+        HRNError: unknown suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    if isinstance(picture, np.ndarray):
+        picture = Picture(picture, None, False, None)
+    image = Image.fromarray(picture.rgb)
+    if picture.grey:
+        image = image.convert("L")
+    if picture.alpha is not None and path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
+        image.putalpha(Image.fromarray(picture.alpha))
+    options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
+    options |= {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".webp": {"lossless": True}}.get(path.suffix.lower(), {})
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
+    with writing_beside(path) as beside:
+        image.save(beside, format=kind, **options)

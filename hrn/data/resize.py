@@ -1,0 +1,75 @@
+"""MATLAB's `imresize(..., "bicubic")`, which made every low-resolution image that the field trains and tests on.
+
+The cubic of R. Keys (IEEE Trans. ASSP 29, 1981) with a = -0.5, widened by the factor when it reduces (antialiasing),
+weights normalised per output sample, the border repeated, vertical pass first, rounded to uint8 after each pass.
+Written as two sparse matrices, one for each axis.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from scipy import sparse
+
+
+def cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = -0.5, support [-2, 2]."""
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x**2 + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+
+
+@lru_cache(maxsize=256)
+def resize_matrix(n_in: int, n_out: int, scale: float) -> sparse.csr_array:
+    """The (n_out, n_in) matrix that resizes a line of samples by `scale`, pixel centres aligned."""
+    shrink = min(scale, 1.0)
+    support = 4 / shrink
+    centre = (np.arange(n_out) + 0.5) / scale - 0.5
+    taps = np.floor(centre - support / 2)[:, None] + np.arange(math.ceil(support) + 2)
+    weights = shrink * cubic(shrink * (centre[:, None] - taps))
+    weights /= weights.sum(axis=1, keepdims=True)
+    columns = np.clip(taps, 0, n_in - 1).astype(np.int64)
+    rows = np.broadcast_to(np.arange(n_out)[:, None], columns.shape)
+    return sparse.coo_array((weights.ravel(), (rows.ravel(), columns.ravel())), shape=(n_out, n_in)).tocsr()
+
+
+def imresize(image: np.ndarray, *, scale: float | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Resize a uint8 image by a factor or to a size.
+
+    Args:
+        image: (H, W) or (H, W, C) uint8.
+        scale: the factor; the result is ceil(H * scale) by ceil(W * scale).
+        size: or (height, width) in pixels; each axis then has its own factor.
+
+    Returns:
+        The resized image, uint8.
+    """
+    if (scale is None) == (size is None):
+        raise ValueError("give either scale or size")
+    h, w = image.shape[:2]
+    new_h, new_w = size or (math.ceil(h * scale), math.ceil(w * scale))
+    if min(h, w, new_h, new_w) < 1:
+        raise ValueError(f"cannot resize {h}x{w} to {new_h}x{new_w}")
+    vertical = resize_matrix(h, new_h, scale or new_h / h)
+    horizontal = resize_matrix(w, new_w, scale or new_w / w)
+    rows = _to_uint8(vertical @ image.reshape(h, -1).astype(np.float64)).reshape(new_h, w, -1)
+    columns = rows.transpose(1, 0, 2).reshape(w, -1).astype(np.float64)
+    out = _to_uint8(horizontal @ columns).reshape(new_w, new_h, -1).transpose(1, 0, 2)
+    return np.ascontiguousarray(out).reshape((new_h, new_w) + image.shape[2:])
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    """Rounded half up, clipped; MATLAB's conversion."""
+    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+
+
+def modcrop(image: np.ndarray, scale: int) -> np.ndarray:
+    """Cut the bottom and right so that height and width are multiples of `scale`."""
+    h, w = image.shape[:2]
+    return image[: h - h % scale, : w - w % scale]
+
+
+def bicubic_lr(hr: np.ndarray, scale: int) -> np.ndarray:
+    """The field's low-resolution image of an HR image whose sides are multiples of `scale`."""
+    return imresize(hr, scale=1 / scale)

@@ -1,0 +1,1 @@
+"""Scores by the field's protocol, tables and figures."""

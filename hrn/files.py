@@ -1,0 +1,38 @@
+"""Writing files so that a reader never sees half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hrn.errors import HRNError
+
+
+@contextmanager
+def writing_beside(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path`; what was written there is synced and renamed to `path` at the end, or removed.
+
+    Raises:
+        HRNError: the folder cannot be made, or the file cannot be written (no permission, disk full).
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise HRNError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        try:
+            beside.unlink(missing_ok=True)
+        except OSError:
+            pass  # the folder itself could not be reached; the error above says so
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file as :func:`writing_beside` does."""
+    with writing_beside(path) as beside:
+        beside.write_text(text, encoding="utf-8")

@@ -1,0 +1,40 @@
+"""CA: coordinate attention, the innermost part of a WRAB (figure d).
+
+Q. Hou, D. Zhou, J. Feng, "Coordinate Attention for Efficient Mobile Network Design", CVPR 2021, arXiv 2103.02907;
+with the paper's ELU and reduction.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from hrn.model.elu import elu
+
+
+class CoordinateAttention(nn.Module):
+    """Gates each position by what its row and its column hold on average.
+
+    Args:
+        channels: C, the width of the input and output.
+        reduction: r; the two pooled vectors are described by max(1, C // r) channels.
+        gates: `multiply` or `add` the row's and the column's gate.
+    """
+
+    def __init__(self, channels: int, *, reduction: int, gates: str = "multiply") -> None:
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, squeezed, 1, bias=False)  # the normalisation has the bias
+        self.norm = nn.BatchNorm2d(squeezed)
+        self.gate_h = nn.Conv2d(squeezed, channels, 1)
+        self.gate_w = nn.Conv2d(squeezed, channels, 1)
+        self.gates = gates
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        h, w = x.shape[-2:]
+        rows = x.mean(dim=3, keepdim=True)  # (B, C, H, 1)
+        columns = x.mean(dim=2, keepdim=True).mT  # (B, C, W, 1)
+        y = elu(self.norm(self.squeeze(torch.cat([rows, columns], dim=2))))
+        y_h, y_w = y.split([h, w], dim=2)
+        gate_h = torch.sigmoid(self.gate_h(y_h))  # (B, C, H, 1)
+        gate_w = torch.sigmoid(self.gate_w(y_w)).mT  # (B, C, 1, W)
+        return x * gate_h * gate_w if self.gates == "multiply" else x * (gate_h + gate_w)

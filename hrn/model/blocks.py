@@ -1,0 +1,41 @@
+"""WRDB and WRAB: the middle and the inner residual blocks (figures b and c)."""
+
+import torch
+from torch import Tensor, nn
+
+from hrn.model.attention import CoordinateAttention
+from hrn.model.elu import elu
+
+
+class WRAB(nn.Module):
+    """Wide-activated residual attention block: widen, ELU, narrow, attend, add. After WDSR (arXiv 1808.08718)."""
+
+    def __init__(self, channels: int, *, expansion: int, reduction: int, gates: str) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(channels, channels * expansion, 3, padding=1)
+        self.narrow = nn.Conv2d(channels * expansion, channels, 3, padding=1)
+        self.attention = CoordinateAttention(channels, reduction=reduction, gates=gates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        return x + self.attention(self.narrow(elu(self.widen(x))))
+
+
+class WRDB(nn.Module):
+    """Wide-activated residual-in-residual dense block: WRABs, each fed by all that came before it."""
+
+    def __init__(self, channels: int, *, n_wrab: int, expansion: int, reduction: int, gates: str) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            WRAB(channels, expansion=expansion, reduction=reduction, gates=gates) for _ in range(n_wrab)
+        )
+        # fuse[i] brings [x, a_1 .. a_{i+1}] back to C channels; the last one ends the block
+        self.fuse = nn.ModuleList(nn.Conv2d(channels * (i + 2), channels, 1) for i in range(n_wrab))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        features, fused = [x], x
+        for block, fuse in zip(self.blocks, self.fuse, strict=True):
+            features.append(block(fused))
+            fused = fuse(torch.cat(features, dim=1))
+        return x + fused

@@ -1,0 +1,72 @@
+"""HRN: the cross-domain heterogeneous residual network, and DEM, its outer residual block (figures 1 and 2a).
+
+L. Ji et al., "Cross-domain heterogeneous residual network for single image super-resolution",
+Neural Networks 149, 2022, https://doi.org/10.1016/j.neunet.2022.02.008
+"""
+
+import torch
+from torch import Tensor, nn
+
+from hrn.model.blocks import WRDB
+from hrn.model.config import HRNConfig
+from hrn.model.dct import dct, idct
+from hrn.model.elu import elu
+from hrn.model.init import initialise
+from hrn.model.upsampler import make_upsampler
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean RGB of DIV2K in [0, 1], which the field subtracts."""
+
+
+class DEM(nn.Module):
+    """Dual-domain enhancement module: two WRDBs on the image side, one on the frequency side, joined by the inverse DCT."""
+
+    def __init__(self, config: HRNConfig) -> None:
+        super().__init__()
+        c = config.channels
+        inner = dict(n_wrab=config.n_wrab, expansion=config.expansion, reduction=config.reduction, gates=config.gates)
+        self.frequency = WRDB(c, **inner)
+        self.spatial1 = WRDB(c, **inner)
+        self.fuse1 = nn.Conv2d(2 * c, c, 1)
+        self.spatial2 = WRDB(c, **inner)
+        self.fuse2 = nn.Conv2d(4 * c, c, 1)
+        self.dct_dims = (-2, -1) if config.dct_axes == "hw" else (-1,)
+
+    def forward(self, x: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Features x and coefficients f, both (B, C, H, W), to the next module's."""
+        f = self.frequency(f)
+        b1 = self.spatial1(x)
+        t = elu(self.fuse1(torch.cat([x, b1], dim=1)))
+        b2 = self.spatial2(t)
+        x = elu(self.fuse2(torch.cat([x, b1, b2, idct(f, self.dct_dims)], dim=1)))
+        return x, f
+
+
+class HRN(nn.Module):
+    """Enlarges RGB images by any of `config.scales`, each with a tail of its own."""
+
+    def __init__(self, config: HRNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.head = nn.Conv2d(3, config.channels, 3, padding=1)
+        self.body = nn.ModuleList(DEM(config) for _ in range(config.n_dem))
+        self.tails = nn.ModuleDict({f"x{s}": make_upsampler(config.upsampler, config.channels, s) for s in config.scales})
+        self.dct_dims = self.body[0].dct_dims
+        initialise(self)
+
+    def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
+        """Enlarge a batch.
+
+        Args:
+            lr: (B, 3, H, W) in [0, 1], any H and W from 1.
+            scale: one of `config.scales`; may be left out where there is only one.
+
+        Returns:
+            (B, 3, scale*H, scale*W), about [0, 1], not clipped.
+        """
+        x0 = self.head(lr - self.mean)
+        x, f = x0, dct(x0, self.dct_dims)
+        for dem in self.body:
+            x, f = dem(x, f)
+        return self.tails[f"x{scale or self.config.scales[0]}"](x0 + x) + self.mean

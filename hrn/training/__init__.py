@@ -1,0 +1,1 @@
+"""From an h5 file to a checkpoint."""

@@ -1,0 +1,25 @@
+"""The learning rate as a pure function of the step."""
+
+import math
+
+SCHEDULES = ("step", "cosine")
+
+
+def lr_at(step: int, *, base: float, max_steps: int, schedule: str = "step", decay: int = 200_000, warmup: int = 0) -> float:
+    """The learning rate of update number `step`, counted from 0.
+
+    Args:
+        base: the highest rate.
+        max_steps: length of the run.
+        schedule: `step` halves the rate every `decay` steps, as the released code does; `cosine` falls to 0 at `max_steps`.
+        decay: see `schedule`.
+        warmup: the rate first grows linearly over this many steps.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {SCHEDULES}, not {schedule!r}")
+    if step < warmup:
+        return base * (step + 1) / warmup
+    if schedule == "step":
+        return base * 0.5 ** (step // decay)
+    progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+    return base * 0.5 * (1 + math.cos(math.pi * progress))

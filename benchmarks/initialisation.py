@@ -1,6 +1,6 @@
 """What the initialisation is worth: PSNR-Y after a short training, from PyTorch's default and from ours.
 
-    python benchmarks/initialisation.py --train_data_path dataset/DIV2K_train.h5 --valid_data_path dataset/DIV2K_valid.h5
+python benchmarks/initialisation.py --train_data_path dataset/DIV2K_train.h5 --valid_data_path dataset/DIV2K_valid.h5
 """
 
 import argparse
@@ -40,13 +40,20 @@ def main() -> None:
                     patch_size=args.patch_size, batch_size=16, max_steps=args.steps, lr=lr, schedule="cosine", warmup=args.steps // 20,
                     ema=0.99, precision=args.precision, valid_interval=args.steps, print_interval=args.steps, save_interval=args.steps,
                 )  # fmt: skip
-                with mock.patch("hrn.model.hrn.initialise", lambda network: None) if name == "default" else mock.MagicMock():
+                with (
+                    mock.patch("hrn.model.hrn.initialise")
+                    if name == "default"
+                    else mock.MagicMock()
+                ):
                     trainer = Trainer(
                         preset(args.model, [args.scale]), recipe, H5Pairs(args.train_data_path, (args.scale,)),
                         [find_test_set(args.valid_data_path, args.scale)], Files(Path(folder), "probe"), pick_device(),
                     )  # fmt: skip
                 trainer.fit()
-            print(f"| {name} | {lr:g} | {args.steps} | {trainer.best['psnr_y']:.3f} | {trainer.best['ssim_y']:.4f} |", flush=True)
+            print(
+                f"| {name} | {lr:g} | {args.steps} | {trainer.best['psnr_y']:.3f} | {trainer.best['ssim_y']:.4f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Turn DIV2K, or any folder of images, into the h5 files that training reads.
 
-    cd datasets && python div2h5.py                                   DIV2K, as unpacked into dataset/DIV2K
-    python datasets/div2h5.py --hr photos/ --out dataset/photos.h5    any images; LR made by MATLAB's bicubic
-    python datasets/div2h5.py --hr HR/ --lr LR/ --scales 2 4 --out dataset/mine.h5
+cd datasets && python div2h5.py                                   DIV2K, as unpacked into dataset/DIV2K
+python datasets/div2h5.py --hr photos/ --out dataset/photos.h5    any images; LR made by MATLAB's bicubic
+python datasets/div2h5.py --hr HR/ --lr LR/ --scales 2 4 --out dataset/mine.h5
 """
 
 import argparse
@@ -31,13 +31,34 @@ DATASET = Path(__file__).resolve().parents[1] / "dataset"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hr", type=Path, nargs="+", metavar="FOLDER", help="folders of HR images; default: DIV2K in --root")
-    parser.add_argument("--lr", type=Path, metavar="FOLDER", help="folder with X2/, X3/ ... of LR images named 0001x2.png or 0001.png")
+    parser.add_argument(
+        "--hr", type=Path, nargs="+", metavar="FOLDER", help="folders of HR images; default: DIV2K in --root"
+    )
+    parser.add_argument(
+        "--lr", type=Path, metavar="FOLDER", help="folder with X2/, X3/ ... of LR images named 0001x2.png or 0001.png"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the h5 file to write; needed with --hr")
-    parser.add_argument("--scales", type=int, nargs="+", choices=(2, 3, 4, 8), metavar="S", help="out of 2 3 4 8; default: 2 3 4 (DIV2K: all that are there)")
-    parser.add_argument("--min_size", type=int, default=1, metavar="PIXELS", help="leave out HR images with a shorter side (patch_size x scale is what training needs)")
-    parser.add_argument("--root", type=Path, default=DATASET / "DIV2K", help="where DIV2K_{train,valid}_{HR,LR_bicubic} are")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that decode and resize; default: all cores")
+    parser.add_argument(
+        "--scales",
+        type=int,
+        nargs="+",
+        choices=(2, 3, 4, 8),
+        metavar="S",
+        help="out of 2 3 4 8; default: 2 3 4 (DIV2K: all that are there)",
+    )
+    parser.add_argument(
+        "--min_size",
+        type=int,
+        default=1,
+        metavar="PIXELS",
+        help="leave out HR images with a shorter side (patch_size x scale is what training needs)",
+    )
+    parser.add_argument(
+        "--root", type=Path, default=DATASET / "DIV2K", help="where DIV2K_{train,valid}_{HR,LR_bicubic} are"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes that decode and resize; default: all cores"
+    )
     args = parser.parse_args(argv)
     if args.hr and not args.out:
         parser.error("--hr needs --out FILE")
@@ -59,10 +80,19 @@ def main(argv: list[str] | None = None) -> None:
     for part in parts:
         lr = args.root / f"DIV2K_{part}_LR_bicubic"
         there = [s for s in (2, 3, 4, 8) if (lr / f"X{s}").is_dir()]
-        convert([args.root / f"DIV2K_{part}_HR"], lr if there else None, args.root.parent / f"DIV2K_{part}.h5", args.scales or there or [2, 3, 4], args.workers, args.min_size)
+        convert(
+            [args.root / f"DIV2K_{part}_HR"],
+            lr if there else None,
+            args.root.parent / f"DIV2K_{part}.h5",
+            args.scales or there or [2, 3, 4],
+            args.workers,
+            args.min_size,
+        )
 
 
-def convert(hr_folders: list[Path], lr_folder: Path | None, out: Path, scales: list[int], workers: int, min_size: int = 1) -> None:
+def convert(
+    hr_folders: list[Path], lr_folder: Path | None, out: Path, scales: list[int], workers: int, min_size: int = 1
+) -> None:
     """Write all images of `hr_folders` and their LR images to the h5 file `out`.
 
     Images with a side under `min_size` pixels are left out. Where `lr_folder` has no X{s}, HR is cropped to a multiple of every such scale and reduced by MATLAB's bicubic.
@@ -77,7 +107,9 @@ def convert(hr_folders: list[Path], lr_folder: Path | None, out: Path, scales: l
         paths += list_images(folder)
     if not paths:
         raise HRNError(f"no images in {', '.join(map(str, hr_folders))}: looked for {', '.join(EXTENSIONS)}")
-    lr_folders = {s: lr_folder / f"X{s}" if lr_folder and (lr_folder / f"X{s}").is_dir() else None for s in sorted(scales)}
+    lr_folders = {
+        s: lr_folder / f"X{s}" if lr_folder and (lr_folder / f"X{s}").is_dir() else None for s in sorted(scales)
+    }
     if lr_folder and not any(lr_folders.values()):
         raise HRNError(f"{lr_folder}: has none of {', '.join(f'X{s}' for s in scales)}")
     for s, folder in lr_folders.items():
@@ -114,7 +146,9 @@ def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.nd
         lr = read_rgb(lr_path)
         wanted = (hr.shape[0] // s, hr.shape[1] // s)
         if lr.shape[:2] != wanted:
-            raise HRNError(f"{lr_path} is {lr.shape[1]}x{lr.shape[0]}, but {path} of {hr.shape[1]}x{hr.shape[0]} needs {wanted[1]}x{wanted[0]} at x{s}")
+            raise HRNError(
+                f"{lr_path} is {lr.shape[1]}x{lr.shape[0]}, but {path} of {hr.shape[1]}x{hr.shape[0]} needs {wanted[1]}x{wanted[0]} at x{s}"
+            )
         images[f"X{s}"] = lr
     return images
 
@@ -126,7 +160,9 @@ def find_lr(hr_path: Path, folder: Path, scale: int) -> Path:
         for suffix in dict.fromkeys((hr_path.suffix, *EXTENSIONS)):
             if (folder / f"{name}{suffix}").is_file():
                 return folder / f"{name}{suffix}"
-    raise HRNError(f"{hr_path}: no LR image for it in {folder}; looked for {stem}x{scale}{hr_path.suffix} and {stem}{hr_path.suffix}")
+    raise HRNError(
+        f"{hr_path}: no LR image for it in {folder}; looked for {stem}x{scale}{hr_path.suffix} and {stem}{hr_path.suffix}"
+    )
 
 
 if __name__ == "__main__":

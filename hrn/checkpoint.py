@@ -36,7 +36,14 @@ class Checkpoint:
         return preset_of(self.config) or "hrn (own configuration)"
 
 
-def save_checkpoint(path: str | Path, config: Config, weights: Mapping[str, Tensor], *, info: Mapping[str, Any], training: Mapping[str, Any] | None = None) -> None:
+def save_checkpoint(
+    path: str | Path,
+    config: Config,
+    weights: Mapping[str, Tensor],
+    *,
+    info: Mapping[str, Any],
+    training: Mapping[str, Any] | None = None,
+) -> None:
     """Write a checkpoint beside `path`, sync it and rename it: `path` holds the old or the new one, never half of one.
 
     Raises:
@@ -70,7 +77,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... on damaged files
         if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise HRNError(f"{path}: refused, because it holds more than plain data and loading it could run code") from None
+            raise HRNError(
+                f"{path}: refused, because it holds more than plain data and loading it could run code"
+            ) from None
         raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
     if isinstance(contents, dict) and contents.get("format") == FORMAT:
         try:
@@ -98,9 +107,13 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
         HRNError: the file holds another model or scale, or weights that do not fit its own configuration.
     """
     if model is not None and model != preset_of(checkpoint.config):
-        raise HRNError(f"{checkpoint.path}: holds {checkpoint.model_name}, not {model}" + _first_difference(checkpoint, model))
+        raise HRNError(
+            f"{checkpoint.path}: holds {checkpoint.model_name}, not {model}" + _first_difference(checkpoint, model)
+        )
     if scale is not None and scale not in checkpoint.config.scales:
-        raise HRNError(f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in checkpoint.config.scales)}, not x{scale}")
+        raise HRNError(
+            f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in checkpoint.config.scales)}, not x{scale}"
+        )
     with torch.random.fork_rng(devices=[]):
         network = build_model(checkpoint.config)
     if difference := differing_keys(network.state_dict(), checkpoint.weights):
@@ -112,12 +125,19 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
 def differing_keys(wanted: Mapping[str, Any], found: Mapping[str, Any], most: int = 3) -> str:
     """The first differences in names and shapes of two state dicts, in words; empty where there are none."""
     parts = []
-    for label, names in (("missing", [k for k in wanted if k not in found]), ("unknown", [k for k in found if k not in wanted])):
+    for label, names in (
+        ("missing", [k for k in wanted if k not in found]),
+        ("unknown", [k for k in found if k not in wanted]),
+    ):
         if names:
-            parts.append(f"{label} {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else ""))
+            parts.append(
+                f"{label} {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else "")
+            )
     shapes = [k for k in wanted if k in found and getattr(found[k], "shape", None) != wanted[k].shape]
     for name in shapes[:most]:
-        parts.append(f"{name} is {tuple(getattr(found[name], 'shape', ()))} where {tuple(wanted[name].shape)} is needed")
+        parts.append(
+            f"{name} is {tuple(getattr(found[name], 'shape', ()))} where {tuple(wanted[name].shape)} is needed"
+        )
     return "; ".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hrn.errors import HRNError
@@ -26,10 +26,8 @@ def writing_beside(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise HRNError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        try:
+        with suppress(OSError):  # the folder itself could not be reached; the error above says so
             beside.unlink(missing_ok=True)
-        except OSError:
-            pass  # the folder itself could not be reached; the error above says so
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -40,14 +40,26 @@ SHIPPED = (ROOT / "checkpoint/hrn/hrn_x4.pth", ROOT / "checkpoint/hrn_light/hrn_
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", choices=(*PRESETS, "bicubic"), help="which network the checkpoint must hold (default: whatever it holds)")
+    add(
+        "--model",
+        choices=(*PRESETS, "bicubic"),
+        help="which network the checkpoint must hold (default: whatever it holds)",
+    )
     add("--ckpt_path", type=Path, metavar="FILE", help="the checkpoint (default: the best one that is shipped)")
     add("--test_data_dir", type=Path, nargs="+", metavar="SET", help="test sets to enlarge and score (README: layouts)")
     add("--input", type=Path, metavar="PATH", help="an image, or a folder of images, that has no original")
     add("--scale", type=int, nargs="+", choices=(2, 3, 4, 8), help="default: the checkpoint's")
-    add("--sample_dir", type=Path, default=Path("sample"), metavar="DIR", help="where results go (default: %(default)s)")
+    add(
+        "--sample_dir", type=Path, default=Path("sample"), metavar="DIR", help="where results go (default: %(default)s)"
+    )
     add("--shave", type=int, help="border in HR pixels left out of PSNR and SSIM (default: the scale)")
-    add("--grey", choices=("rgb", "raw"), default="rgb", help="score grey originals as RGB (network papers) or raw (published bicubic rows)")
+    add(
+        "--raw_grey",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="grey images to score on their own 0-255 instead of Y, as published bicubic rows do with Set14's bridge",
+    )
     add("--no_images", action="store_true", help="score only, write no SR images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     add("--cuda", action="store_const", const="cuda", dest="device", help="the same as --device cuda")
@@ -74,12 +86,22 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = load_checkpoint(path)
         scales = args.scale or list(checkpoint.config.scales)
         networks = {s: load_network(checkpoint, model=args.model, scale=s).to(device) for s in scales}
-        label, header = path.stem, {"checkpoint": path.name, "checkpoint_sha256": file_hash(path), "model": checkpoint.model_name, **header}
+        label, header = (
+            path.stem,
+            {"checkpoint": path.name, "checkpoint_sha256": file_hash(path), "model": checkpoint.model_name, **header},
+        )
         enlargers = {s: partial(enlarge, networks[s], scale=s) for s in scales}
     folder = args.sample_dir / label
     if args.input:
         for s in scales:
-            enlarge_input(args.input, partial(enlarge_picture, networks[s], scale=s) if label != "bicubic" else partial(bicubic_picture, scale=s), s, folder)
+            enlarge_input(
+                args.input,
+                partial(enlarge_picture, networks[s], scale=s)
+                if label != "bicubic"
+                else partial(bicubic_picture, scale=s),
+                s,
+                folder,
+            )
         return 0
     reports = []
     for s in scales:
@@ -91,20 +113,29 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run_test_set(test_set: TestSet, enlarger: Callable[[np.ndarray], np.ndarray], folder: Path, label: str, header: dict, args: argparse.Namespace):
+def run_test_set(
+    test_set: TestSet,
+    enlarger: Callable[[np.ndarray], np.ndarray],
+    folder: Path,
+    label: str,
+    header: dict,
+    args: argparse.Namespace,
+):
     """Enlarge, write and score a test set; print its table."""
     scale = test_set.scale
     shave = scale if args.shave is None else args.shave
     bicubic = partial(imresize, scale=scale) if label != "bicubic" else None
     results, figure = [], None
-    images = evaluate(enlarger, test_set, shave=shave, grey=args.grey, bicubic=bicubic)
-    for result in tqdm(images, total=len(test_set.images), unit="image", desc=f"{test_set.name} x{scale}", disable=None, leave=False):
+    images = evaluate(enlarger, test_set, shave=shave, raw_grey=args.raw_grey, bicubic=bicubic)
+    for result in tqdm(
+        images, total=len(test_set.images), unit="image", desc=f"{test_set.name} x{scale}", disable=None, leave=False
+    ):
         if not args.no_images:
             write_image(folder / "SR" / f"{result.name}.png", result.sr)
         if bicubic and (figure is None or gain(result) > gain(figure)):
             figure = result
         results.append(result.without_pictures())
-    report = set_report(test_set, results, shave=shave, grey=args.grey)
+    report = set_report(test_set, results, shave=shave, raw_grey=args.raw_grey)
     write_reports(report, folder, header)
     print(f"\n{test_set.source}\n\n{image_table(report, label)}")
     if figure and not args.no_images:
@@ -122,7 +153,14 @@ def draw_figure(path: Path, result, label: str, bicubic: Callable[[np.ndarray], 
     from hrn.evaluation.figures import compare, telling_crop  # matplotlib is slow to import
 
     low = bicubic(result.lr)
-    compare(path, result.name, result.hr, {"bicubic": low, label: result.sr}, crop=telling_crop(result.hr, low, result.sr), shave=shave)
+    compare(
+        path,
+        result.name,
+        result.hr,
+        {"bicubic": low, label: result.sr},
+        crop=telling_crop(result.hr, low, result.sr),
+        shave=shave,
+    )
     print(f"\nfigure: {path}")
 
 
@@ -152,7 +190,9 @@ def shipped_checkpoint() -> Path:
     for path in SHIPPED:
         if path.is_file():
             return path
-    raise HRNError("no shipped checkpoint found; looked for\n  " + "\n  ".join(map(str, SHIPPED)) + "\nName one with --ckpt_path")
+    raise HRNError(
+        "no shipped checkpoint found; looked for\n  " + "\n  ".join(map(str, SHIPPED)) + "\nName one with --ckpt_path"
+    )
 
 
 if __name__ == "__main__":

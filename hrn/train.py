@@ -39,9 +39,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model", required=True, choices=PRESETS, help="which network")
     add("--ckpt_name", required=True, metavar="NAME", help="name of the files that are written")
     add("--ckpt_dir", type=Path, default=Path("checkpoint"), metavar="DIR", help="where they go (default: %(default)s)")
-    add("--scale", type=int, default=0, choices=(0, 2, 3, 4, 8), help="0 trains x2, x3 and x4 together (default: %(default)s)")
-    add("--train_data_path", type=Path, default=Path("dataset/DIV2K_train.h5"), metavar="H5", help="(default: %(default)s)")
-    add("--valid_data_path", type=Path, nargs="+", default=[], metavar="PATH", help="h5 files or test set folders that choose the best weights")
+    add(
+        "--scale",
+        type=int,
+        default=0,
+        choices=(0, 2, 3, 4, 8),
+        help="0 trains x2, x3 and x4 together (default: %(default)s)",
+    )
+    add(
+        "--train_data_path",
+        type=Path,
+        default=Path("dataset/DIV2K_train.h5"),
+        metavar="H5",
+        help="(default: %(default)s)",
+    )
+    add(
+        "--valid_data_path",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="h5 files or test set folders that choose the best weights",
+    )
     add("--shave", type=int, help="border in HR pixels left out of validation scores (default: the scale)")
     add("--resume", type=Path, nargs="?", const=True, metavar="FILE", help="go on from NAME_xS.train.pth, or from FILE")
     add("--patch_size", type=int, default=default.patch_size, help="side of an LR patch (default: %(default)s)")
@@ -49,16 +68,51 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_steps", type=int, default=default.max_steps, help="(default: %(default)s)")
     add("--lr", type=float, default=default.lr, help="learning rate of Adam (default: %(default)s)")
     add("--schedule", choices=SCHEDULES, default=default.schedule, help="(default: %(default)s)")
-    add("--decay", type=int, default=default.decay, help="schedule step: halve the rate every so many steps (default: %(default)s)")
-    add("--warmup", type=int, default=default.warmup, help="steps over which the rate grows first (default: %(default)s)")
+    add(
+        "--decay",
+        type=int,
+        default=default.decay,
+        help="schedule step: halve the rate every so many steps (default: %(default)s)",
+    )
+    add(
+        "--warmup",
+        type=int,
+        default=default.warmup,
+        help="steps over which the rate grows first (default: %(default)s)",
+    )
     add("--clip", type=float, default=default.clip, help="largest norm of the gradient (default: %(default)s)")
     add("--loss_fn", choices=LOSSES, default=default.loss_fn, help="(default: %(default)s)")
-    add("--ema", type=float, default=default.ema, help="decay of the running mean of the weights, 0 for none (default: %(default)s)")
-    add("--precision", choices=PRECISIONS, default=default.precision, help="of convolutions; the DCT stays float32 (default: %(default)s)")
+    add(
+        "--ema",
+        type=float,
+        default=default.ema,
+        help="decay of the running mean of the weights, 0 for none (default: %(default)s)",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default=default.precision,
+        help="of convolutions; the DCT stays float32 (default: %(default)s)",
+    )
     add("--seed", type=int, default=default.seed, help="(default: %(default)s)")
-    add("--print_interval", type=int, default=default.print_interval, help="steps between log lines (default: %(default)s)")
-    add("--valid_interval", type=int, default=default.valid_interval, help="steps between validations (default: %(default)s)")
-    add("--save_interval", type=int, default=default.save_interval, help="steps between training states (default: %(default)s)")
+    add(
+        "--print_interval",
+        type=int,
+        default=default.print_interval,
+        help="steps between log lines (default: %(default)s)",
+    )
+    add(
+        "--valid_interval",
+        type=int,
+        default=default.valid_interval,
+        help="steps between validations (default: %(default)s)",
+    )
+    add(
+        "--save_interval",
+        type=int,
+        default=default.save_interval,
+        help="steps between training states (default: %(default)s)",
+    )
     add("--workers", type=int, help="loading processes (default: 4 with a GPU, else 0)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     add("--num_gpu", type=int, default=1, choices=(0, 1), help="0 trains on the CPU (default: %(default)s)")
@@ -68,7 +122,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.DEBUG if args.verbose else logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S"
+    )
     keep_memory()
     recipe = Recipe(**{f.name: getattr(args, f.name) for f in fields(Recipe)})
     scales = (args.scale,) if args.scale else MULTI_SCALE
@@ -98,13 +154,22 @@ def main(argv: list[str] | None = None) -> None:
     if args.resume is not None:
         trainer.resume(files.state if args.resume is True else args.resume)
     elif files.state.exists():
-        raise HRNError(f"{files.state} holds an earlier run: go on with --resume, choose another --ckpt_name, or delete it")
+        raise HRNError(
+            f"{files.state} holds an earlier run: go on with --resume, choose another --ckpt_name, or delete it"
+        )
     try:
         files.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HRNError(f"--ckpt_dir {files.folder}: {error.strerror}") from None
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    logging.info("%s %s: %s parameters, %d training images, %s", args.model, files.name, f"{parameters:,}", len(trainer.pairs), device)
+    logging.info(
+        "%s %s: %s parameters, %d training images, %s",
+        args.model,
+        files.name,
+        f"{parameters:,}",
+        len(trainer.pairs),
+        device,
+    )
     logging.info("from step %d to %d; writing to %s", trainer.step, recipe.max_steps, files.folder)
     with tqdm(total=recipe.max_steps, initial=trainer.step, unit="step", disable=None) as bar, logging_redirect_tqdm():
         trainer.fit(progress=lambda step: bar.update(step - bar.n))

@@ -20,8 +20,6 @@ class Pair:
 
     hr: np.ndarray
     lr: np.ndarray
-    grey: bool
-    """Whether the three channels of HR are one."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,10 @@ class TestImage:
         if lr is None:
             lr = bicubic_lr(hr, scale)
         if lr.shape[:2] != (h, w):
-            raise HRNError(f"{self.name}: LR is {lr.shape[1]}x{lr.shape[0]}, but HR of {width}x{height} needs {w}x{h} at x{scale}")
-        grey = bool((hr == hr[..., :1]).all())  # not by the file's mode: WebP has none for grey
-        return Pair(hr, lr, grey)
+            raise HRNError(
+                f"{self.name}: LR is {lr.shape[1]}x{lr.shape[0]}, but HR of {width}x{height} needs {w}x{h} at x{scale}"
+            )
+        return Pair(hr, lr)
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,8 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
             source = f"HR {hr_folder}, LR {lr_folder or 'MATLAB bicubic of HR'}"
             return TestSet(path.name or path.resolve().name, scale, images, source)
     raise HRNError(
-        f"no test images for x{scale} at {path}; looked for ({', '.join(EXTENSIONS)})\n" + LAYOUTS.replace("{s}", str(scale)).replace("Set5", path.name)
+        f"no test images for x{scale} at {path}; looked for ({', '.join(EXTENSIONS)})\n"
+        + LAYOUTS.replace("{s}", str(scale)).replace("Set5", path.name)
     )
 
 
@@ -134,7 +134,11 @@ def _lr_of(hr: Path, folder: Path | None, scale: int) -> Path | None:
     if folder is None:
         return None
     stem = hr.stem.replace("_HR", "").removesuffix(f"x{scale}")
-    names = [hr.stem.replace("HR", "LR")] if hr.parent == folder else [f"{stem}x{scale}", stem, hr.stem, f"{stem}_LR", f"{stem}_LRx{scale}"]
+    names = (
+        [hr.stem.replace("HR", "LR")]
+        if hr.parent == folder
+        else [f"{stem}x{scale}", stem, hr.stem, f"{stem}_LR", f"{stem}_LRx{scale}"]
+    )
     for name in names:
         for suffix in dict.fromkeys((hr.suffix, *EXTENSIONS)):
             if (folder / f"{name}{suffix}").is_file():

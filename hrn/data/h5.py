@@ -40,7 +40,9 @@ class H5Pairs:
     def _check(self, file: h5py.File) -> tuple[list[str], list[tuple[int, int]]]:
         for group in ("HR", *(f"X{s}" for s in self.scales)):
             if not isinstance(file.get(group), h5py.Group):
-                raise HRNError(f"{self.path}: has no group {group!r}, only {', '.join(file) or 'nothing'}; write it with div2h5.py --scales")
+                raise HRNError(
+                    f"{self.path}: has no group {group!r}, only {', '.join(file) or 'nothing'}; write it with div2h5.py --scales"
+                )
         keys = sorted(file["HR"], key=lambda k: (len(k), k))
         if not keys:
             raise HRNError(f"{self.path}: holds no images")
@@ -50,7 +52,9 @@ class H5Pairs:
             for s in self.scales:
                 lr_h, lr_w = self._size(file, f"X{s}", key)
                 if (lr_h, lr_w) != (h // s, w // s):
-                    raise HRNError(f"{self.path}: X{s}/{key} is {lr_w}x{lr_h}, but HR/{key} of {w}x{h} needs {w // s}x{h // s}")
+                    raise HRNError(
+                        f"{self.path}: X{s}/{key} is {lr_w}x{lr_h}, but HR/{key} of {w}x{h} needs {w // s}x{h // s}"
+                    )
             sizes.append((h, w))
         return keys, sizes
 
@@ -101,7 +105,13 @@ class PatchDataset(Dataset):
     """
 
     def __init__(self, pairs: H5Pairs, *, patch_size: int, batch_size: int, length: int, seed: int) -> None:
-        self.pairs, self.patch_size, self.batch_size, self.length, self.seed = pairs, patch_size, batch_size, length, seed
+        self.pairs, self.patch_size, self.batch_size, self.length, self.seed = (
+            pairs,
+            patch_size,
+            batch_size,
+            length,
+            seed,
+        )
         for key, (h, w) in zip(pairs.keys, pairs.hr_sizes, strict=True):
             if min(h, w) // max(pairs.scales) < patch_size:
                 raise HRNError(
@@ -135,5 +145,6 @@ class PatchDataset(Dataset):
         hr = self.pairs.read("HR", image, slice(y * scale, (y + p) * scale), slice(x * scale, (x + p) * scale))
         flip_vertical, flip_horizontal, turns = int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(4))
         return tuple(
-            augment(torch.from_numpy(patch).permute(2, 0, 1), flip_vertical, flip_horizontal, turns).contiguous() for patch in (lr, hr)
+            augment(torch.from_numpy(patch).permute(2, 0, 1), flip_vertical, flip_horizontal, turns).contiguous()
+            for patch in (lr, hr)
         )

@@ -50,9 +50,13 @@ def read_picture(path: str | Path) -> Picture:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise HRNError(f"{path}: {image.width}x{image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+                    raise HRNError(
+                        f"{path}: {image.width}x{image.height} pixels are more than the limit of {MAX_PIXELS:,}"
+                    )
                 if image.mode in _DEEP_MODES or _is_deep_png(path):
-                    raise HRNError(f"{path}: has more than 8 bits a channel, which would be lost; convert it to 8 bits first")
+                    raise HRNError(
+                        f"{path}: has more than 8 bits a channel, which would be lost; convert it to 8 bits first"
+                    )
                 return _decode(image)
     except HRNError:
         raise
@@ -60,7 +64,13 @@ def read_picture(path: str | Path) -> Picture:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     except Image.DecompressionBombError as error:
         raise HRNError(f"{path}: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:  # what Pillow's decoders raise on damaged files
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        IndexError,
+    ) as error:  # what Pillow's decoders raise on damaged files
         raise HRNError(f"{path}: damaged or truncated image ({error})") from None
 
 
@@ -110,7 +120,9 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     if picture.alpha is not None and path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
         image.putalpha(Image.fromarray(picture.alpha))
     options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
-    options |= {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".webp": {"lossless": True}}.get(path.suffix.lower(), {})
+    options |= {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".webp": {"lossless": True}}.get(
+        path.suffix.lower(), {}
+    )
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")

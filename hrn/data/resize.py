@@ -56,7 +56,7 @@ def imresize(image: np.ndarray, *, scale: float | None = None, size: tuple[int, 
     rows = _to_uint8(vertical @ image.reshape(h, -1).astype(np.float64)).reshape(new_h, w, -1)
     columns = rows.transpose(1, 0, 2).reshape(w, -1).astype(np.float64)
     out = _to_uint8(horizontal @ columns).reshape(new_w, new_h, -1).transpose(1, 0, 2)
-    return np.ascontiguousarray(out).reshape((new_h, new_w) + image.shape[2:])
+    return np.ascontiguousarray(out).reshape((new_h, new_w, *image.shape[2:]))
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

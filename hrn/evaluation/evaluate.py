@@ -1,7 +1,7 @@
 """Score a way of enlarging on a test set."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,15 +35,22 @@ class ImageResult:
         return replace(self, sr=None, hr=None, lr=None)
 
 
-def evaluate(enlarge: Enlarge, test_set: TestSet, *, shave: int | None = None, grey: str = "rgb", bicubic: Enlarge | None = None) -> Iterator[ImageResult]:
+def evaluate(
+    enlarge: Enlarge,
+    test_set: TestSet,
+    *,
+    shave: int | None = None,
+    raw_grey: Collection[str] = (),
+    bicubic: Enlarge | None = None,
+) -> Iterator[ImageResult]:
     """Enlarge and score image after image.
 
     Args:
         enlarge: what is scored.
         test_set: from :func:`hrn.data.benchmark.find_test_set`.
         shave: border in HR pixels left out; the scale by default.
-        grey: how grey HR files are scored: `rgb` as three equal channels turned into Y (network papers), or `raw`
-            on their own 0 to 255 (the published bicubic rows).
+        raw_grey: names of grey images to score on their own 0 to 255, as the published bicubic rows score Set14's
+            `bridge`; network papers turn its three equal channels into Y like any others.
         bicubic: what to score beside it.
 
     Raises:
@@ -55,7 +62,7 @@ def evaluate(enlarge: Enlarge, test_set: TestSet, *, shave: int | None = None, g
         start = time.perf_counter()
         sr = enlarge(pair.lr)
         seconds = time.perf_counter() - start
-        raw = grey == "raw" and pair.grey
+        raw = image.name in raw_grey
         try:
             scores = score(sr, pair.hr, shave, raw)
             beside = score(bicubic(pair.lr), pair.hr, shave, raw) if bicubic else None

@@ -27,7 +27,15 @@ def telling_crop(hr: np.ndarray, worse: np.ndarray, better: np.ndarray, side: in
     return int(x), int(y), side, side
 
 
-def compare(path: Path, title: str, hr: np.ndarray, methods: dict[str, np.ndarray], *, crop: tuple[int, int, int, int], shave: int) -> None:
+def compare(
+    path: Path,
+    title: str,
+    hr: np.ndarray,
+    methods: dict[str, np.ndarray],
+    *,
+    crop: tuple[int, int, int, int],
+    shave: int,
+) -> None:
     """Draw a comparison.
 
     Args:
@@ -43,7 +51,13 @@ def compare(path: Path, title: str, hr: np.ndarray, methods: dict[str, np.ndarra
     height = 3.2
     full_width = height * hr.shape[1] / hr.shape[0]
     widths = [full_width] + [height * w / h] * len(panels)
-    figure, axes = plt.subplots(1, len(widths), figsize=(sum(widths) + 0.1 * len(widths), height + 0.5), width_ratios=widths, layout="constrained")
+    figure, axes = plt.subplots(
+        1,
+        len(widths),
+        figsize=(sum(widths) + 0.1 * len(widths), height + 0.5),
+        width_ratios=widths,
+        layout="constrained",
+    )
     axes[0].imshow(hr, interpolation="antialiased")
     axes[0].add_patch(plt.Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor="#e02020", linewidth=1.6))
     axes[0].set_xlabel(title)
@@ -56,4 +70,3 @@ def compare(path: Path, title: str, hr: np.ndarray, methods: dict[str, np.ndarra
     with writing_beside(path) as beside:
         figure.savefig(beside, format=path.suffix.removeprefix("."), dpi=160)
     plt.close(figure)
-

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import platform
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ class SetReport:
         return float(np.mean([row["seconds"] for row in self.rows]))
 
 
-def set_report(test_set: TestSet, results: list[ImageResult], *, shave: int, grey: str) -> SetReport:
+def set_report(
+    test_set: TestSet, results: list[ImageResult], *, shave: int, raw_grey: Collection[str] = ()
+) -> SetReport:
     """Gather the results of a test set."""
     rows = []
     for r in results:
@@ -48,20 +51,32 @@ def set_report(test_set: TestSet, results: list[ImageResult], *, shave: int, gre
         row |= {f"bicubic_{m}": v for m, v in (r.bicubic or {}).items()}
         rows.append({**row, "seconds": r.seconds})
     protocol = PROTOCOL.format(shave=shave)
-    if grey == "raw":
-        protocol += "; grey HR files scored on their own 0-255"
+    if raw := sorted(set(raw_grey) & {r.name for r in results}):
+        protocol += f"; {', '.join(raw)} scored on raw grey"
     return SetReport(test_set.name, test_set.scale, test_set.source, protocol, rows)
 
 
 def image_table(report: SetReport, label: str) -> str:
     """A Markdown table with a row for each image and the mean."""
-    lines = [f"| {report.name} x{report.scale} | bicubic PSNR-Y / SSIM-Y | {label} PSNR-Y / SSIM-Y | PSNR-RGB | seconds |", "|---|---|---|---|---|"]
+    lines = [
+        f"| {report.name} x{report.scale} | bicubic PSNR-Y / SSIM-Y | {label} PSNR-Y / SSIM-Y | PSNR-RGB | seconds |",
+        "|---|---|---|---|---|",
+    ]
     for row in report.rows:
         lines.append(
             f"| {row['name']} | {_pair(row, 'bicubic_')} | {_pair(row)} | {row['psnr_rgb']:.2f} | {row['seconds']:.2f} |"
         )
-    mean = {**report.mean(), **({f"bicubic_{m}": v for m, v in report.mean("bicubic_").items()} if "bicubic_psnr_y" in report.rows[0] else {})}
-    lines.append(f"| **mean** | {_pair(mean, 'bicubic_')} | {_pair(mean)} | {mean['psnr_rgb']:.2f} | {report.seconds:.2f} |")
+    mean = {
+        **report.mean(),
+        **(
+            {f"bicubic_{m}": v for m, v in report.mean("bicubic_").items()}
+            if "bicubic_psnr_y" in report.rows[0]
+            else {}
+        ),
+    }
+    lines.append(
+        f"| **mean** | {_pair(mean, 'bicubic_')} | {_pair(mean)} | {mean['psnr_rgb']:.2f} | {report.seconds:.2f} |"
+    )
     return "\n".join(lines)
 
 
@@ -81,7 +96,9 @@ def summary_table(reports: list[SetReport], label: str) -> str:
 def provenance(device: torch.device | str) -> dict[str, Any]:
     """What a score may depend on besides the checkpoint."""
     return {
-        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else f"cpu ({platform.machine()})",
+        "device": torch.cuda.get_device_name(device)
+        if torch.device(device).type == "cuda"
+        else f"cpu ({platform.machine()})",
         "versions": {
             "hrn": __version__,
             "python": platform.python_version(),

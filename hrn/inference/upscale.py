@@ -4,6 +4,7 @@ The network's DCT and attention pools see the whole feature map, so tiles are no
 long as it is small enough, and in overlapping tiles, of which only the middle is kept, beyond that.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ OVERLAP = 16
 """LR pixels by which a tile reaches beyond what is kept of it."""
 
 
-def load_model(path: str | Path, *, model: str | None = None, scale: int | None = None, device: str = "auto") -> nn.Module:
+def load_model(
+    path: str | Path, *, model: str | None = None, scale: int | None = None, device: str = "auto"
+) -> nn.Module:
     """The network of a checkpoint file, ready for :func:`upscale`.
 
     Args:
@@ -37,7 +40,9 @@ def load_model(path: str | Path, *, model: str | None = None, scale: int | None 
     return load_network(load_checkpoint(path), model=model, scale=scale).to(pick_device(device))
 
 
-def upscale(network: nn.Module, image: str | Path | Image.Image | np.ndarray, scale: int | None = None) -> Image.Image | np.ndarray:
+def upscale(
+    network: nn.Module, image: str | Path | Image.Image | np.ndarray, scale: int | None = None
+) -> Image.Image | np.ndarray:
     """Enlarge an image.
 
     Args:
@@ -93,12 +98,18 @@ def _spans(length: int, tile: int) -> list[tuple[int, int]]:
     inner = tile - 2 * OVERLAP
     count = -(-length // inner)
     edges = [round(i * length / count) for i in range(count + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _forward(network: nn.Module, lr: np.ndarray, scale: int) -> np.ndarray:
     parameter = next(network.parameters())
-    x = torch.from_numpy(np.ascontiguousarray(lr)).to(parameter.device).permute(2, 0, 1)[None].to(parameter.dtype).div_(255)
+    x = (
+        torch.from_numpy(np.ascontiguousarray(lr))
+        .to(parameter.device)
+        .permute(2, 0, 1)[None]
+        .to(parameter.dtype)
+        .div_(255)
+    )
     sr = network(x, scale)[0].float().mul_(255)
     if not torch.isfinite(sr).all():
         raise HRNError("the network gave values that are not finite: the checkpoint is damaged")

@@ -2,7 +2,17 @@
 
 from torch import nn
 
-from hrn.model.config import PRESETS, SCALES, Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict, preset, preset_of
+from hrn.model.config import (
+    PRESETS,
+    SCALES,
+    Config,
+    HRNConfig,
+    ReleasedConfig,
+    config_from_dict,
+    config_to_dict,
+    preset,
+    preset_of,
+)
 from hrn.model.hrn import HRN
 from hrn.model.released import HRNReleased
 

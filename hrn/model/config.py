@@ -37,7 +37,11 @@ class HRNConfig:
         for name in ("channels", "n_dem", "n_wrab", "expansion", "reduction"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name, allowed in (("upsampler", ("subpixel", "direct")), ("gates", ("multiply", "add")), ("dct_axes", ("hw", "w"))):
+        for name, allowed in (
+            ("upsampler", ("subpixel", "direct")),
+            ("gates", ("multiply", "add")),
+            ("dct_axes", ("hw", "w")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
 
@@ -95,4 +99,11 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
 
 def preset_of(config: Config) -> str | None:
     """The name of the preset that `config` is, at any scale; None when it is none of them."""
-    return next((name for name, known in PRESETS.items() if type(known) is type(config) and replace(known, scales=config.scales) == config), None)
+    return next(
+        (
+            name
+            for name, known in PRESETS.items()
+            if type(known) is type(config) and replace(known, scales=config.scales) == config
+        ),
+        None,
+    )

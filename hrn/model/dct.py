@@ -9,6 +9,7 @@ FFTs have no reduced precision worth using, so both ways compute in float32 (or 
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -37,7 +38,7 @@ def idct(x: Tensor, dims: Sequence[int] = (-2, -1), method: str = "auto") -> Ten
 def _over(x: Tensor, dims: Sequence[int], method: str, by_fft, inverse: bool) -> Tensor:
     if method not in ("auto", "fft", "matrix"):
         raise ValueError(f"method must be auto, fft or matrix, not {method!r}")
-    with torch.autocast(x.device.type, enabled=False):
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         x = x if x.dtype == torch.float64 else x.float()
         for dim in dims:
             n = x.shape[dim]

@@ -51,7 +51,9 @@ class HRN(nn.Module):
         self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1), persistent=False)
         self.head = nn.Conv2d(3, config.channels, 3, padding=1)
         self.body = nn.ModuleList(DEM(config) for _ in range(config.n_dem))
-        self.tails = nn.ModuleDict({f"x{s}": make_upsampler(config.upsampler, config.channels, s) for s in config.scales})
+        self.tails = nn.ModuleDict(
+            {f"x{s}": make_upsampler(config.upsampler, config.channels, s) for s in config.scales}
+        )
         self.dct_dims = self.body[0].dct_dims
         initialise(self)
 

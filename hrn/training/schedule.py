@@ -5,7 +5,9 @@ import math
 SCHEDULES = ("step", "cosine")
 
 
-def lr_at(step: int, *, base: float, max_steps: int, schedule: str = "step", decay: int = 200_000, warmup: int = 0) -> float:
+def lr_at(
+    step: int, *, base: float, max_steps: int, schedule: str = "step", decay: int = 200_000, warmup: int = 0
+) -> float:
     """The learning rate of update number `step`, counted from 0.
 
     Args:

@@ -30,7 +30,11 @@ from hrn.training.schedule import SCHEDULES, lr_at
 
 logger = logging.getLogger(__name__)
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"L1": F.l1_loss, "MSE": F.mse_loss, "SmoothL1": F.smooth_l1_loss}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "L1": F.l1_loss,
+    "MSE": F.mse_loss,
+    "SmoothL1": F.smooth_l1_loss,
+}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MOST_SKIPPED_IN_A_ROW = 100
 
@@ -57,11 +61,21 @@ class Recipe:
     save_interval: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "batch_size", "max_steps", "decay", "print_interval", "valid_interval", "save_interval"):
+        for name in (
+            "patch_size",
+            "batch_size",
+            "max_steps",
+            "decay",
+            "print_interval",
+            "valid_interval",
+            "save_interval",
+        ):
             if getattr(self, name) < 1:
                 raise HRNError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.lr < math.inf or not 0 < self.clip or self.warmup < 0 or not 0 <= self.ema < 1 or self.seed < 0:
-            raise HRNError("--lr and --clip must be positive, --warmup and --seed not negative, --ema from 0 to below 1")
+        if not 0 < self.lr < math.inf or not self.clip > 0 or self.warmup < 0 or not 0 <= self.ema < 1 or self.seed < 0:
+            raise HRNError(
+                "--lr and --clip must be positive, --warmup and --seed not negative, --ema from 0 to below 1"
+            )
         for name, allowed in (("loss_fn", LOSSES), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
                 raise HRNError(f"--{name} must be one of {', '.join(allowed)}, not {getattr(self, name)}")
@@ -148,7 +162,9 @@ class Trainer:
             self.seconds += time.perf_counter() - started
             in_a_row = 0 if applied else in_a_row + 1
             if in_a_row >= MOST_SKIPPED_IN_A_ROW:
-                raise HRNError(f"{in_a_row} steps in a row without a finite gradient, up to step {self.step}; lower --lr. {self.files.state} is the last good state")
+                raise HRNError(
+                    f"{in_a_row} steps in a row without a finite gradient, up to step {self.step}; lower --lr. {self.files.state} is the last good state"
+                )
             losses.append(loss)
             progress(self.step)
             last = self.step == recipe.max_steps
@@ -206,10 +222,18 @@ class Trainer:
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         r = self.recipe
-        dataset = PatchDataset(self.pairs, patch_size=r.patch_size, batch_size=r.batch_size, length=r.max_steps * r.batch_size, seed=r.seed)
+        dataset = PatchDataset(
+            self.pairs, patch_size=r.patch_size, batch_size=r.batch_size, length=r.max_steps * r.batch_size, seed=r.seed
+        )
         indices = range(self.step * r.batch_size, len(dataset))
         return iter(
-            DataLoader(dataset, batch_size=r.batch_size, sampler=indices, num_workers=self.workers, pin_memory=self.device.type == "cuda")
+            DataLoader(
+                dataset,
+                batch_size=r.batch_size,
+                sampler=indices,
+                num_workers=self.workers,
+                pin_memory=self.device.type == "cuda",
+            )
         )
 
     # validation
@@ -227,7 +251,10 @@ class Trainer:
             results = evaluate(lambda lr, s=test_set.scale: enlarge(network, lr, s), test_set, shave=self.shave)
             rows.append(mean_scores([r.scores for r in results]))
         self.model.train()
-        scores = {"psnr_y": sum(r["psnr_y"] for r in rows) / len(rows), "ssim_y": sum(r["ssim_y"] for r in rows) / len(rows)}
+        scores = {
+            "psnr_y": sum(r["psnr_y"] for r in rows) / len(rows),
+            "ssim_y": sum(r["ssim_y"] for r in rows) / len(rows),
+        }
         if self.best is None or scores["psnr_y"] > self.best["psnr_y"]:
             self.best = {"step": self.step, **scores}
             self.save_weights(self.best)
@@ -263,12 +290,16 @@ class Trainer:
         if state.training is None:
             raise HRNError(f"{path}: holds weights only, and cannot be resumed from")
         if state.config != self.config:
-            raise HRNError(f"{path}: is of another network: {config_to_dict(state.config)}, not {config_to_dict(self.config)}")
+            raise HRNError(
+                f"{path}: is of another network: {config_to_dict(state.config)}, not {config_to_dict(self.config)}"
+            )
         free = {"max_steps", "print_interval", "valid_interval", "save_interval"}
         changed = [k for k, v in asdict(self.recipe).items() if k not in free and state.training["recipe"].get(k) != v]
         if changed:
             told = ", ".join(f"--{k} {state.training['recipe'].get(k)}" for k in changed)
-            raise HRNError(f"{path}: was trained with {told}; resume with the same, or start anew under another --ckpt_name")
+            raise HRNError(
+                f"{path}: was trained with {told}; resume with the same, or start anew under another --ckpt_name"
+            )
         self.model.load_state_dict(state.weights)
         self.optimizer.load_state_dict(state.training["optimizer"])
         if self.ema:
@@ -280,7 +311,12 @@ class Trainer:
     def _log(self, line: dict[str, Any]) -> None:
         parts = [f"step {line['step']:,}/{self.recipe.max_steps:,}"]
         if "loss" in line:
-            parts += [f"loss {line['loss']:.5f}", f"lr {line['lr']:.2e}", f"{line['images_per_second']:.1f} images/s", f"{duration(line['seconds_left'])} left"]
+            parts += [
+                f"loss {line['loss']:.5f}",
+                f"lr {line['lr']:.2e}",
+                f"{line['images_per_second']:.1f} images/s",
+                f"{duration(line['seconds_left'])} left",
+            ]
         if "psnr_y" in line:
             parts += [f"PSNR-Y {line['psnr_y']:.3f} dB", f"SSIM-Y {line['ssim_y']:.4f}"]
         logger.info("  ".join(parts))

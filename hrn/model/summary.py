@@ -1,0 +1,59 @@
+"""Parameters and Multi-Adds of a network, by part."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hrn.model import build_model
+from hrn.model.config import Config
+
+OUTPUT_SIZE = (720, 1280)
+"""Height and width of the output that the field counts Multi-Adds for."""
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """What a part of the network costs."""
+
+    name: str
+    parameters: int
+    multi_adds: int
+    """Multiplications with addition in convolutions, for an output of OUTPUT_SIZE."""
+
+
+def summarise(config: Config, scale: int | None = None) -> list[PartCost]:
+    """The cost of each part, the whole network last.
+
+    Convolutions only are counted, as the field does; the DCT adds (H + W) Multi-Adds for each feature sample and
+    transform as a matrix product, and less through the FFT. The LR size is OUTPUT_SIZE divided by `scale`, rounded down.
+    """
+    scale = scale or config.scales[0]
+    with torch.device("meta"):
+        network = build_model(config).eval()
+        lr = torch.empty(1, 3, OUTPUT_SIZE[0] // scale, OUTPUT_SIZE[1] // scale)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(lr, scale)
+    counts = counter.get_flop_counts()
+    root = type(network).__name__
+    parts = [_cost(name, part, counts, f"{root}.{path}") for name, path, part in _parts(network, scale)]
+    return [*parts, _cost("total", network, counts, root)]
+
+
+def _parts(network: nn.Module, scale: int) -> list[tuple[str, str, nn.Module]]:
+    """(name, path, module) of the parts that the figure shows."""
+    parts = []
+    for name, child in network.named_children():
+        if isinstance(child, nn.ModuleList):
+            parts += [(f"DEM {i + 1}", f"{name}.{i}", part) for i, part in enumerate(child)]
+        elif isinstance(child, nn.ModuleDict):
+            parts += [(f"tail {key}", f"{name}.{key}", part) for key, part in child.items()]
+        else:
+            parts.append((name, name, child))
+    return parts
+
+
+def _cost(name: str, module: nn.Module, counts: dict, path: str) -> PartCost:
+    convolutions = sum(count for op, count in counts.get(path, {}).items() if op is torch.ops.aten.convolution)
+    return PartCost(name, sum(p.numel() for p in module.parameters()), convolutions // 2)

@@ -1,0 +1,72 @@
+"""Small data that every test may use, and the way to the benchmark images where they are at hand."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("HRN_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the benchmark images and golden vectors, which are not at {SHARED} (HRN_SHARED names another folder)")
+    return SHARED
+
+
+def smooth_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """An image with edges and slopes, (H, W, 3) uint8."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x * rng.uniform(0.05, 0.4) + y * rng.uniform(0.05, 0.4) + rng.uniform(0, 6)) for _ in range(3)]
+    image = np.stack(waves, axis=-1) * 60 + 128 + 40 * (x > width / 2)[..., None]
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def image(rng) -> np.ndarray:
+    return smooth_image(rng, 48, 64)
+
+
+@pytest.fixture
+def hr_folder(tmp_path, rng) -> Path:
+    """Four PNG images of different sizes."""
+    folder = tmp_path / "HR"
+    folder.mkdir()
+    for i, (h, w) in enumerate([(96, 120), (100, 97), (121, 96), (96, 96)]):
+        Image.fromarray(smooth_image(rng, h, w)).save(folder / f"{i:04d}.png")
+    return folder
+
+
+@pytest.fixture
+def h5_path(tmp_path, rng) -> Path:
+    """A file as CARN's script writes it: HR, X2, X3, X4, uint8 HWC, keyed "0", "1", ..."""
+    path = tmp_path / "carn.h5"
+    with h5py.File(path, "w") as file:
+        for i in range(12):
+            hr = smooth_image(rng, 96, 120)
+            file.create_dataset(f"HR/{i}", data=hr)
+            for s in (2, 3, 4):
+                file.create_dataset(f"X{s}/{i}", data=hr[::s, ::s])
+    return path

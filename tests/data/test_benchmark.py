@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrn.data.benchmark import find_test_set, photographs
+from hrn.data.resize import bicubic_lr, modcrop
+from hrn.errors import HRNError
+
+
+def save(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+LAYOUTS = {  # how each layout names HR, LR, and what the user says
+    "released": ("Set5/Set5_HRx4/baby.png", "Set5/Set5_LR_bicubic/X4/babyx4.png", ("Set5/Set5", "Set5")),
+    "folders": ("Set5/HR/baby.png", "Set5/LR_bicubic/X4/babyx4.png", ("Set5",)),
+    "carn": ("Set5/x4/baby_HR.png", "Set5/x4/baby_LR.png", ("Set5",)),
+    "same name": ("Set5/HR/baby.png", "Set5/LR_bicubic/X4/baby.png", ("Set5",)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_with_lr(tmp_path, image, rng, layout):
+    hr_name, lr_name, said = LAYOUTS[layout]
+    lr = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    save(tmp_path / hr_name, image)
+    save(tmp_path / lr_name, lr)
+    for path in said:
+        test_set = find_test_set(tmp_path / path, 4)
+        assert test_set.name == "Set5"
+        assert len(test_set.images) == 1
+        pair = test_set.images[0].load(4)
+        assert (pair.hr == image).all()
+        assert (pair.lr == lr).all()
+
+
+@pytest.mark.parametrize("folder", ["Set5/HR", "Set5"])
+def test_layouts_without_lr(tmp_path, image, folder):
+    image = image[:47, :63]
+    save(tmp_path / folder / "b.png", image)
+    save(tmp_path / folder / "a.png", image[:, ::-1])
+    test_set = find_test_set(tmp_path / "Set5", 4)
+    assert [i.name for i in test_set.images] == ["a", "b"]
+    pair = test_set.images[1].load(4)
+    assert (pair.hr == modcrop(image, 4)).all()
+    assert (pair.lr == bicubic_lr(pair.hr, 4)).all()
+
+
+def test_h5(h5_path):
+    test_set = find_test_set(h5_path, 3)
+    assert [i.name for i in test_set.images] == [str(i) for i in range(12)]
+    pair = test_set.images[4].load(3)
+    assert (pair.lr == pair.hr[::3, ::3]).all()
+
+
+def test_photographs_need_no_download():
+    for image in photographs(4).images:
+        pair = image.load(4)
+        assert pair.hr.shape[0] == 4 * pair.lr.shape[0] > 200
+
+
+def test_nothing_found_says_what_was_looked_for(tmp_path):
+    (tmp_path / "Set5").mkdir()
+    for path in (tmp_path / "Set5", tmp_path / "Nowhere"):
+        with pytest.raises(HRNError, match=rf"no test images for x4 at .*{path.name}.*\n  {path.name}/{path.name}_HRx4"):
+            find_test_set(path, 4)
+
+
+def test_lr_missing_for_an_image(tmp_path, image):
+    save(tmp_path / "Set5/HR/a.png", image)
+    save(tmp_path / "Set5/HR/b.png", image)
+    save(tmp_path / "Set5/LR_bicubic/X4/ax4.png", image[::4, ::4])
+    with pytest.raises(HRNError, match=r"b\.png: no LR image for it in .*X4; looked for bx4 or b"):
+        find_test_set(tmp_path / "Set5", 4)
+
+
+def test_sizes_that_do_not_match(tmp_path, image):
+    save(tmp_path / "Set5/HR/a.png", image)
+    save(tmp_path / "Set5/LR_bicubic/X4/ax4.png", image[::3, ::3])
+    with pytest.raises(HRNError, match="a: LR is 22x16, but HR of 64x48 needs 16x12 at x4"):
+        find_test_set(tmp_path / "Set5", 4).images[0].load(4)
+
+
+def test_too_small(tmp_path, image):
+    save(tmp_path / "Set5/a.png", image[:3])
+    with pytest.raises(HRNError, match="a: 64x3 is too small for x4"):
+        find_test_set(tmp_path / "Set5", 4).images[0].load(4)

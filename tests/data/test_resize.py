@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hrn.data.resize import bicubic_lr, cubic, imresize, modcrop
+
+
+def test_kernel_is_keys_cubic():
+    np.testing.assert_allclose(cubic(np.array([0, 1, -1, 2, 3])), [1, 0, 0, 0, 0], atol=1e-15)
+    t = np.linspace(0, 1, 11)
+    taps = np.stack([cubic(t + 1), cubic(t), cubic(t - 1), cubic(t - 2)])
+    np.testing.assert_allclose(taps.sum(axis=0), 1)  # constants
+    np.testing.assert_allclose((taps * np.array([-1, 0, 1, 2])[:, None]).sum(axis=0), t, atol=1e-12)  # slopes
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_reduction_is_within_a_level_of_torchs_antialiased_bicubic(image, scale):
+    """Torch keeps no uint8 rounding between its passes, and cuts the kernel at the border instead of repeating it."""
+    image = modcrop(image, scale)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].double()
+    pad = 4 * scale
+    x = F.pad(x, (pad,) * 4, mode="replicate")
+    y = F.interpolate(x, scale_factor=1 / scale, mode="bicubic", antialias=True)[0, :, 4:-4, 4:-4]
+    expected = y.permute(1, 2, 0).numpy().clip(0, 255)
+    assert np.abs(bicubic_lr(image, scale) - expected).max() <= 1.2
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_enlargement_is_within_a_level_of_torchs(image, scale):
+    x = F.pad(torch.from_numpy(image).permute(2, 0, 1)[None].double(), (4,) * 4, mode="replicate")
+    y = F.interpolate(x, scale_factor=scale, mode="bicubic", antialias=True)[0, :, 4 * scale : -4 * scale, 4 * scale : -4 * scale]
+    assert np.abs(imresize(image, scale=scale) - y.permute(1, 2, 0).numpy().clip(0, 255)).max() <= 1.2
+
+
+def test_sizes():
+    image = np.zeros((10, 7, 3), np.uint8)
+    assert imresize(image, scale=0.25).shape == (3, 2, 3)  # MATLAB rounds the size up
+    assert imresize(image, scale=2.5).shape == (25, 18, 3)
+    assert imresize(image, size=(4, 9)).shape == (4, 9, 3)
+    assert imresize(image[..., 0], scale=2).shape == (20, 14)
+    assert modcrop(image, 4).shape == (8, 4, 3)
+
+
+def test_constant_stays_constant():
+    assert (imresize(np.full((9, 5, 3), 77, np.uint8), scale=3) == 77).all()
+
+
+def test_one_pixel_can_be_enlarged():
+    assert (imresize(np.full((1, 1, 3), 9, np.uint8), scale=4) == 9).all()
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"scale": 2, "size": (3, 3)}])
+def test_scale_or_size(kwargs):
+    with pytest.raises(ValueError, match="either scale or size"):
+        imresize(np.zeros((4, 4), np.uint8), **kwargs)

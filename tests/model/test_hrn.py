@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hrn.model import PRESETS, SCALES, build_model, preset
+from hrn.model.config import HRNConfig, config_from_dict, config_to_dict, preset_of
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", PRESETS)
+@torch.no_grad()
+def test_any_size_at_any_scale(name, scale):
+    network = build_model(preset(name, [scale])).eval()
+    for h, w in [(1, 1), (2, 9), (17, 12)]:
+        sr = network(torch.rand(1, 3, h, w))
+        assert sr.shape == (1, 3, h * scale, w * scale)
+        assert torch.isfinite(sr).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.no_grad()
+def test_light_starts_as_bilinear_interpolation(scale):
+    network = build_model(preset("hrn_light", [scale])).eval()
+    lr = torch.rand(1, 3, 9, 11)
+    expected = F.interpolate(lr, scale_factor=scale, mode="bilinear")
+    inside = (..., slice(scale, -scale), slice(scale, -scale))
+    torch.testing.assert_close(network(lr)[inside], expected[inside], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["hrn", "hrn_light"])
+def test_every_parameter_learns(name):
+    """After one update, so that the zeros that the network starts from are gone, everything has a gradient."""
+    network = build_model(preset(name, [2])).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.l1_loss(network(torch.rand(2, 3, 12, 12)), torch.rand(2, 3, 24, 24)).backward()
+        optimizer.step()
+    without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+@torch.no_grad()
+def test_one_body_serves_many_scales():
+    network = build_model(HRNConfig(channels=8, n_dem=1, n_wrab=1, scales=(2, 3, 4))).eval()
+    for s in (2, 3, 4):
+        assert network(torch.rand(1, 3, 5, 6), s).shape == (1, 3, 5 * s, 6 * s)
+    with pytest.raises(KeyError):
+        network(torch.rand(1, 3, 5, 6), 8)
+
+
+@torch.no_grad()
+def test_sees_the_whole_image():
+    """The DCT and the pools are global: a far corner changes the opposite one."""
+    network = build_model(HRNConfig(channels=8, n_dem=1, n_wrab=1, scales=(2,))).eval()
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    a = torch.rand(1, 3, 64, 64)
+    b = a.clone()
+    b[..., -1, -1] = 0
+    assert (network(a) - network(b))[..., 0, 0].abs().max() > 0
+
+
+def test_bf16_autocast_stays_close():
+    network = build_model(preset("hrn_light", [2])).eval()
+    lr = torch.rand(1, 3, 24, 24)
+    with torch.no_grad():
+        exact = network(lr)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = network(lr)
+    assert (exact - rough).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_config_survives_a_dict(name):
+    config = preset(name, [3])
+    assert config_from_dict(config_to_dict(config)) == config
+    assert preset_of(config) == name
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"network": "edsr"}, "unknown network"),
+        ({"network": "hrn", "width": 3}, "unknown field 'width'"),
+        ({"network": "hrn", "channels": "64"}, "cannot be '64'"),
+        ({"network": "hrn", "channels": 0}, "at least 1"),
+        ({"network": "hrn", "scales": [5]}, "scales must be"),
+        ({"network": "hrn", "gates": "max"}, "gates must be"),
+        ({"network": "hrn_released", "scales": [2, 4]}, "has one scale"),
+    ],
+)
+def test_bad_config(values, message):
+    with pytest.raises(ValueError, match=message):
+        config_from_dict(values)
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="choose one of hrn, hrn_light, hrn_released"):
+        preset("hrm", [2])

@@ -40,11 +40,7 @@ def main() -> None:
                     patch_size=args.patch_size, batch_size=16, max_steps=args.steps, lr=lr, schedule="cosine", warmup=args.steps // 20,
                     ema=0.99, precision=args.precision, valid_interval=args.steps, print_interval=args.steps, save_interval=args.steps,
                 )  # fmt: skip
-                with (
-                    mock.patch("hrn.model.hrn.initialise")
-                    if name == "default"
-                    else mock.MagicMock()
-                ):
+                with mock.patch("hrn.model.hrn.initialise") if name == "default" else mock.MagicMock():
                     trainer = Trainer(
                         preset(args.model, [args.scale]), recipe, H5Pairs(args.train_data_path, (args.scale,)),
                         [find_test_set(args.valid_data_path, args.scale)], Files(Path(folder), "probe"), pick_device(),

@@ -5,6 +5,7 @@ A checkpoint is a dict of plain types and tensors, so that `torch.load(weights_o
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... on damaged files
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        if re.search("Unsupported (global|class)|GLOBAL", str(error)):
             raise HRNError(
                 f"{path}: refused, because it holds more than plain data and loading it could run code"
             ) from None

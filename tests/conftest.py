@@ -32,7 +32,9 @@ def root() -> Path:
 @pytest.fixture
 def shared() -> Path:
     if not SHARED.is_dir():
-        pytest.skip(f"needs the benchmark images and golden vectors, which are not at {SHARED} (HRN_SHARED names another folder)")
+        pytest.skip(
+            f"needs the benchmark images and golden vectors, which are not at {SHARED} (HRN_SHARED names another folder)"
+        )
     return SHARED
 
 

@@ -103,13 +103,7 @@ def _spans(length: int, tile: int) -> list[tuple[int, int]]:
 
 def _forward(network: nn.Module, lr: np.ndarray, scale: int) -> np.ndarray:
     parameter = next(network.parameters())
-    x = (
-        torch.from_numpy(np.ascontiguousarray(lr))
-        .to(parameter.device)
-        .permute(2, 0, 1)[None]
-        .to(parameter.dtype)
-        .div_(255)
-    )
+    x = torch.tensor(lr).to(parameter.device).permute(2, 0, 1)[None].to(parameter.dtype).div_(255)
     sr = network(x, scale)[0].float().mul_(255)
     if not torch.isfinite(sr).all():
         raise HRNError("the network gave values that are not finite: the checkpoint is damaged")

@@ -130,13 +130,18 @@ class Trainer:
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        torch.manual_seed(self.recipe.seed)
+        r = self.recipe
+        length = r.max_steps * r.batch_size
+        self.patches = PatchDataset(
+            self.pairs, patch_size=r.patch_size, batch_size=r.batch_size, length=length, seed=r.seed
+        )
+        torch.manual_seed(r.seed)
         self.model = build_model(self.config).to(self.device).train()
         self.ema = None
-        if self.recipe.ema:
-            self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema))
+        if r.ema:
+            self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(r.ema))
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=self.recipe.lr, fused=True)
+        self.optimizer = torch.optim.Adam(trained, lr=r.lr, fused=True)
         self.step = 0
         self.skipped = 0
         self.seconds = 0.0
@@ -221,20 +226,10 @@ class Trainer:
         return lr_at(step, base=r.lr, max_steps=r.max_steps, schedule=r.schedule, decay=r.decay, warmup=r.warmup)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        r = self.recipe
-        dataset = PatchDataset(
-            self.pairs, patch_size=r.patch_size, batch_size=r.batch_size, length=r.max_steps * r.batch_size, seed=r.seed
-        )
-        indices = range(self.step * r.batch_size, len(dataset))
-        return iter(
-            DataLoader(
-                dataset,
-                batch_size=r.batch_size,
-                sampler=indices,
-                num_workers=self.workers,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
+        batch_size = self.recipe.batch_size
+        indices = range(self.step * batch_size, len(self.patches))
+        pinned = self.device.type == "cuda"
+        return iter(DataLoader(self.patches, batch_size, sampler=indices, num_workers=self.workers, pin_memory=pinned))
 
     # validation
 

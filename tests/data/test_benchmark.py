@@ -63,7 +63,9 @@ def test_photographs_need_no_download():
 def test_nothing_found_says_what_was_looked_for(tmp_path):
     (tmp_path / "Set5").mkdir()
     for path in (tmp_path / "Set5", tmp_path / "Nowhere"):
-        with pytest.raises(HRNError, match=rf"no test images for x4 at .*{path.name}.*\n  {path.name}/{path.name}_HRx4"):
+        with pytest.raises(
+            HRNError, match=rf"no test images for x4 at .*{path.name}.*\n  {path.name}/{path.name}_HRx4"
+        ):
             find_test_set(path, 4)
 
 

@@ -29,7 +29,9 @@ def test_reduction_is_within_a_level_of_torchs_antialiased_bicubic(image, scale)
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_enlargement_is_within_a_level_of_torchs(image, scale):
     x = F.pad(torch.from_numpy(image).permute(2, 0, 1)[None].double(), (4,) * 4, mode="replicate")
-    y = F.interpolate(x, scale_factor=scale, mode="bicubic", antialias=True)[0, :, 4 * scale : -4 * scale, 4 * scale : -4 * scale]
+    y = F.interpolate(x, scale_factor=scale, mode="bicubic", antialias=True)[
+        0, :, 4 * scale : -4 * scale, 4 * scale : -4 * scale
+    ]
     assert np.abs(imresize(image, scale=scale) - y.permute(1, 2, 0).numpy().clip(0, 255)).max() <= 1.2
 
 

@@ -12,7 +12,8 @@ def conv_multi_adds(channels_in, channels_out, kernel, pixels):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "giga"), [("hrn", 11.5e6, 690), ("hrn_light", 0.29e6, 17), ("hrn_released", 18_719_835, 1093)]
+    ("name", "parameters", "giga"),
+    [("hrn", 11.5e6, 690), ("hrn_light", 0.29e6, 17), ("hrn_released", 18_719_835, 1093)],
 )
 def test_totals_are_the_designs(name, parameters, giga):
     total = summarise(preset(name, [4]))[-1]

@@ -1,0 +1,105 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hrn import load_model, upscale
+from hrn.checkpoint import save_checkpoint
+from hrn.data.resize import imresize
+from hrn.errors import HRNError
+from hrn.inference.upscale import enlarge
+from hrn.model import HRNConfig, build_model
+
+SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A new network: it enlarges bilinearly."""
+    path = tmp_path / "small_x2.pth"
+    save_checkpoint(path, SMALL, build_model(SMALL).state_dict(), info={})
+    return path
+
+
+def test_three_lines_do_what_the_network_does(path, tmp_path, image):
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    model = load_model(path)
+    sr = upscale(model, tmp_path / "photo.png")
+    with torch.no_grad():
+        expected = model(
+            torch.from_numpy(image / 255).float().permute(2, 0, 1)[None].to(next(model.parameters()).device)
+        )
+    expected = (expected[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()
+    assert sr.size == (128, 96)
+    assert (np.asarray(sr) == expected).all()
+    assert (upscale(model, image) == expected).all()
+    assert (np.asarray(upscale(model, Image.fromarray(image))) == expected).all()
+
+
+def test_modes_are_kept(path, image):
+    model = load_model(path)
+    assert upscale(model, Image.fromarray(image[..., 0])).mode == "L"
+    assert upscale(model, Image.fromarray(image).quantize(8)).mode == "RGB"
+    alpha = image[..., 1]
+    rgba = upscale(model, Image.fromarray(np.dstack([image, alpha])))
+    assert rgba.mode == "RGBA"
+    assert (np.asarray(rgba)[..., 3] == imresize(alpha, scale=2)).all()
+    assert upscale(model, Image.fromarray(np.dstack([image[..., 0], alpha]), "LA")).mode == "LA"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (50, 3)])
+def test_tiny_images(path, size):
+    assert enlarge(load_model(path), np.full((*size, 3), 100, np.uint8)).shape == (2 * size[0], 2 * size[1], 3)
+
+
+@pytest.mark.parametrize("size", [(100, 70), (65, 200), (64, 64)])
+def test_tiles_cover_everything_once(path, rng, size):
+    """A new network is local, so that tiles give exactly what the whole image gives."""
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    model = load_model(path)
+    assert (enlarge(model, image, tile=64) == enlarge(model, image, tile=1000)).all()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"an image must be an \(H, W, 3\) array of uint8, not \(4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), "not .* of float32"),
+        (np.zeros((0, 4, 3), np.uint8), "an image must be"),
+    ],
+)
+def test_bad_arrays(path, array, message):
+    with pytest.raises(HRNError, match=message):
+        upscale(load_model(path), array)
+
+
+def test_scale_that_the_network_lacks(path, image):
+    with pytest.raises(HRNError, match="enlarges by x2, not x3"):
+        upscale(load_model(path), image, 3)
+
+
+def test_values_that_are_not_finite_are_not_saved(path, image):
+    model = load_model(path)
+    model.head.bias.data.fill_(float("nan"))
+    with pytest.raises(HRNError, match="not finite"):
+        upscale(model, image)
+
+
+def test_device_that_is_not_there(path):
+    with pytest.raises(HRNError, match="--device cuda:99: not usable here"):
+        load_model(path, device="cuda:99")
+
+
+def test_enlarging_imports_neither_torchvision_nor_matplotlib(path):
+    code = f"""
+import sys, numpy
+from hrn import load_model, upscale
+upscale(load_model({str(path)!r}), numpy.zeros((4, 4, 3), numpy.uint8))
+print([m for m in ("torchvision", "matplotlib", "skimage", "h5py") if m in sys.modules])
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

@@ -1,0 +1,150 @@
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from hrn.checkpoint import FORMAT, file_hash, load_checkpoint, load_network, save_checkpoint
+from hrn.errors import HRNError
+from hrn.model import HRNConfig, build_model, preset
+
+SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    network = build_model(SMALL)
+    path = tmp_path / "small.pth"
+    save_checkpoint(path, SMALL, network.state_dict(), info={"steps": 3})
+    return path, network
+
+
+def test_a_checkpoint_rebuilds_its_own_network(saved):
+    path, network = saved
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.config == SMALL
+    assert checkpoint.info == {"steps": 3}
+    again = load_network(checkpoint)
+    assert not again.training
+    lr = torch.rand(1, 3, 9, 7)
+    with torch.no_grad():
+        assert torch.equal(again(lr), network.eval()(lr))
+
+
+def test_loading_leaves_the_random_state_alone(saved):
+    before = torch.get_rng_state()
+    load_network(load_checkpoint(saved[0]))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_other_model_or_scale(saved):
+    checkpoint = load_checkpoint(saved[0])
+    with pytest.raises(HRNError, match=r"small\.pth: is for x2, not x4"):
+        load_network(checkpoint, scale=4)
+    with pytest.raises(
+        HRNError,
+        match=r"holds hrn \(own configuration\), not hrn_light; for hrn_light: missing body\..*head\.weight is \(8, 3, 3, 3\) where \(24, 3, 3, 3\) is needed",
+    ):
+        load_network(checkpoint, model="hrn_light")
+
+
+def test_weights_that_do_not_fit_name_the_first_keys(tmp_path):
+    weights = dict(build_model(SMALL).state_dict())
+    weights["surprise"] = weights.pop("head.bias")
+    save_checkpoint(tmp_path / "a.pth", SMALL, weights, info={})
+    with pytest.raises(HRNError, match=r"missing head\.bias; unknown surprise"):
+        load_network(load_checkpoint(tmp_path / "a.pth"))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/hrn_was_here",)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, how):
+    path = tmp_path / "evil.pth"
+    contents = {"format": FORMAT, "config": Evil(), "weights": {}, "info": {}}
+    if how == "torch":
+        torch.save(contents, path)
+    else:
+        path.write_bytes(pickle.dumps(contents))
+    with pytest.raises(HRNError, match=r"evil\.pth: (refused|damaged)"):
+        load_checkpoint(path)
+    assert not os.path.exists("/tmp/hrn_was_here")
+
+
+def test_missing_damaged_and_foreign_files(saved, tmp_path):
+    with pytest.raises(HRNError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.pth")
+    data = saved[0].read_bytes()
+    for i, broken in enumerate([b"", b"<!DOCTYPE html><html>404</html>", data[: len(data) // 2], data[:1000]]):
+        (tmp_path / f"{i}.pth").write_bytes(broken)
+        with pytest.raises(HRNError, match=f"{i}.pth: damaged or not a PyTorch checkpoint"):
+            load_checkpoint(tmp_path / f"{i}.pth")
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "foreign.pth")
+    with pytest.raises(HRNError, match=r"foreign\.pth: not a checkpoint of HRN"):
+        load_checkpoint(tmp_path / "foreign.pth")
+    torch.save({"format": FORMAT, "config": {"network": "hrn2"}, "weights": {}, "info": {}}, tmp_path / "newer.pth")
+    with pytest.raises(HRNError, match=r"cannot use .unknown network 'hrn2'"):
+        load_checkpoint(tmp_path / "newer.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_the_authors_state_dict_tells_its_scale(tmp_path, scale, prefix):
+    weights = build_model(preset("hrn_released", [scale])).state_dict()
+    torch.save({prefix + k: v for k, v in weights.items()}, tmp_path / "a.pth")
+    checkpoint = load_checkpoint(tmp_path / "a.pth")
+    assert checkpoint.model_name == "hrn_released"
+    assert checkpoint.config.scales == (scale,)
+    load_network(checkpoint, model="hrn_released", scale=scale)
+
+
+def test_no_write_permission_leaves_nothing(tmp_path, saved):
+    (tmp_path / "file").write_text("in the way")  # a folder cannot be made under a file, by root neither
+    with pytest.raises(HRNError, match=r"cannot write .*a\.pth"):
+        save_checkpoint(tmp_path / "file/a.pth", SMALL, {}, info={})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "small.pth"]
+
+
+def test_a_failed_save_keeps_the_earlier_file(saved, monkeypatch):
+    path, _ = saved
+    before = file_hash(path)
+
+    def half_then_full(contents, file):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half_then_full)
+    with pytest.raises(HRNError, match=r"cannot write .*small\.pth: No space left on device"):
+        save_checkpoint(path, SMALL, {}, info={})
+    assert file_hash(path) == before
+    assert [p.name for p in path.parent.iterdir()] == ["small.pth"]
+
+
+def test_killed_while_saving(tmp_path):
+    """SIGKILL at many moments of an endless series of saves: the file is always whole."""
+    script = textwrap.dedent(f"""
+        import torch
+        from hrn.checkpoint import save_checkpoint
+        from hrn.model import HRNConfig
+        step = 0
+        while True:
+            step += 1
+            save_checkpoint({str(tmp_path / "a.pth")!r}, HRNConfig(), {{"w": torch.full((200_000,), step)}}, info={{"steps": step}})
+            print(step, flush=True)
+    """)
+    for delay in range(6):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        for _ in range(1 + 3 * delay):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        checkpoint = load_checkpoint(tmp_path / "a.pth")
+        assert (checkpoint.weights["w"] == checkpoint.info["steps"]).all()

@@ -1,0 +1,115 @@
+import importlib.util
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrn.data.h5 import H5Pairs
+from hrn.data.images import read_rgb
+from hrn.data.resize import bicubic_lr
+from hrn.errors import HRNError
+
+
+@pytest.fixture
+def div2h5(root):
+    spec = importlib.util.spec_from_file_location("div2h5", root / "datasets/div2h5.py")
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    sys.modules["div2h5"] = module  # worker processes import its functions by name
+    yield module
+    del sys.modules["div2h5"]
+
+
+def div2k(folder, rng, parts=("train", "valid"), scales=(2, 3, 4)):
+    """A tree as DIV2K unpacks, with LR that no bicubic makes."""
+    for part in parts:
+        (folder / f"DIV2K_{part}_HR").mkdir(parents=True)
+        for i in (1, 2, 10):
+            Image.fromarray(rng.integers(0, 256, (48, 24 * i, 3), dtype=np.uint8)).save(
+                folder / f"DIV2K_{part}_HR/{i:04d}.png"
+            )
+            for s in scales:
+                lr = folder / f"DIV2K_{part}_LR_bicubic/X{s}/{i:04d}x{s}.png"
+                lr.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 256, (48 // s, 24 * i // s, 3), dtype=np.uint8)).save(lr)
+
+
+def test_div2k_as_the_readme_says(tmp_path, rng, root):
+    div2k(tmp_path / "DIV2K", rng)
+    command = [sys.executable, "div2h5.py", "--root", str(tmp_path / "DIV2K")]
+    subprocess.run(command, cwd=root / "datasets", check=True, capture_output=True)
+    for part in ("train", "valid"):
+        with h5py.File(tmp_path / f"DIV2K_{part}.h5") as file:
+            assert sorted(file) == ["HR", "X2", "X3", "X4"]
+            for key, name in enumerate(("0001", "0002", "0010")):
+                assert (file[f"HR/{key}"][:] == read_rgb(tmp_path / f"DIV2K/DIV2K_{part}_HR/{name}.png")).all()
+                for s in (2, 3, 4):
+                    lr = read_rgb(tmp_path / f"DIV2K/DIV2K_{part}_LR_bicubic/X{s}/{name}x{s}.png")
+                    assert (file[f"X{s}/{key}"][:] == lr).all()
+        H5Pairs(tmp_path / f"DIV2K_{part}.h5", (2, 3, 4))
+
+
+def test_a_folder_without_lr(div2h5, hr_folder, tmp_path):
+    out = tmp_path / "new/a.h5"
+    div2h5.main(["--hr", str(hr_folder), "--out", str(out), "--scales", "3", "4", "--workers", "2"])
+    with h5py.File(out) as file:
+        assert sorted(file) == ["HR", "X3", "X4"]
+        hr = read_rgb(hr_folder / "0001.png")[:96, :96]  # multiples of 12
+        assert (file["HR/1"][:] == hr).all()
+        assert (file["X4/1"][:] == bicubic_lr(hr, 4)).all()
+    assert [p.name for p in out.parent.iterdir()] == ["a.h5"]
+
+
+def test_small_images_can_be_left_out(div2h5, hr_folder, tmp_path, capsys):
+    Image.fromarray(np.zeros((40, 300, 3), np.uint8)).save(hr_folder / "0002.png")
+    div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), "--scales", "2", "--min_size", "96"])
+    assert len(H5Pairs(tmp_path / "a.h5", (2,))) == 3
+    assert "1 smaller than --min_size left out" in capsys.readouterr().out
+    with pytest.raises(HRNError, match="all 4 images have a side under 1000 pixels"):
+        div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "b.h5"), "--min_size", "1000"])
+    assert not (tmp_path / "b.h5").exists()
+
+
+def test_bad_input_is_named_and_nothing_is_left(div2h5, hr_folder, tmp_path, rng):
+    out = tmp_path / "a.h5"
+
+    def fails(message, *args):
+        with pytest.raises(HRNError, match=message):
+            div2h5.main([*args, "--workers", "1"])
+        assert list(tmp_path.glob("*.h5")) == []
+        assert list(tmp_path.glob(".*.part")) == []
+
+    (tmp_path / "empty").mkdir()
+    fails("DIV2K not found. Looked for", "--root", str(tmp_path / "DIV2K"))
+    fails("no such folder: .*nowhere", "--hr", str(tmp_path / "nowhere"), "--out", str(out))
+    fails(r"no images in .*empty: looked for \.png", "--hr", str(tmp_path / "empty"), "--out", str(out))
+    fails(
+        "empty: has none of X2",
+        "--hr",
+        str(hr_folder),
+        "--lr",
+        str(tmp_path / "empty"),
+        "--out",
+        str(out),
+        "--scales",
+        "2",
+    )
+    lr = tmp_path / "LR/X2"
+    lr.mkdir(parents=True)
+    common = ("--hr", str(hr_folder), "--lr", str(tmp_path / "LR"), "--out", str(out), "--scales", "2")
+    fails(r"0000\.png: no LR image for it in .*X2; looked for 0000x2\.png", *common)
+    Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(lr / "0000x2.png")
+    fails(r"0000x2\.png is 10x10, but .*0000\.png of 120x96 needs 60x48 at x2", *common)
+    (hr_folder / "0003.png").write_bytes((hr_folder / "0003.png").read_bytes()[:300])
+    fails(r"0003\.png: damaged or truncated", "--hr", str(hr_folder), "--out", str(out))
+
+
+def test_no_write_permission(div2h5, hr_folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(HRNError, match=r"cannot write .*a\.h5"):
+        div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "file/a.h5")])

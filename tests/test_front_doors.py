@@ -1,0 +1,251 @@
+"""train.py and sample.py as people call them: from any folder, with good input and with bad."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrn import sample, train
+from hrn.checkpoint import load_checkpoint, save_checkpoint
+from hrn.cli import fail_in_words
+from hrn.data.images import read_picture, read_rgb
+from hrn.data.resize import imresize
+from hrn.model import build_model, preset
+
+
+def run(*command, cwd, check=True, **env):
+    result = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture
+def light(tmp_path):
+    """A new hrn_light x2, which enlarges bilinearly."""
+    config = preset("hrn_light", [2])
+    path = tmp_path / "light_x2.pth"
+    save_checkpoint(path, config, build_model(config).state_dict(), info={})
+    return path
+
+
+def training_flags(h5_path, out, **more):
+    flags = {
+        "model": "hrn_light", "ckpt_name": "a", "ckpt_dir": out, "scale": 2, "train_data_path": h5_path, "patch_size": 8,
+        "batch_size": 2, "max_steps": 3, "print_interval": 1, "save_interval": 1, **more,
+    }  # fmt: skip
+    return [str(x) for name, value in flags.items() for x in (f"--{name}", value)]
+
+
+def test_training_then_sampling_as_scripts_from_another_folder(root, h5_path, hr_folder, tmp_path):
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    log = run(root / "hrn/train.py", *training_flags(h5_path, "ck", valid_data_path=h5_path), cwd=here).stderr
+    for word in ("step 3/3", "loss", "lr 1.00e-04", "images/s", "left", "PSNR-Y"):
+        assert word in log
+    assert sorted(p.name for p in (here / "ck").iterdir()) == ["a_x2.jsonl", "a_x2.pth", "a_x2.train.pth"]
+    command = (
+        "--model",
+        "hrn_light",
+        "--ckpt_path",
+        "ck/a_x2.pth",
+        "--test_data_dir",
+        hr_folder,
+        "--scale",
+        "2",
+        "--shave",
+        "5",
+    )
+    out = run(root / "hrn/sample.py", *command, cwd=here).stdout
+    folder = here / "sample/a_x2/HR/x2"
+    assert sorted(p.name for p in (folder / "SR").iterdir()) == [f"000{i}.png" for i in range(4)]
+    document = json.loads((folder / "scores.json").read_text())
+    assert f"{document['mean']['psnr_y']:.2f} / {document['mean']['ssim_y']:.4f}" in out
+    assert "5 pixels of border" in document["protocol"]
+    assert read_rgb(folder / "comparison.png").shape[1] > 100
+
+
+def test_as_modules_and_with_safe_path(root, h5_path, tmp_path):
+    run("-m", "hrn.train", *training_flags(h5_path, tmp_path / "a"), cwd=root)
+    run("-P", root / "hrn/train.py", *training_flags(h5_path, tmp_path / "b"), cwd=tmp_path, PYTHONPATH=str(root))
+    run("-m", "hrn.sample", "--help", cwd=root)
+
+
+def test_scripts_do_not_shadow_other_modules(root, tmp_path):
+    """`hrn/data` must not become a top-level `data` because hrn/sample.py was run."""
+    probe = "import runpy, sys\nsys.argv = ['sample.py', '--help']\ntry:\n    runpy.run_path(sys.argv.pop(0) and PATH, run_name='__main__')\nexcept SystemExit:\n    pass\nimport importlib.util\nprint([m for m in ('data', 'model', 'runtime', 'files') if importlib.util.find_spec(m)])"
+    script = tmp_path / "probe.py"
+    script.write_text(probe.replace("PATH", repr(str(root / "hrn/sample.py"))))
+    assert run(script, cwd=tmp_path).stdout.strip().endswith("[]")
+
+
+def test_killed_and_resumed(root, h5_path, tmp_path):
+    """SIGKILL in training: --resume goes on from the last state, and no file is half-written."""
+    flags = training_flags(h5_path, tmp_path / "ck", max_steps=100_000)
+    process = subprocess.Popen([sys.executable, str(root / "hrn/train.py"), *flags], stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "ck/a_x2.train.pth"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    step = load_checkpoint(state).training["step"]
+    assert step >= 1
+    flags[flags.index("--max_steps") + 1] = str(step + 2)
+    log = run(root / "hrn/train.py", *flags, "--resume", cwd=tmp_path).stderr
+    assert f"from step {step:,} to {step + 2:,}" in log
+    assert load_checkpoint(state).training["step"] == step + 2
+    again = run(root / "hrn/train.py", *flags, cwd=tmp_path, check=False)
+    assert again.returncode == 2
+    assert "holds an earlier run: go on with --resume" in again.stderr
+
+
+def test_scale_0_trains_three_scales(h5_path, tmp_path):
+    train.main(training_flags(h5_path, tmp_path, scale=0))
+    assert load_checkpoint(tmp_path / "a_x2x3x4.pth").config.scales == (2, 3, 4)
+
+
+def test_no_arguments_do_the_main_job(root, tmp_path):
+    """On the shipped checkpoint: photographs, table, figure; and the checkpoint must be worth it."""
+    out = run(root / "hrn/sample.py", "--sample_dir", tmp_path, cwd=tmp_path).stdout
+    (scores,) = tmp_path.rglob("scores.json")
+    mean = json.loads(scores.read_text())["mean"]
+    (figure,) = tmp_path.rglob("comparison.png")
+    assert read_rgb(figure).std() > 20
+    assert len(list(tmp_path.rglob("SR/*.png"))) == 5
+    assert "| astronaut |" in out
+    bicubic = [float(line.split("|")[2].split("/")[0]) for line in out.splitlines() if line.startswith("| **mean**")]
+    assert mean["psnr_y"] > bicubic[0] + 0.7
+
+
+def test_bicubic_needs_no_checkpoint(hr_folder, tmp_path, capsys):
+    sample.main(
+        [
+            "--model",
+            "bicubic",
+            "--test_data_dir",
+            str(hr_folder),
+            "--scale",
+            "2",
+            "3",
+            "--sample_dir",
+            str(tmp_path / "s"),
+        ]
+    )
+    assert "| bicubic | x3 |" in capsys.readouterr().out
+    sr = read_rgb(tmp_path / "s/bicubic/HR/x3/SR/0003.png")
+    hr = read_rgb(hr_folder / "0003.png")
+    assert (sr == imresize(imresize(hr, scale=1 / 3), scale=3)).all()
+
+
+def test_several_sets_and_no_images(light, hr_folder, h5_path, tmp_path, capsys):
+    args = ["--ckpt_path", light, "--test_data_dir", hr_folder, h5_path, "--sample_dir", tmp_path / "s", "--no_images"]
+    sample.main([str(a) for a in args])
+    assert "| PSNR-Y / SSIM-Y | scale | HR | carn |" in capsys.readouterr().out
+    assert list((tmp_path / "s").rglob("*.png")) == []
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "rgba", "exif"])
+def test_images_without_an_original(light, tmp_path, image, kind, capsys):
+    picture, exif = Image.fromarray(image), Image.Exif()
+    if kind == "grey":
+        picture = picture.convert("L")
+    elif kind == "palette":
+        picture = picture.quantize(32)
+    elif kind == "rgba":
+        picture.putalpha(Image.fromarray(image[..., 0]))
+    else:
+        exif[0x0112] = 6
+    path = tmp_path / "in" / "ein Bild ü.png"
+    path.parent.mkdir()
+    picture.save(path, exif=exif)
+    for source, folder in ((path, "."), (path.parent, "in")):
+        sample.main(["--ckpt_path", str(light), "--input", str(source), "--sample_dir", str(tmp_path / "s")])
+        sr = read_picture(tmp_path / "s/light_x2" / folder / "x2/SR" / path.name)
+        assert sr.rgb.shape == ((128, 96, 3) if kind == "exif" else (96, 128, 3))
+        assert sr.grey == (kind == "grey")
+        assert (sr.alpha is not None) == (kind == "rgba")
+    assert "64x48 -> 128x96" in capsys.readouterr().out or kind == "exif"
+
+
+def in_words(main, args, capsys):
+    """Exit code 2 and one message on stderr."""
+    assert fail_in_words(lambda: main([str(a) for a in args])) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_bad_input_to_sample(light, hr_folder, tmp_path, image, capsys):
+    s = ("--sample_dir", tmp_path / "s")
+
+    def fails(*args):
+        return in_words(sample.main, [*args, *s], capsys)
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 broken")
+    assert "no such image file" in fails("--ckpt_path", light, "--input", tmp_path / "none.png")
+    assert "not an image" in fails("--ckpt_path", light, "--input", tmp_path / "text.png")
+    assert "no images in" in fails("--ckpt_path", light, "--input", tmp_path / "empty")
+    assert "no test images for x2" in fails("--ckpt_path", light, "--test_data_dir", tmp_path / "empty")
+    assert "is for x2, not x4" in fails("--ckpt_path", light, "--test_data_dir", hr_folder, "--scale", 4)
+    assert "holds hrn_light, not hrn;" in fails("--ckpt_path", light, "--model", "hrn", "--test_data_dir", hr_folder)
+    assert "damaged" in fails("--ckpt_path", tmp_path / "broken.pth", "--test_data_dir", hr_folder)
+    assert "no such checkpoint" in fails("--ckpt_path", tmp_path / "none.pth")
+    assert "nothing is left" in fails("--ckpt_path", light, "--test_data_dir", hr_folder, "--shave", 60)
+    truncated = (hr_folder / "0001.png").read_bytes()
+    (hr_folder / "0001.png").write_bytes(truncated[: len(truncated) // 2])
+    assert "0001.png: damaged or truncated" in fails("--ckpt_path", light, "--test_data_dir", hr_folder)
+    assert list((tmp_path / "s").rglob("scores.*")) == []
+    Image.fromarray(image).save(tmp_path / "good.png")
+    (tmp_path / "file").write_text("in the way")
+    message = in_words(
+        sample.main, ["--ckpt_path", light, "--input", tmp_path / "good.png", "--sample_dir", tmp_path / "file"], capsys
+    )
+    assert "cannot write" in message
+
+
+def test_bad_input_to_train(h5_path, tmp_path, capsys):
+    def fails(**flags):
+        return in_words(train.main, training_flags(flags.pop("h5", h5_path), tmp_path / "ck", **flags), capsys)
+
+    assert "no such h5 file" in fails(h5=tmp_path / "none.h5")
+    assert "has no group 'X8'" in fails(scale=8)
+    assert "smaller than a patch of 64 LR pixels at x2; use --patch_size 48" in fails(patch_size=64)
+    assert "--batch_size must be at least 1" in fails(batch_size=0)
+    assert "no test images" in fails(valid_data_path=tmp_path / "nowhere")
+    assert "the released network has one scale" in fails(model="hrn_released", scale=0)
+    assert "no such checkpoint" in fails(resume=tmp_path / "none.pth")
+    assert "--device cuda:99" in fails(device="cuda:99")
+    assert not (tmp_path / "ck").exists()
+    (tmp_path / "file").write_text("in the way")
+    assert "--ckpt_dir" in in_words(train.main, training_flags(h5_path, tmp_path / "file/ck"), capsys)
+
+
+def test_a_wrong_flag_ends_with_2(root, tmp_path):
+    for args in (
+        ["hrn/train.py", "--model", "edsr", "--ckpt_name", "a"],
+        ["hrn/sample.py", "--scale", "5"],
+        ["hrn/sample.py", "--model", "bicubic"],
+    ):
+        assert run(root / args[0], *args[1:], cwd=tmp_path, check=False).returncode == 2
+
+
+def test_sizes_and_scores_of_a_grey_set(light, tmp_path, capsys):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    Image.fromarray(np.tile(np.arange(60, dtype=np.uint8) * 4, (60, 1))).save(folder / "ramp.png")
+    args = ["--ckpt_path", light, "--test_data_dir", folder, "--sample_dir", tmp_path / "s", "--raw_grey", "ramp"]
+    sample.main([str(a) for a in args])
+    assert "ramp scored on raw grey" in capsys.readouterr().out

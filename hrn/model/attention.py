@@ -6,8 +6,7 @@ with the paper's ELU and reduction.
 
 import torch
 from torch import Tensor, nn
-
-from hrn.model.elu import elu
+from torch.nn import functional as F
 
 
 class CoordinateAttention(nn.Module):
@@ -33,7 +32,7 @@ class CoordinateAttention(nn.Module):
         h, w = x.shape[-2:]
         rows = x.mean(dim=3, keepdim=True)  # (B, C, H, 1)
         columns = x.mean(dim=2, keepdim=True).mT  # (B, C, W, 1)
-        y = elu(self.norm(self.squeeze(torch.cat([rows, columns], dim=2))))
+        y = F.elu(self.norm(self.squeeze(torch.cat([rows, columns], dim=2))))
         y_h, y_w = y.split([h, w], dim=2)
         gate_h = torch.sigmoid(self.gate_h(y_h))  # (B, C, H, 1)
         gate_w = torch.sigmoid(self.gate_w(y_w)).mT  # (B, C, 1, W)

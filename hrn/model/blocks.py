@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hrn.model.attention import CoordinateAttention
-from hrn.model.elu import elu
 
 
 class WRAB(nn.Module):
@@ -18,7 +18,7 @@ class WRAB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        return x + self.attention(self.narrow(elu(self.widen(x))))
+        return x + self.attention(self.narrow(F.elu(self.widen(x))))
 
 
 class WRDB(nn.Module):

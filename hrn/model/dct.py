@@ -15,8 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-MATRIX_UP_TO = 256
-"""Lengths up to this one use the matrix: see the table that `benchmarks/dct.py` prints."""
+MATRIX_UP_TO = 96
+"""Lengths up to this one use the matrix: where the two cross on a CPU, forward, by `benchmarks/dct.py`."""
 
 
 def dct(x: Tensor, dims: Sequence[int] = (-2, -1), method: str = "auto") -> Tensor:

@@ -6,11 +6,11 @@ Neural Networks 149, 2022, https://doi.org/10.1016/j.neunet.2022.02.008
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hrn.model.blocks import WRDB
 from hrn.model.config import HRNConfig
 from hrn.model.dct import dct, idct
-from hrn.model.elu import elu
 from hrn.model.init import initialise
 from hrn.model.upsampler import make_upsampler
 
@@ -36,9 +36,9 @@ class DEM(nn.Module):
         """Features x and coefficients f, both (B, C, H, W), to the next module's."""
         f = self.frequency(f)
         b1 = self.spatial1(x)
-        t = elu(self.fuse1(torch.cat([x, b1], dim=1)))
+        t = F.elu(self.fuse1(torch.cat([x, b1], dim=1)))
         b2 = self.spatial2(t)
-        x = elu(self.fuse2(torch.cat([x, b1, b2, idct(f, self.dct_dims)], dim=1)))
+        x = F.elu(self.fuse2(torch.cat([x, b1, b2, idct(f, self.dct_dims)], dim=1)))
         return x, f
 
 

@@ -1,0 +1,91 @@
+"""Reading patches from the h5 file as they are needed against holding all images in memory, as the released code does.
+
+    python benchmarks/loading.py dataset/DIV2K_train.h5 --scale 4
+
+Each way runs in a process of its own, so that its resident memory is its own.
+"""
+
+import argparse
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import h5py
+import numpy as np
+
+from hrn.cli import fail_in_words
+from hrn.data.h5 import H5Pairs, PatchDataset
+
+
+class InMemory:
+    """The released way: every image of the file as an array; crops, flips and turns by numpy."""
+
+    def __init__(self, path: Path, scale: int, patch_size: int) -> None:
+        with h5py.File(path, "r") as file:
+            self.hr = [file["HR"][key][:] for key in file["HR"]]
+            self.lr = [file[f"X{scale}"][key][:] for key in file["HR"]]
+        self.scale, self.p = scale, patch_size
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        hr, lr = self.hr[index % len(self.hr)], self.lr[index % len(self.hr)]
+        p, s = self.p, self.scale
+        y, x = random.randint(0, lr.shape[0] - p), random.randint(0, lr.shape[1] - p)
+        pair = lr[y : y + p, x : x + p], hr[y * s : (y + p) * s, x * s : (x + p) * s]
+        up, left, turns = random.random() < 0.5, random.random() < 0.5, random.randint(0, 3)
+        pair = (np.flipud(image) if up else image for image in pair)
+        pair = (np.fliplr(image) if left else image for image in pair)
+        return tuple(np.ascontiguousarray(np.rot90(image, turns)).transpose(2, 0, 1).copy() for image in pair)
+
+
+def measure(way: str, path: Path, scale: int, patch_size: int, samples: int) -> None:
+    """Print seconds to start, samples per second of one process, and its peak resident memory in MiB."""
+    import torch  # noqa: F401  both ways have it loaded
+
+    base = resident()
+    start = time.perf_counter()
+    if way == "memory":
+        dataset = InMemory(path, scale, patch_size)
+    else:
+        dataset = PatchDataset(H5Pairs(path, (scale,)), patch_size=patch_size, batch_size=1, length=10**9, seed=0)
+    dataset[0]
+    ready = time.perf_counter() - start
+    for i in range(200):
+        dataset[i]
+    start = time.perf_counter()
+    for i in range(samples):
+        dataset[i]
+    print(ready, samples / (time.perf_counter() - start), resident() - base)
+
+
+def resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--patch_size", type=int, default=48)
+    parser.add_argument("--samples", type=int, default=3000)
+    parser.add_argument("--way", choices=("memory", "h5"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.way:
+        return measure(args.way, args.path, args.scale, args.patch_size, args.samples)
+    H5Pairs(args.path, (args.scale,))
+    size = args.path.stat().st_size / 2**20
+    print(f"{args.path.name}, {size:.0f} MiB, x{args.scale}, LR patches of {args.patch_size}, one process\n")
+    print("| way | ready after s | samples/s | peak resident MiB over start |\n|---|---|---|---|")
+    for way, label in (("memory", "all in memory"), ("h5", "patches from the h5")):
+        command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        print(f"| {label} | {float(out[0]):.2f} | {float(out[1]):.0f} | {float(out[2]):.0f} |", flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(fail_in_words(main))

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 if not __package__:  # run as a script: import from the repository, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
 from tqdm import tqdm
@@ -26,8 +26,9 @@ from hrn.data.benchmark import TestSet, find_test_set, photographs
 from hrn.data.images import EXTENSIONS, Picture, list_images, read_picture, write_image
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
-from hrn.evaluation.evaluate import evaluate
-from hrn.evaluation.report import image_table, provenance, set_report, summary_table, write_reports
+from hrn.evaluation.evaluate import ImageResult, evaluate
+from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
+from hrn.files import write_text
 from hrn.inference.upscale import enlarge, enlarge_picture
 from hrn.model import PRESETS
 from hrn.runtime import keep_memory, pick_device
@@ -108,8 +109,10 @@ def main(argv: list[str] | None = None) -> int:
         test_sets = [find_test_set(p, s) for p in args.test_data_dir] if args.test_data_dir else [photographs(s)]
         for test_set in test_sets:
             reports.append(run_test_set(test_set, enlargers[s], folder / test_set.name / f"x{s}", label, header, args))
-    print("\n" + summary_table(reports, label))
-    print(f"\n{reports[0].protocol}.\nResults in {folder}/")
+    protocols = "\n".join(dict.fromkeys(f"x{r.scale}: {r.protocol}." for r in reports))
+    summary = f"{summary_table(reports, label)}\n\n{protocols}\n"
+    write_text(folder / "summary.md", summary)
+    print(f"\n{summary}\nResults in {folder}/")
     return 0
 
 
@@ -120,7 +123,7 @@ def run_test_set(
     label: str,
     header: dict,
     args: argparse.Namespace,
-):
+) -> SetReport:
     """Enlarge, write and score a test set; print its table."""
     scale = test_set.scale
     shave = scale if args.shave is None else args.shave
@@ -143,12 +146,14 @@ def run_test_set(
     return report
 
 
-def gain(result) -> float:
+def gain(result: ImageResult) -> float:
     """By how much the model beats bicubic, in dB of PSNR-Y."""
     return result.scores["psnr_y"] - result.bicubic["psnr_y"]
 
 
-def draw_figure(path: Path, result, label: str, bicubic: Callable[[np.ndarray], np.ndarray], shave: int) -> None:
+def draw_figure(
+    path: Path, result: ImageResult, label: str, bicubic: Callable[[np.ndarray], np.ndarray], shave: int
+) -> None:
     """The image of the set that gains most, with the crop that gains most."""
     from hrn.evaluation.figures import compare, telling_crop  # matplotlib is slow to import
 

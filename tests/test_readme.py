@@ -1,0 +1,37 @@
+"""What the README claims must be what the code wrote."""
+
+import pytest
+
+from hrn.checkpoint import file_hash, load_checkpoint
+
+
+def test_results_are_the_summary_that_sample_wrote(root):
+    summary = (root / "checkpoint/hrn_light/summary.md").read_text()
+    assert "| hrn_light_x4 | x4 |" in summary
+    assert summary.strip() in (root / "README.md").read_text()
+
+
+def test_the_card_names_the_checkpoint(root):
+    path = root / "checkpoint/hrn_light/hrn_light_x4.pth"
+    card = (root / "checkpoint/hrn_light/README.md").read_text()
+    assert file_hash(path) in card
+    checkpoint = load_checkpoint(path)
+    assert f"{checkpoint.info['validation']['psnr_y']:.3f} dB at step {checkpoint.info['steps']:,}" in card
+
+
+def test_the_shipped_light_checkpoint_scores_what_the_readme_says(root, shared):
+    from hrn import load_model
+    from hrn.data.benchmark import find_test_set
+    from hrn.evaluation.evaluate import evaluate, mean_scores
+    from hrn.inference.upscale import enlarge
+
+    model = load_model(root / "checkpoint/hrn_light/hrn_light_x4.pth", device="cpu")
+    results = evaluate(lambda lr: enlarge(model, lr), find_test_set(shared / "data/benchmark/Set5", 4))
+    mean = mean_scores([r.scores for r in results])
+    row = next(
+        line for line in (root / "README.md").read_text().splitlines() if line.startswith("| hrn_light_x4 | x4 |")
+    )
+    psnr_y, ssim_y = (float(x) for x in row.split("|")[3].split("/"))
+    assert mean["psnr_y"] == pytest.approx(psnr_y, abs=0.006)
+    assert mean["ssim_y"] == pytest.approx(ssim_y, abs=1e-4)
+    assert psnr_y > 30.0

@@ -64,6 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--no_images", action="store_true", help="score only, write no SR images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     add("--cuda", action="store_const", const="cuda", dest="device", help="the same as --device cuda")
+    add("--group", type=int, default=1, choices=(1,), help="no effect: kept for command lines of the released code")
     args = parser.parse_args(argv)
     if args.input and args.test_data_dir:
         parser.error("--input and --test_data_dir exclude each other")

@@ -117,6 +117,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     add("--num_gpu", type=int, default=1, choices=(0, 1), help="0 trains on the CPU (default: %(default)s)")
     add("--verbose", action="store_true", help="log more")
+    add("--group", type=int, default=1, choices=(1,), help="no effect: kept for command lines of the released code")
+    add("--sample_dir", help="no effect: kept for command lines of the released code")
     return parser.parse_args(argv)
 
 

@@ -1,8 +1,8 @@
 """The state from which training starts: bilinear interpolation, with every path open.
 
 PyTorch's default shrinks the signal at each 1x1 fusion, and two half-open gates quarter each residual, so that a deep
-stack of them learns slowly. Here a new network computes a bilinear enlargement exactly, and every fusion passes its
-newest input on; `benchmarks/initialisation.py` compares the two.
+stack of them learns slowly. Here a new network enlarges bilinearly (factor by factor, where the tail has several), and
+every fusion passes its newest input on; `benchmarks/initialisation.py` compares the two.
 """
 
 import torch

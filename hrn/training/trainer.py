@@ -23,6 +23,7 @@ from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs, PatchDataset
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
+from hrn.files import write_text
 from hrn.inference.upscale import enlarge
 from hrn.model import build_model, config_to_dict
 from hrn.model.config import Config
@@ -315,15 +316,18 @@ class Trainer:
         if "psnr_y" in line:
             parts += [f"PSNR-Y {line['psnr_y']:.3f} dB", f"SSIM-Y {line['ssim_y']:.4f}"]
         logger.info("  ".join(parts))
-        with self.files.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.files.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise HRNError(f"cannot write {self.files.log}: {error.strerror}") from None
 
     def _cut_log(self) -> None:
         """Drop the lines that the resumed run writes again."""
         if self.files.log.is_file():
             lines = self.files.log.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-            self.files.log.write_text("".join(kept), encoding="utf-8")
+            write_text(self.files.log, "".join(kept))
 
 
 def duration(seconds: float) -> str:

@@ -81,29 +81,21 @@ def main(argv: list[str] | None = None) -> int:
     device = pick_device(args.device)
     header = provenance(device)
     if args.model == "bicubic":
-        label, scales, header = "bicubic", args.scale, {"checkpoint": None, **header}
+        label, scales = "bicubic", args.scale
+        header |= {"checkpoint": None}
         enlargers = {s: partial(imresize, scale=s) for s in scales}
     else:
         path = args.ckpt_path or shipped_checkpoint()
         checkpoint = load_checkpoint(path)
         scales = args.scale or list(checkpoint.config.scales)
         networks = {s: load_network(checkpoint, model=args.model, scale=s).to(device) for s in scales}
-        label, header = (
-            path.stem,
-            {"checkpoint": path.name, "checkpoint_sha256": file_hash(path), "model": checkpoint.model_name, **header},
-        )
+        label = path.stem
+        header |= {"checkpoint": path.name, "checkpoint_sha256": file_hash(path), "model": checkpoint.model_name}
         enlargers = {s: partial(enlarge, networks[s], scale=s) for s in scales}
     folder = args.sample_dir / label
     if args.input:
         for s in scales:
-            enlarge_input(
-                args.input,
-                partial(enlarge_picture, networks[s], scale=s)
-                if label != "bicubic"
-                else partial(bicubic_picture, scale=s),
-                s,
-                folder,
-            )
+            enlarge_input(args.input, partial(enlarge_picture, enlargers[s]), s, folder)
         return 0
     reports = []
     for s in scales:
@@ -185,11 +177,6 @@ def enlarge_input(path: Path, enlarger: Callable[[Picture], Picture], scale: int
         write_image(target, enlarged)
         (h, w), (new_h, new_w) = picture.rgb.shape[:2], enlarged.rgb.shape[:2]
         print(f"{target}  {w}x{h} -> {new_w}x{new_h}")
-
-
-def bicubic_picture(picture: Picture, scale: int) -> Picture:
-    alpha = imresize(picture.alpha, scale=scale) if picture.alpha is not None else None
-    return Picture(imresize(picture.rgb, scale=scale), alpha, picture.grey, picture.icc_profile)
 
 
 def shipped_checkpoint() -> Path:

@@ -30,10 +30,23 @@ from hrn.training.schedule import SCHEDULES
 from hrn.training.trainer import LOSSES, PRECISIONS, Files, Recipe, Trainer
 
 MULTI_SCALE = (2, 3, 4)
+RECIPE_CHOICES = {"schedule": SCHEDULES, "loss_fn": LOSSES, "precision": PRECISIONS}
+RECIPE_HELP = {
+    "patch_size": "side of an LR patch",
+    "batch_size": "patches a step",
+    "lr": "learning rate of Adam",
+    "decay": "schedule step: halve the rate every so many steps",
+    "warmup": "steps over which the rate grows first",
+    "clip": "largest norm of the gradient",
+    "ema": "decay of the running mean of the weights, 0 for none",
+    "precision": "of convolutions; the DCT stays float32",
+    "print_interval": "steps between log lines",
+    "valid_interval": "steps between validations",
+    "save_interval": "steps between training states",
+}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    default = Recipe()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", required=True, choices=PRESETS, help="which network")
@@ -63,56 +76,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--shave", type=int, help="border in HR pixels left out of validation scores (default: the scale)")
     add("--resume", type=Path, nargs="?", const=True, metavar="FILE", help="go on from NAME_xS.train.pth, or from FILE")
-    add("--patch_size", type=int, default=default.patch_size, help="side of an LR patch (default: %(default)s)")
-    add("--batch_size", type=int, default=default.batch_size, help="patches a step (default: %(default)s)")
-    add("--max_steps", type=int, default=default.max_steps, help="(default: %(default)s)")
-    add("--lr", type=float, default=default.lr, help="learning rate of Adam (default: %(default)s)")
-    add("--schedule", choices=SCHEDULES, default=default.schedule, help="(default: %(default)s)")
-    add(
-        "--decay",
-        type=int,
-        default=default.decay,
-        help="schedule step: halve the rate every so many steps (default: %(default)s)",
-    )
-    add(
-        "--warmup",
-        type=int,
-        default=default.warmup,
-        help="steps over which the rate grows first (default: %(default)s)",
-    )
-    add("--clip", type=float, default=default.clip, help="largest norm of the gradient (default: %(default)s)")
-    add("--loss_fn", choices=LOSSES, default=default.loss_fn, help="(default: %(default)s)")
-    add(
-        "--ema",
-        type=float,
-        default=default.ema,
-        help="decay of the running mean of the weights, 0 for none (default: %(default)s)",
-    )
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default=default.precision,
-        help="of convolutions; the DCT stays float32 (default: %(default)s)",
-    )
-    add("--seed", type=int, default=default.seed, help="(default: %(default)s)")
-    add(
-        "--print_interval",
-        type=int,
-        default=default.print_interval,
-        help="steps between log lines (default: %(default)s)",
-    )
-    add(
-        "--valid_interval",
-        type=int,
-        default=default.valid_interval,
-        help="steps between validations (default: %(default)s)",
-    )
-    add(
-        "--save_interval",
-        type=int,
-        default=default.save_interval,
-        help="steps between training states (default: %(default)s)",
-    )
+    for f in fields(Recipe):
+        text = f"{RECIPE_HELP.get(f.name, '')} (default: %(default)s)".strip()
+        add(f"--{f.name}", type=type(f.default), default=f.default, choices=RECIPE_CHOICES.get(f.name), help=text)
     add("--workers", type=int, help="loading processes (default: 4 with a GPU, else 0)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     add("--num_gpu", type=int, default=1, choices=(0, 1), help="0 trains on the CPU (default: %(default)s)")

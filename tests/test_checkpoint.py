@@ -61,21 +61,24 @@ def test_weights_that_do_not_fit_name_the_first_keys(tmp_path):
 
 
 class Evil:
+    def __init__(self, path):
+        self.path = path
+
     def __reduce__(self):
-        return os.system, ("touch /tmp/hrn_was_here",)
+        return os.system, (f"touch {self.path}",)
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle"])
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, how):
     path = tmp_path / "evil.pth"
-    contents = {"format": FORMAT, "config": Evil(), "weights": {}, "info": {}}
+    contents = {"format": FORMAT, "config": Evil(tmp_path / "ran"), "weights": {}, "info": {}}
     if how == "torch":
         torch.save(contents, path)
     else:
         path.write_bytes(pickle.dumps(contents))
     with pytest.raises(HRNError, match=r"evil\.pth: (refused|damaged)"):
         load_checkpoint(path)
-    assert not os.path.exists("/tmp/hrn_was_here")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_missing_damaged_and_foreign_files(saved, tmp_path):

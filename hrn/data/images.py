@@ -1,7 +1,7 @@
 """Reading and writing images of any kind, as uint8 RGB arrays."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,18 @@ def _is_deep_png(path: Path) -> bool:
     return head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 25 and head[24] == 16
 
 
+def to_pillow(picture: Picture) -> Image.Image:
+    """A Pillow image in mode L, LA, RGB or RGBA."""
+    image = Image.fromarray(picture.rgb)
+    if picture.grey:
+        image = image.convert("L")
+    if picture.alpha is not None:
+        image.putalpha(Image.fromarray(picture.alpha))
+    if picture.icc_profile:
+        image.info["icc_profile"] = picture.icc_profile
+    return image
+
+
 def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     """Write an image by the suffix of `path`, beside it first and then renamed; JPEG in quality 95.
 
@@ -114,11 +126,9 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     path = Path(path)
     if isinstance(picture, np.ndarray):
         picture = Picture(picture, None, False, None)
-    image = Image.fromarray(picture.rgb)
-    if picture.grey:
-        image = image.convert("L")
-    if picture.alpha is not None and path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
-        image.putalpha(Image.fromarray(picture.alpha))
+    if path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
+        picture = replace(picture, alpha=None)
+    image = to_pillow(picture)
     options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
     options |= {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".webp": {"lossless": True}}.get(
         path.suffix.lower(), {}

@@ -4,6 +4,8 @@ The network's DCT and attention pools see the whole feature map, so tiles are no
 long as it is small enough, and in overlapping tiles, of which only the middle is kept, beyond that.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from hrn.checkpoint import load_checkpoint, load_network
-from hrn.data.images import Picture, picture_of, read_picture
+from hrn.data.images import Picture, picture_of, read_picture, to_pillow
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.runtime import pick_device
@@ -56,12 +58,12 @@ def upscale(
     if isinstance(image, np.ndarray):
         return enlarge(network, image, scale)
     picture = picture_of(image) if isinstance(image, Image.Image) else read_picture(image)
-    return to_pillow(enlarge_picture(network, picture, scale))
+    return to_pillow(enlarge_picture(partial(enlarge, network, scale=scale), picture))
 
 
-def enlarge_picture(network: nn.Module, picture: Picture, scale: int | None = None) -> Picture:
-    """The same for a decoded file, keeping what it is besides colours."""
-    rgb = enlarge(network, picture.rgb, scale)
+def enlarge_picture(enlarger: Callable[[np.ndarray], np.ndarray], picture: Picture) -> Picture:
+    """A decoded file with its colours enlarged by `enlarger`, keeping what else it is; transparency bicubically."""
+    rgb = enlarger(picture.rgb)
     alpha = imresize(picture.alpha, size=rgb.shape[:2]) if picture.alpha is not None else None
     return Picture(rgb, alpha, picture.grey, picture.icc_profile)
 
@@ -108,15 +110,3 @@ def _forward(network: nn.Module, lr: np.ndarray, scale: int) -> np.ndarray:
     if not torch.isfinite(sr).all():
         raise HRNError("the network gave values that are not finite: the checkpoint is damaged")
     return sr.round_().clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-
-
-def to_pillow(picture: Picture) -> Image.Image:
-    """A Pillow image in mode L, LA, RGB or RGBA."""
-    image = Image.fromarray(picture.rgb)
-    if picture.grey:
-        image = image.convert("L")
-    if picture.alpha is not None:
-        image.putalpha(Image.fromarray(picture.alpha))
-    if picture.icc_profile:
-        image.info["icc_profile"] = picture.icc_profile
-    return image

@@ -16,7 +16,10 @@ from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.model import preset
 from hrn.runtime import keep_memory, pick_device
-from hrn.training.trainer import Files, Recipe, Trainer
+from hrn.training.distributed import Processes
+from hrn.training.files import RunFiles
+from hrn.training.recipe import Recipe
+from hrn.training.trainer import Trainer
 
 
 def main() -> None:
@@ -43,7 +46,7 @@ def main() -> None:
                 with mock.patch("hrn.model.hrn.initialise") if name == "default" else mock.MagicMock():
                     trainer = Trainer(
                         preset(args.model, [args.scale]), recipe, H5Pairs(args.train_data_path, (args.scale,)),
-                        [find_test_set(args.valid_data_path, args.scale)], Files(Path(folder), "probe"), pick_device(),
+                        [find_test_set(args.valid_data_path, args.scale)], RunFiles(Path(folder), "probe"), processes=Processes(device=pick_device()),
                     )  # fmt: skip
                 trainer.fit()
             print(

@@ -5,6 +5,7 @@ A checkpoint is a dict of plain types and tensors, so that `torch.load(weights_o
 """
 
 import hashlib
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -58,11 +59,10 @@ def save_checkpoint(
     }
     if training is not None:
         contents["training"] = dict(training)
+    buffer = io.BytesIO()  # torch's own writer does not tell a full disk from other troubles
+    torch.save(contents, buffer)
     with writing_beside(path) as beside:
-        try:
-            torch.save(contents, beside)
-        except RuntimeError as error:  # torch's zip writer reports a full disk this way
-            raise OSError(str(error).splitlines()[0]) from error
+        beside.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -121,6 +121,23 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
         raise HRNError(f"{checkpoint.path}: weights do not fit its configuration: {difference}")
     network.load_state_dict(checkpoint.weights)
     return network.eval().requires_grad_(False)
+
+
+def initialise_from(network: nn.Module, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """Take over the weights that fit a network of perhaps another scale or size.
+
+    Returns:
+        The names of the network's weights that the file did not have, and of the file's that the network has no use for.
+
+    Raises:
+        HRNError: nothing fits.
+    """
+    own = network.state_dict()
+    fitting = {k: v for k, v in checkpoint.weights.items() if k in own and own[k].shape == v.shape}
+    if not any(name in fitting for name, _ in network.named_parameters()):
+        raise HRNError(f"{checkpoint.path}: none of its weights fit: {differing_keys(own, checkpoint.weights)}")
+    network.load_state_dict(fitting, strict=False)
+    return [k for k in own if k not in fitting], [k for k in checkpoint.weights if k not in fitting]
 
 
 def differing_keys(wanted: Mapping[str, Any], found: Mapping[str, Any], most: int = 3) -> str:

@@ -1,6 +1,7 @@
-"""What a process needs to be told once: which device to use, and how to keep its memory."""
+"""What a process needs to be told once: which device to use and how, and how to keep its memory."""
 
 import ctypes
+import resource
 import sys
 
 import torch
@@ -34,3 +35,19 @@ def keep_memory() -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         except (OSError, AttributeError):
             pass  # not glibc
+
+
+def tune_convolutions(*, tf32: bool) -> None:
+    """Let cuDNN choose its fastest convolutions, and round their inputs to TF32 or not.
+
+    Matrix products stay float32 either way, and so does the DCT.
+    """
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held: on the GPU, or resident where `device` is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

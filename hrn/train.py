@@ -1,15 +1,19 @@
 """Train HRN.
 
     python hrn/train.py --model hrn --ckpt_name hrn --ckpt_dir checkpoint/hrn --scale 4 --train_data_path dataset/DIV2K_train.h5
-    python hrn/train.py ... --resume          go on after a stop of any kind
+    python hrn/train.py ... --resume             go on after a stop of any kind
+    python hrn/train.py ... --dry_run            what it will take; writes nothing
+    python hrn/train.py ... --num_gpu 4          four processes; the same as torchrun --nproc_per_node=4 hrn/train.py ...
 
-Writes to --ckpt_dir: NAME_x4.pth (weights for use), NAME_x4.train.pth (for --resume), NAME_x4.jsonl (log).
+Writes to --ckpt_dir: NAME_x4.pth (weights for use), NAME_x4.STEP.train.pth (for --resume), NAME_x4.jsonl (log).
 """
 
 import argparse
 import logging
+import shlex
+import signal
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 if not __package__:  # run as a script: import from the repository, not from this folder
@@ -21,20 +25,25 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hrn import __version__
 from hrn.cli import fail_in_words
-from hrn.data.benchmark import find_test_set
+from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
 from hrn.model import PRESETS, preset
-from hrn.runtime import keep_memory, pick_device
-from hrn.training.schedule import SCHEDULES
-from hrn.training.trainer import LOSSES, PRECISIONS, Files, Recipe, Trainer
+from hrn.model.config import Config
+from hrn.runtime import keep_memory, tune_convolutions
+from hrn.training.distributed import Processes, is_restarted, is_worker, joined, launch
+from hrn.training.files import RunFiles, load_state
+from hrn.training.plan import measure_plan
+from hrn.training.recipe import RECIPE_CHOICES, Execution, Recipe, share_of
+from hrn.training.trainer import Trainer
+from hrn.training.watch import TensorBoard
 
 MULTI_SCALE = (2, 3, 4)
-RECIPE_CHOICES = {"schedule": SCHEDULES, "loss_fn": LOSSES, "precision": PRECISIONS}
-RECIPE_HELP = {
+HELP = {
     "patch_size": "side of an LR patch",
-    "batch_size": "patches a step",
-    "lr": "learning rate of Adam",
+    "batch_size": "patches a step, over all processes",
+    "norm_batch": "patches that attention's BatchNorm takes its statistics over; 0: as many as a process computes at once",
+    "lr": "learning rate",
     "decay": "schedule step: halve the rate every so many steps",
     "warmup": "steps over which the rate grows first",
     "clip": "largest norm of the gradient",
@@ -43,6 +52,12 @@ RECIPE_HELP = {
     "print_interval": "steps between log lines",
     "valid_interval": "steps between validations",
     "save_interval": "steps between training states",
+    "accumulate": "take a process's share of the batch in so many parts, to save memory",
+    "compile": "use torch.compile: minutes to start, then faster",
+    "channels_last": "memory layout of the features",
+    "tf32": "let GPUs round float32 convolutions to TF32",
+    "workers": "loading processes for each training process; -1: 4 with a GPU, else 0",
+    "keep": "training states that are kept",
 }
 
 
@@ -75,41 +90,111 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="h5 files or test set folders that choose the best weights",
     )
     add("--shave", type=int, help="border in HR pixels left out of validation scores (default: the scale)")
-    add("--resume", type=Path, nargs="?", const=True, metavar="FILE", help="go on from NAME_xS.train.pth, or from FILE")
-    for f in fields(Recipe):
-        text = f"{RECIPE_HELP.get(f.name, '')} (default: %(default)s)".strip()
-        add(f"--{f.name}", type=type(f.default), default=f.default, choices=RECIPE_CHOICES.get(f.name), help=text)
-    add("--workers", type=int, help="loading processes (default: 4 with a GPU, else 0)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--resume",
+        type=Path,
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="go on from the newest training state, or FILE",
+    )
+    start.add_argument(
+        "--init_from", type=Path, metavar="FILE", help="start from the weights of a checkpoint, as far as they fit"
+    )
+    add("--dry_run", action="store_true", help="measure a few steps, print the plan, write nothing")
+    for f in (*fields(Recipe), *fields(Execution)):
+        text = f"{HELP.get(f.name, '')} (default: %(default)s)".strip()
+        if isinstance(f.default, bool):
+            add(f"--{f.name}", action=argparse.BooleanOptionalAction, default=f.default, help=text)
+        else:
+            add(f"--{f.name}", type=type(f.default), default=f.default, choices=RECIPE_CHOICES.get(f.name), help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
-    add("--num_gpu", type=int, default=1, choices=(0, 1), help="0 trains on the CPU (default: %(default)s)")
+    add(
+        "--num_gpu",
+        type=int,
+        default=1,
+        help="processes on this machine, a GPU each; 0 uses the CPU (default: %(default)s)",
+    )
+    add("--tensorboard", action="store_true", help="curves and validation pictures too (pip install tensorboard)")
     add("--verbose", action="store_true", help="log more")
     add("--group", type=int, default=1, choices=(1,), help="no effect: kept for command lines of the released code")
     add("--sample_dir", help="no effect: kept for command lines of the released code")
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if args.verbose else logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S"
-    )
-    keep_memory()
-    recipe = Recipe(**{f.name: getattr(args, f.name) for f in fields(Recipe)})
+@dataclass(frozen=True)
+class Run:
+    """What the flags say, checked as far as it can be before any process is started."""
+
+    config: Config
+    recipe: Recipe
+    execution: Execution
+    pairs: H5Pairs
+    valid: list[TestSet]
+    files: RunFiles
+
+
+def prepare(args: argparse.Namespace, processes: int) -> Run:
+    """Check the flags. Raises HRNError."""
+    recipe, execution = (cls(**{f.name: getattr(args, f.name) for f in fields(cls)}) for cls in (Recipe, Execution))
+    share_of(recipe, processes, execution.accumulate)
     scales = (args.scale,) if args.scale else MULTI_SCALE
     try:
         config = preset(args.model, scales)
     except ValueError as error:
         raise HRNError(f"--model {args.model} --scale {args.scale}: {error}") from None
-    device = pick_device(args.device if args.num_gpu else "cpu")
-    files = Files(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
+    files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
+    if files.states() and args.resume is None and not is_restarted() and not args.dry_run:
+        raise HRNError(
+            f"{files.states()[0]} holds an earlier run: go on with --resume, choose another --ckpt_name, or delete it"
+        )
+    pairs = H5Pairs(args.train_data_path, scales)
+    valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]
+    return Run(config, recipe, execution, pairs, valid, files)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.num_gpu < 0:
+        raise HRNError(f"--num_gpu must be at least 0, not {args.num_gpu}")
+    if args.num_gpu > 1 and not is_worker():
+        if args.device == "auto" and args.num_gpu > torch.cuda.device_count():
+            raise HRNError(
+                f"--num_gpu {args.num_gpu}, but this machine has {torch.cuda.device_count()} (--device cpu starts as many processes on the CPU)"
+            )
+        prepare(args, args.num_gpu)
+        return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
+    with joined(args.device if args.num_gpu else "cpu") as processes:
+        return train(args, processes, prepare(args, processes.count))
+
+
+def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
+    """Train in this process; the exit code."""
+    logging.basicConfig(
+        level=(logging.DEBUG if args.verbose else logging.INFO) if processes.first else logging.CRITICAL,
+        format="%(asctime)s  %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    keep_memory()
+    tune_convolutions(tf32=args.tf32)
+    state = None
+    if args.resume is True or (is_restarted() and run.files.states()):
+        state = run.files.newest_state()
+    elif args.resume is not None:
+        state = load_state(args.resume)
+    recipe = run.recipe
+    if state and not recipe.norm_batch:
+        recipe = replace(recipe, norm_batch=state.training["recipe"]["norm_batch"])
+    device = processes.device
     trainer = Trainer(
-        config,
+        run.config,
         recipe,
-        H5Pairs(args.train_data_path, scales),
-        [find_test_set(path, s) for path in args.valid_data_path for s in scales],
-        files,
-        device,
-        workers=args.workers if args.workers is not None else (4 if device.type == "cuda" else 0),
+        run.pairs,
+        run.valid,
+        run.files,
+        run.execution,
+        processes,
         shave=args.shave,
         info={
             "model": args.model,
@@ -119,28 +204,55 @@ def main(argv: list[str] | None = None) -> None:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         },
     )
-    if args.resume is not None:
-        trainer.resume(files.state if args.resume is True else args.resume)
-    elif files.state.exists():
-        raise HRNError(
-            f"{files.state} holds an earlier run: go on with --resume, choose another --ckpt_name, or delete it"
-        )
-    try:
-        files.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HRNError(f"--ckpt_dir {files.folder}: {error.strerror}") from None
-    parameters = sum(p.numel() for p in trainer.model.parameters())
+    if state:
+        trainer.resume(state)
+    elif args.init_from:
+        trainer.initialise_from(args.init_from)
+    if args.dry_run:
+        plan = measure_plan(trainer)
+        if processes.first:
+            print(plan)
+        return 0
+    if processes.first:
+        try:
+            run.files.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HRNError(f"--ckpt_dir {run.files.folder}: {error.strerror}") from None
+        if args.tensorboard:
+            trainer.tensorboard = TensorBoard(run.files.pictures, trainer.step)
+    verify(run.pairs, processes)
     logging.info(
-        "%s %s: %s parameters, %d training images, %s",
-        args.model,
-        files.name,
-        f"{parameters:,}",
-        len(trainer.pairs),
-        device,
-    )
-    logging.info("from step %d to %d; writing to %s", trainer.step, recipe.max_steps, files.folder)
-    with tqdm(total=recipe.max_steps, initial=trainer.step, unit="step", disable=None) as bar, logging_redirect_tqdm():
-        trainer.fit(progress=lambda step: bar.update(step - bar.n))
+        "%s %s: %s parameters, %d training images, %d process(es) on %s, %d patches at once of %d a step, BatchNorm over %d",
+        args.model, run.files.name, f"{sum(p.numel() for p in trainer.learner.parameters):,}", len(run.pairs),
+        processes.count, device.type, trainer.share, recipe.batch_size, trainer.recipe.norm_batch,
+    )  # fmt: skip
+    logging.info("from step %d to %d; writing to %s", trainer.step, recipe.max_steps, run.files.folder)
+    bar = tqdm(total=recipe.max_steps, initial=trainer.step, unit="step", disable=None if processes.first else True)
+    with bar, logging_redirect_tqdm():
+        stopped = trainer.fit(progress=lambda step: bar.update(step - bar.n))
+    if trainer.tensorboard:
+        trainer.tensorboard.close()
+    if not stopped:
+        return 0
+    if processes.first:
+        command = shlex.join([*sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
+        print(
+            f"stopped by {signal.Signals(stopped).name} at step {trainer.step}, and saved. To go on: python {command}",
+            file=sys.stderr,
+        )
+    return 128 + stopped
+
+
+def verify(pairs: H5Pairs, processes: Processes) -> None:
+    """Read every training image once, shared out over the processes. Raises HRNError in all of them if one cannot be read."""
+    try:
+        pairs.verify(processes.rank, processes.count)
+        mine = ""
+    except HRNError as error:
+        mine = str(error)
+    for message in processes.gather([mine]):
+        if message:
+            raise HRNError(message)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,11 +120,12 @@ def test_a_failed_save_keeps_the_earlier_file(saved, monkeypatch):
     path, _ = saved
     before = file_hash(path)
 
-    def half_then_full(contents, file):
-        file.write_bytes(b"half")
+    def half_then_full(beside, data):
+        with beside.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half_then_full)
+    monkeypatch.setattr(Path, "write_bytes", half_then_full)
     with pytest.raises(HRNError, match=r"cannot write .*small\.pth: No space left on device"):
         save_checkpoint(path, SMALL, {}, info={})
     assert file_hash(path) == before

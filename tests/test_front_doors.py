@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +20,7 @@ from hrn.cli import fail_in_words
 from hrn.data.images import read_picture, read_rgb
 from hrn.data.resize import imresize
 from hrn.model import build_model, preset
+from hrn.training.files import RunFiles
 
 
 def run(*command, cwd, check=True, **env):
@@ -51,7 +55,11 @@ def test_training_then_sampling_as_scripts_from_another_folder(root, h5_path, hr
     log = run(root / "hrn/train.py", *training_flags(h5_path, "ck", valid_data_path=h5_path), cwd=here).stderr
     for word in ("step 3/3", "loss", "lr 1.00e-04", "images/s", "left", "PSNR-Y"):
         assert word in log
-    assert sorted(p.name for p in (here / "ck").iterdir()) == ["a_x2.jsonl", "a_x2.pth", "a_x2.train.pth"]
+    assert sorted(p.name for p in (here / "ck").iterdir()) == [
+        *(f"a_x2.0000000{step}.train.pth" for step in (1, 2, 3)),
+        "a_x2.jsonl",
+        "a_x2.pth",
+    ]
     command = (
         "--model",
         "hrn_light",
@@ -87,26 +95,62 @@ def test_scripts_do_not_shadow_other_modules(root, tmp_path):
     assert run(script, cwd=tmp_path).stdout.strip().endswith("[]")
 
 
-def test_killed_and_resumed(root, h5_path, tmp_path):
-    """SIGKILL in training: --resume goes on from the last state, and no file is half-written."""
+def test_stopped_and_resumed(root, h5_path, tmp_path):
+    """SIGTERM: saved, and told how to go on; the told command does."""
     flags = training_flags(h5_path, tmp_path / "ck", max_steps=100_000)
     process = subprocess.Popen([sys.executable, str(root / "hrn/train.py"), *flags], stderr=subprocess.PIPE, text=True)
-    state = tmp_path / "ck/a_x2.train.pth"
     deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
+    while not (tmp_path / "ck/a_x2.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    step = load_checkpoint(state).training["step"]
-    assert step >= 1
-    flags[flags.index("--max_steps") + 1] = str(step + 2)
-    log = run(root / "hrn/train.py", *flags, "--resume", cwd=tmp_path).stderr
-    assert f"from step {step:,} to {step + 2:,}" in log
-    assert load_checkpoint(state).training["step"] == step + 2
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    files = RunFiles(tmp_path / "ck", "a_x2")
+    step = files.newest_state().training["step"]
+    assert f"stopped by SIGTERM at step {step}, and saved. To go on: python " in said
+    command = shlex.split(said.split("To go on: python ")[1].splitlines()[0])
+    command[command.index("--max_steps") + 1] = str(step + 2)
+    log = run(*command, cwd=root).stderr
+    assert f"from step {step} to {step + 2}" in log
+    assert files.newest_state().training["step"] == step + 2
     again = run(root / "hrn/train.py", *flags, cwd=tmp_path, check=False)
     assert again.returncode == 2
     assert "holds an earlier run: go on with --resume" in again.stderr
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(root, h5_path, tmp_path):
+    flags = training_flags(h5_path, tmp_path / "ck", max_steps=1000, batch_size=4, warmup=10)
+    out = run(root / "hrn/train.py", *flags, "--dry_run", cwd=tmp_path).stdout
+    plan = {line[:12].strip(): line[13:] for line in out.splitlines()}
+    assert plan["network"].startswith("280,788 parameters, ")
+    assert plan["batch"] == "4 patches of 8x8: 1 process(es), 4 each, 4 at once; BatchNorm over 4"
+    assert plan["steps"] == "1,000 (333.3 passes over the images)"
+    assert plan["rate"].startswith("1.00e-05 at step 0, 1.00e-04 at step 10")
+    seconds = float(re.match(r"([\d.]+) s computing", plan["a step"])[1])
+    hours, minutes, rest = (int(x) for x in plan["in all"].split()[0].split(":"))
+    assert hours * 3600 + minutes * 60 + rest == pytest.approx(1000 * seconds, abs=2 + 1000 * 0.0006)
+    assert not (tmp_path / "ck").exists()
+
+
+def test_tensorboard_on_request(h5_path, tmp_path):
+    pytest.importorskip("tensorboard")
+    train.main([*training_flags(h5_path, tmp_path, valid_data_path=h5_path), "--tensorboard"])
+    (events,) = (tmp_path / "a_x2.tensorboard").iterdir()
+    assert b"grad_norm" in events.read_bytes()
+
+
+def test_a_damaged_image_stops_the_run_before_its_first_step(root, h5_path, tmp_path):
+    with h5py.File(h5_path, "a") as file:
+        del file["X2/3"]
+        data = file.create_dataset("X2/3", data=np.ones((48, 60, 3), np.uint8), chunks=True, fletcher32=True)
+        where = data.id.get_chunk_info(0)
+    with h5_path.open("r+b") as raw:
+        raw.seek(where.byte_offset)
+        raw.write(b"x")
+    result = run(root / "hrn/train.py", *training_flags(h5_path, tmp_path / "ck"), cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "carn.h5: cannot read X2/3" in result.stderr
+    assert "step 1" not in result.stderr
 
 
 def test_scale_0_trains_three_scales(h5_path, tmp_path):

@@ -66,6 +66,20 @@ class H5Pairs:
             raise HRNError(f"{self.path}: {group}/{key} is {data.dtype} {data.shape}, not uint8 (H, W, 3)")
         return data.shape[0], data.shape[1]
 
+    def verify(self, first: int = 0, every: int = 1) -> None:
+        """Read every image once, or every `every`-th one from `first`.
+
+        Raises:
+            HRNError: one cannot be read.
+        """
+        with h5py.File(self.path, "r") as file:
+            for key in self.keys[first::every]:
+                for group in ("HR", *(f"X{s}" for s in self.scales)):
+                    try:
+                        file[group][key][:]
+                    except OSError as error:
+                        raise HRNError(f"{self.path}: cannot read {group}/{key} ({error})") from None
+
     @property
     def file(self) -> h5py.File:
         if self._file is None:

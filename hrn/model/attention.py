@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hrn.model.norm import BatchNorm
+
 
 class CoordinateAttention(nn.Module):
     """Gates each position by what its row and its column hold on average.
@@ -22,7 +24,7 @@ class CoordinateAttention(nn.Module):
         super().__init__()
         squeezed = max(1, channels // reduction)
         self.squeeze = nn.Conv2d(channels, squeezed, 1, bias=False)  # the normalisation has the bias
-        self.norm = nn.BatchNorm2d(squeezed)
+        self.norm = BatchNorm(squeezed)
         self.gate_h = nn.Conv2d(squeezed, channels, 1)
         self.gate_w = nn.Conv2d(squeezed, channels, 1)
         self.gates = gates

@@ -8,7 +8,7 @@ FFTs have no reduced precision worth using, so both ways compute in float32 (or 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 
@@ -59,24 +59,37 @@ def _apply(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
     return (x.movedim(dim, -1) @ matrix.mT).movedim(-1, dim)
 
 
-@lru_cache(maxsize=64)
 def dct_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The orthonormal DCT-II matrix (n, n): row k, column i is sqrt(2/n) cos(pi (2i+1) k / 2n), row 0 over sqrt(2)."""
-    with torch.inference_mode(False), torch.no_grad():  # a cached inference tensor could never take part in training
-        i = torch.arange(n, dtype=torch.float64, device="cpu")
-        matrix = torch.cos(math.pi / (2 * n) * (2 * i + 1) * i[:, None]) * math.sqrt(2 / n)
-        matrix[0] /= math.sqrt(2)
-        return matrix.to(device=device, dtype=dtype)
+    if torch.compiler.is_compiling():  # becomes part of the compiled graph, which must stay on one device
+        return _make_matrix(n, device).to(dtype)
+    return _kept(_make_matrix, n, dtype, device)
 
 
-@lru_cache(maxsize=64)
 def _twiddle(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """exp(-i pi k / 2n) for the k of a real FFT of length n, times the orthonormal factors sqrt(2/n), 1/sqrt(n) for k = 0."""
-    with torch.inference_mode(False), torch.no_grad():
-        k = torch.arange(n // 2 + 1, dtype=torch.float64, device="cpu")
-        phase = torch.polar(torch.full_like(k, math.sqrt(2 / n)), -math.pi / (2 * n) * k)
-        phase[0] /= math.sqrt(2)
-        return phase.to(device=device, dtype=torch.complex128 if dtype == torch.float64 else torch.complex64)
+    dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+    if torch.compiler.is_compiling():
+        return _make_twiddle(n, device).to(dtype)
+    return _kept(_make_twiddle, n, dtype, device)
+
+
+@lru_cache(maxsize=128)
+def _kept(make: Callable[[int, str], Tensor], n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():  # a cached inference tensor could never take part in training
+        return make(n, "cpu").to(device=device, dtype=dtype)
+
+
+def _make_matrix(n: int, device: torch.device | str) -> Tensor:
+    i = torch.arange(n, dtype=torch.float64, device=device)
+    matrix = torch.cos(math.pi / (2 * n) * (2 * i + 1) * i[:, None]) * math.sqrt(2 / n)
+    return torch.cat([matrix[:1] / math.sqrt(2), matrix[1:]])
+
+
+def _make_twiddle(n: int, device: torch.device | str) -> Tensor:
+    k = torch.arange(n // 2 + 1, dtype=torch.float64, device=device)
+    phase = torch.polar(torch.full_like(k, math.sqrt(2 / n)), -math.pi / (2 * n) * k)
+    return torch.cat([phase[:1] / math.sqrt(2), phase[1:]])
 
 
 def _dct_fft(x: Tensor) -> Tensor:

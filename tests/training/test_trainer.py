@@ -1,6 +1,15 @@
 import json
+import logging
 import math
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,45 +22,29 @@ from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
 from hrn.inference.upscale import enlarge
-from hrn.model import HRNConfig
 from hrn.training import trainer as trainer_module
-from hrn.training.trainer import Files, Recipe, Trainer, duration
-
-SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
-RECIPE = Recipe(
-    patch_size=12, batch_size=4, max_steps=8, lr=1e-3, schedule="cosine", warmup=2, ema=0.9,
-    print_interval=2, valid_interval=4, save_interval=3,
-)  # fmt: skip
+from hrn.training.files import RunFiles, load_state, read_log
+from hrn.training.recipe import Execution
+from hrn.training.trainer import Trainer
+from hrn.training.watch import MEASURED
 
 
-@pytest.fixture
-def make(h5_path, tmp_path):
-    def build(recipe=RECIPE, config=SMALL, valid=True, name="run"):
-        sets = [find_test_set(h5_path, s) for s in config.scales] if valid else []
-        files = Files(tmp_path / "out", name)
-        files.folder.mkdir(exist_ok=True)
-        return Trainer(config, recipe, H5Pairs(h5_path, config.scales), sets, files, torch.device("cpu"))
+def stop_at(step, error=KeyboardInterrupt):
+    def progress(now):
+        if now == step:
+            raise error
 
-    return build
+    return progress
 
 
-def state_of(trainer):
-    optimizer = trainer.optimizer.state_dict()["state"]
-    return {
-        **{f"model.{k}": v for k, v in trainer.model.state_dict().items()},
-        **({f"ema.{k}": v for k, v in trainer.ema.state_dict().items()} if trainer.ema else {}),
-        **{f"optimizer.{i}.{k}": v for i, values in optimizer.items() for k, v in values.items()},
-    }
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    assert [k for k in a if not torch.equal(a[k], b[k])] == []
+def log_of(trainer):
+    """All that does not depend on the machine's speed."""
+    return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_log(trainer.files.log)]
 
 
 def test_it_learns(make):
     """The fixture's LR is every second pixel, which bilinear interpolation is not made for: there is something to learn."""
-    trainer = make(replace(RECIPE, max_steps=60, lr=5e-3, valid_interval=60, ema=0.0))
+    trainer = make(max_steps=60, lr=5e-3, valid_interval=60, ema=0.0)
     before = trainer.validate()["psnr_y"]
     trainer.fit()
     assert trainer.best["psnr_y"] > before + 0.5
@@ -59,45 +52,93 @@ def test_it_learns(make):
 
 @pytest.mark.parametrize("loss_fn", ["L1", "MSE", "SmoothL1"])
 def test_losses(make, loss_fn):
-    trainer = make(replace(RECIPE, loss_fn=loss_fn, max_steps=2), name=loss_fn)
+    trainer = make(loss_fn, loss_fn=loss_fn, max_steps=2)
     trainer.fit()
-    assert math.isfinite(json.loads(trainer.files.log.read_text().splitlines()[0])["loss"])
+    assert math.isfinite(read_log(trainer.files.log)[0]["loss"])
 
 
-def test_a_resumed_run_is_the_same_run(make):
-    straight = make(name="straight")
+def test_a_resumed_run_is_the_same_run(make, same):
+    """Bit for bit: weights, running mean, optimizer, random state, best result and log."""
+    straight = make("straight")
     straight.fit()
-    make(replace(RECIPE, max_steps=3, schedule="cosine"), name="unused")  # the global generator moves on meanwhile
-    stopped = make(name="stopped")
+    stopped = make("stopped")
     with pytest.raises(KeyboardInterrupt):
-        stopped.fit(progress=lambda step: (_ for _ in ()).throw(KeyboardInterrupt) if step == 7 else None)
-    resumed = make(name="stopped")
-    resumed.resume(resumed.files.state)
+        stopped.fit(stop_at(7))
+    torch.rand(5)  # the global generator moves on meanwhile
+    resumed = make("stopped")
+    resumed.resume(resumed.files.newest_state())
     assert resumed.step == 6  # the last multiple of save_interval
     resumed.fit()
-    assert_same(state_of(straight), state_of(resumed))
-    assert straight.best == resumed.best
-
-    def log(t):
-        timing = ("images_per_second", "seconds_left")
-        return [
-            {k: v for k, v in json.loads(line).items() if k not in timing}
-            for line in t.files.log.read_text().splitlines()
-        ]
-
-    steps = [line["step"] for line in log(resumed)]
-    assert steps == [2, 4, 6, 8]
-    # the loss of the interval in which the run stopped is a mean over its second part only
-    assert [{k: v for k, v in line.items() if k != "loss"} for line in log(straight)] == [
-        {k: v for k, v in line.items() if k != "loss"} for line in log(resumed)
-    ]
+    same(straight, resumed)
+    assert [line["step"] for line in log_of(resumed)] == [2, 4, 6, 8]
+    assert log_of(straight) == log_of(resumed)
+    same(dict(load_checkpoint(straight.files.best).weights), dict(load_checkpoint(resumed.files.best).weights))
 
 
-def test_several_scales_together(make):
-    trainer = make(replace(RECIPE, max_steps=6), config=replace(SMALL, scales=(2, 3, 4)))
+def _train_until_killed(h5_path, folder, recipe, config, reached):
+    torch.set_num_threads(1)
+    files = RunFiles(folder, "run")
+    trainer = Trainer(config, recipe, H5Pairs(h5_path, (2,)), [], files)
+    if files.states():
+        trainer.resume(files.newest_state())
+    trainer.fit(lambda step: setattr(reached, "value", step))
+
+
+def test_killed_at_twenty_random_moments(h5_path, tmp_path, make, small, recipe, same):
+    """SIGKILL while computing and while saving: always a good state, at most the interval lost, and the same end."""
+    changes = {"max_steps": 400, "save_interval": 2, "print_interval": 5, "schedule": "step", "decay": 100}
+    recipe = replace(recipe, **changes)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    spawn = multiprocessing.get_context("forkserver")
+    spawn.set_forkserver_preload(["hrn.training.trainer"])
+    files, moments = RunFiles(folder, "run"), random.Random(0)
+    in_a_save = 0
+    for _ in range(20):
+        reached = spawn.Value("q", 0)
+        child = spawn.Process(target=_train_until_killed, args=(h5_path, folder, recipe, small, reached))
+        before = len(files.states()) and load_state(files.states()[0]).training["step"]
+        child.start()
+        deadline = time.monotonic() + 60
+        while reached.value <= before and time.monotonic() < deadline and child.is_alive():
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.15))
+        child.kill()
+        child.join()
+        in_a_save += any(p.name.endswith(".part") for p in folder.iterdir())
+        saved = files.newest_state().training["step"] if files.states() else 0
+        assert saved >= reached.value - recipe.save_interval
+    assert in_a_save
+    killed, straight = make(folder=folder, valid=False, **changes), make("straight", valid=False, **changes)
+    torch.set_num_threads(1)
+    killed.resume(files.newest_state())
+    for trainer in (killed, straight):
+        trainer.fit()
+    same(straight, killed)
+    assert log_of(straight) == log_of(killed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(make, number, same):
+    straight = make("straight", print_interval=3)
+    straight.fit()
+    stopped = make("stopped", print_interval=3)
+    assert stopped.fit(lambda step: os.kill(os.getpid(), number) if step == 5 else None) == number
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    resumed = make("stopped", print_interval=3)
+    resumed.resume(resumed.files.newest_state())
+    assert resumed.step == 5
+    assert resumed.fit() == 0
+    same(straight, resumed)
+    assert log_of(straight) == log_of(resumed)
+
+
+def test_several_scales_together(make, small):
+    trainer = make(max_steps=6, config=replace(small, scales=(2, 3, 4)))
     trainer.fit()
     network = load_network(load_checkpoint(trainer.files.best))
     assert network.config.scales == (2, 3, 4)
+    assert any("loss_x3" in line for line in read_log(trainer.files.log))
 
 
 def test_shipped_weights_score_what_the_log_says(make, h5_path):
@@ -109,104 +150,133 @@ def test_shipped_weights_score_what_the_log_says(make, h5_path):
     network = load_network(checkpoint, scale=2)
     scores = mean_scores([r.scores for r in evaluate(lambda lr: enlarge(network, lr), find_test_set(h5_path, 2))])
     assert scores["psnr_y"] == pytest.approx(best["psnr_y"], abs=1e-4)
-    lines = [json.loads(line) for line in trainer.files.log.read_text().splitlines()]
-    assert best["psnr_y"] == max(line["psnr_y"] for line in lines if "psnr_y" in line)
+    assert best["psnr_y"] == max(line["psnr_y"] for line in read_log(trainer.files.log) if "psnr_y" in line)
 
 
-def test_without_validation_the_last_weights_are_kept(make):
+def test_without_validation_the_last_weights_are_kept(make, same):
     trainer = make(valid=False)
     trainer.fit()
-    weights = load_checkpoint(trainer.files.best).weights
-    assert_same(dict(weights), dict(trainer.ema.module.state_dict()))
+    same(dict(load_checkpoint(trainer.files.best).weights), dict(trainer.learner.ema.module.state_dict()))
 
 
-def test_bf16_learns_too(make):
-    trainer = make(replace(RECIPE, precision="bf16", max_steps=4))
-    trainer.fit()
-    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in trainer.model.parameters())
-
-
-def test_a_step_that_is_not_finite_is_skipped(make):
-    trainer = make()
-    before = {k: v.clone() for k, v in state_of(trainer).items()}
-    hr = torch.zeros(4, 3, 24, 24, dtype=torch.uint8)
-    with torch.no_grad():
-        kept = trainer.model.head.bias[0].item()
-        trainer.model.head.bias[0] = float("inf")
-    _, applied = trainer.train_step(hr[..., ::2, ::2], hr)
-    with torch.no_grad():
-        trainer.model.head.bias[0] = kept
-    assert not applied
-    assert trainer.skipped == 1
-    after = state_of(trainer)
-    assert [
-        k for k in before if "running" not in k and "num_batches" not in k and not torch.equal(before[k], after[k])
-    ] == []
+def test_non_finite_steps_are_counted_and_logged(make):
+    trainer = make(valid=False)
+    trainer.fit(lambda step: trainer.learner.model.head.bias.data.fill_(math.nan if step == 2 else 0.0))
+    assert [line["skipped"] for line in read_log(trainer.files.log)] == [0, 1, 1, 1]
+    assert all(torch.isfinite(p).all() for p in trainer.learner.model.parameters())
+    assert all(torch.isfinite(b).all() for b in trainer.learner.model.buffers())
 
 
 def test_too_many_in_a_row_stop_the_run(make, monkeypatch):
     monkeypatch.setattr(trainer_module, "MOST_SKIPPED_IN_A_ROW", 3)
-    trainer = make()
-    trainer.model.head.bias.data.fill_(float("nan"))
-    with pytest.raises(HRNError, match="3 steps in a row without a finite gradient, up to step 3; lower --lr"):
-        trainer.fit()
+    trainer = make(valid=False)
+    bad = trainer.learner.model.head.bias.data
+    with pytest.raises(HRNError, match="3 steps in a row without a finite loss and gradient, up to step 7; lower --lr"):
+        trainer.fit(lambda step: bad.fill_(math.nan) if step == 4 else None)
+    assert trainer.files.newest_state().training["step"] == 6
 
 
-def test_resume_refuses_what_is_not_the_same_run(make):
+def test_resume_refuses_what_is_not_the_same_run(make, small):
     trainer = make()
     trainer.fit()
-    with pytest.raises(HRNError, match="holds weights only"):
-        trainer.resume(trainer.files.best)
+    state = trainer.files.newest_state()
+    with pytest.raises(HRNError, match="holds weights only, and cannot be resumed from; --init_from"):
+        load_state(trainer.files.best)
     with pytest.raises(HRNError, match=r"was trained with --lr 0\.001; resume with the same"):
-        make(replace(RECIPE, lr=1.0)).resume(trainer.files.state)
+        make(lr=1.0).resume(state)
     with pytest.raises(HRNError, match="is of another network"):
-        make(config=replace(SMALL, channels=16)).resume(trainer.files.state)
-    longer = make(replace(RECIPE, max_steps=10))
-    longer.resume(trainer.files.state)
+        make(config=replace(small, channels=16)).resume(state)
+    longer = make(max_steps=10, execution=Execution(keep=1, accumulate=1))
+    longer.resume(state)
     assert longer.step == 8
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"batch_size": 0}, "--batch_size must be at least 1"),
-        ({"lr": -1.0}, "--lr and --clip must be positive"),
-        ({"lr": math.nan}, "--lr and --clip must be positive"),
-        ({"loss_fn": "L3"}, "--loss_fn must be one of L1, MSE, SmoothL1"),
-        ({"ema": 1.0}, "--ema from 0 to below 1"),
-    ],
-)
-def test_bad_recipes(values, message):
-    with pytest.raises(HRNError, match=message):
-        replace(RECIPE, **values)
-
-
-def test_defaults_are_the_released_ones():
-    r = Recipe()
-    assert (r.patch_size, r.batch_size, r.max_steps, r.lr, r.decay, r.clip, r.loss_fn) == (
-        48,
-        10,
-        500_000,
-        1e-4,
-        200_000,
-        10.0,
-        "L1",
+def test_starting_from_other_weights(make, small, same, caplog):
+    first = make("first", valid=False)
+    first.fit()
+    with caplog.at_level(logging.INFO):
+        second = make("second", config=replace(small, scales=(3,)))
+        second.initialise_from(first.files.best)
+    assert (
+        "took over all but tails.x3.0.weight, tails.x3.0.bias; left tails.x2.0.weight, tails.x2.0.bias" in caplog.text
     )
+    own, theirs = second.learner.ema.module.state_dict(), load_checkpoint(first.files.best).weights
+    same({k: v for k, v in own.items() if "tails" not in k}, {k: v for k, v in theirs.items() if "tails" not in k})
+    assert second.info["init_from"]["file"] == "first.pth"
+    with pytest.raises(HRNError, match="none of its weights fit"):
+        make("third", config=replace(small, channels=9, reduction=2, scales=(4,))).initialise_from(first.files.best)
 
 
-def test_duration():
-    assert duration(3723) == "1:02:03"
-    assert duration(90061) == "1d 1:01:01"
+def test_a_full_disk_costs_no_run(make, tmp_path, caplog):
+    """On a file system that holds two states and a half: said, the older state intact, the run goes on and ends well."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    state = make("probe", valid=False, max_steps=3)
+    state.fit()
+    size = state.files.states()[0].stat().st_size
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size * 5 // 2}", "tmpfs", disk]).returncode
+    ):
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        trainer = make(folder=disk, valid=False, max_steps=12, save_interval=3)
+        trainer.fit(lambda step: (disk / "ballast").unlink(missing_ok=True) if step == 10 else fill(disk, step == 5))
+        assert caplog.text.count("No space left on device; going on, the last state is of an earlier step") == 2
+        assert trainer.files.newest_state().training["step"] == 12
+        assert not list(disk.glob(".*"))
+        full = make("full", folder=disk, valid=False, max_steps=4, save_interval=3)
+        with pytest.raises(HRNError, match=r"cannot write .*full\.00000004\.train\.pth: No space left on device"):
+            full.fit(lambda step: fill(disk, step == 1))
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_unreadable_image_is_named(h5_path):
-    """A truncated h5 file opens, and fails where the data is missing."""
+def fill(disk: Path, now: bool) -> None:
+    if now:
+        with (disk / "ballast").open("wb") as file:
+            file.write(bytes(max(0, shutil.disk_usage(disk).free - 20_000)))
+
+
+def test_a_best_that_cannot_be_written_is_not_the_best(make, monkeypatch, caplog):
+    trainer = make()
+
+    def fail(*args, **kwargs):
+        raise HRNError("cannot write run.pth: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "save_checkpoint", fail)
+        trainer.validate()
+    assert trainer.best is None
+    assert "No space left on device; going on" in caplog.text
+
+
+def test_workers_load_the_same_patches(make):
+    alone, helped = make(), make(execution=Execution(workers=2))
+    for one, other in zip(alone.batches(), helped.batches(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one[0], other[0], strict=True))
+
+
+def test_unreadable_image_is_found_at_the_start(h5_path):
     with h5py.File(h5_path, "a") as file:
-        del file["HR/0"]
-        file.create_dataset("HR/0", data=np.zeros((96, 120, 3), np.uint8), chunks=(96, 120, 3), compression="gzip")
-        where = file["HR/0"].id.get_chunk_info(0)
+        del file["HR/7"]
+        file.create_dataset("HR/7", data=np.zeros((96, 120, 3), np.uint8), chunks=(96, 120, 3), compression="gzip")
+        where = file["HR/7"].id.get_chunk_info(0)
+    pairs = H5Pairs(h5_path, (2,))
+    pairs.verify()
     with h5_path.open("r+b") as raw:
         raw.seek(where.byte_offset)
         raw.write(b"\xff" * where.size)
-    with pytest.raises(HRNError, match=r"carn\.h5: cannot read HR/0"):
-        H5Pairs(h5_path, (2,)).read("HR", 0)
+    pairs.verify(0, 2)  # the other process's share holds it
+    with pytest.raises(HRNError, match=r"carn\.h5: cannot read HR/7"):
+        pairs.verify(1, 2)
+    with pytest.raises(HRNError, match=r"carn\.h5: cannot read HR/7"):
+        pairs.read("HR", 7)
+
+
+def test_the_log_is_made_of_json(make):
+    trainer = make(valid=False)
+    trainer.fit()
+    lines = [json.loads(line) for line in trainer.files.log.read_text().splitlines()]
+    assert set(lines[0]) == {"step", "loss", "grad_norm", "skipped", "lr", *MEASURED}
+    assert [line["lr"] for line in lines] == [trainer.recipe.lr_at(line["step"] - 1) for line in lines]

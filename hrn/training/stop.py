@@ -1,0 +1,38 @@
+"""SIGTERM and SIGINT as requests to stop after the current step."""
+
+import signal
+from types import FrameType
+
+
+class StopRequest:
+    """`signal` is the number of the signal that came while inside, else 0.
+
+    Args:
+        patient: hear further signals too; otherwise a second one does what it does by default, and stops at once.
+    """
+
+    HEARD = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, *, patient: bool) -> None:
+        self.signal = 0
+        self.patient = patient
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._hear) for number in self.HEARD}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        if not self.patient:
+            self.__exit__()
+
+
+def be_deaf(worker: int) -> None:
+    """For loading processes: the training process alone decides when to stop."""
+    for number in StopRequest.HEARD:
+        signal.signal(number, signal.SIG_IGN)

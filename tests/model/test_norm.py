@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+from hrn.model import build_model, preset
+from hrn.model.norm import BatchNorm, normalise_over
+
+
+@pytest.fixture
+def norms():
+    plain, grouped = nn.BatchNorm2d(3), BatchNorm(3)
+    with torch.no_grad():
+        plain.weight.uniform_(0.5, 2)
+        plain.bias.normal_()
+    grouped.load_state_dict(plain.state_dict())
+    return plain, grouped
+
+
+def test_without_a_group_it_is_torchs(norms):
+    plain, grouped = norms
+    x = torch.randn(6, 3, 5, 1)
+    assert torch.equal(plain(x), grouped(x))
+    assert torch.equal(plain.running_var, grouped.running_var)
+
+
+def test_groups_are_batches_of_their_own(norms):
+    """Each group as torch normalises it alone; running statistics as the mean of what each group alone would give."""
+    plain, grouped = norms
+    grouped.group = 2
+    x = torch.randn(6, 3, 5, 4, requires_grad=True)
+    y = grouped(x)
+    start = plain.state_dict()["running_mean"].clone(), plain.state_dict()["running_var"].clone()
+    means, variances = [], []
+    for i in range(3):
+        plain.running_mean.copy_(start[0])
+        plain.running_var.copy_(start[1])
+        torch.testing.assert_close(y[2 * i : 2 * i + 2], plain(x[2 * i : 2 * i + 2]))
+        means.append(plain.running_mean.clone())
+        variances.append(plain.running_var.clone())
+    torch.testing.assert_close(grouped.running_mean, torch.stack(means).mean(0))
+    torch.testing.assert_close(grouped.running_var, torch.stack(variances).mean(0))
+    (gradient,) = torch.autograd.grad(y[0].square().sum(), x)
+    assert gradient[:2].abs().min() > 0
+    assert (gradient[2:] == 0).all()
+
+
+def test_when_not_training_groups_mean_nothing(norms):
+    plain, grouped = norms
+    grouped.group = 4
+    x = torch.randn(6, 3, 5, 4)
+    assert torch.equal(plain.eval()(x), grouped.eval()(x))
+
+
+def test_uneven_groups_are_refused(norms):
+    norms[1].group = 4
+    with pytest.raises(ValueError, match="a batch of 6 is not made of whole groups of 4"):
+        norms[1](torch.randn(6, 3, 5, 4))
+
+
+def test_all_of_a_networks_are_set():
+    network = build_model(preset("hrn_light", [2]))
+    normalise_over(network, 5)
+    groups = [m.group for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert groups == [5] * 12

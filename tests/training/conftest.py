@@ -1,0 +1,71 @@
+"""A run that is quick, and what two runs are compared by."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hrn.data.benchmark import find_test_set
+from hrn.data.h5 import H5Pairs
+from hrn.model import HRNConfig
+from hrn.training.files import RunFiles
+from hrn.training.recipe import Execution, Recipe
+from hrn.training.trainer import Trainer
+
+SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
+RECIPE = Recipe(
+    patch_size=12, batch_size=4, max_steps=8, lr=1e-3, schedule="cosine", warmup=2, ema=0.9,
+    print_interval=2, valid_interval=4, save_interval=3,
+)  # fmt: skip
+PLAIN = Execution()
+
+
+@pytest.fixture
+def small():
+    return SMALL
+
+
+@pytest.fixture
+def recipe():
+    return RECIPE
+
+
+@pytest.fixture
+def make(h5_path, tmp_path):
+    """A trainer of the quick run, in a folder of its own for each name."""
+
+    def build(name="run", *, config=SMALL, valid=True, execution=PLAIN, folder=None, **changes):
+        sets = [find_test_set(h5_path, s) for s in config.scales] if valid else []
+        files = RunFiles(folder or tmp_path / "out", name)
+        files.folder.mkdir(exist_ok=True)
+        return Trainer(config, replace(RECIPE, **changes), H5Pairs(h5_path, config.scales), sets, files, execution)
+
+    return build
+
+
+@pytest.fixture
+def same():
+    """Asserts that two trainers, or two training states, hold the same bits."""
+
+    def check(a, b):
+        a, b = (dict(flat(x)) for x in (a, b))
+        assert a.keys() == b.keys()
+        different = [k for k in a if not (torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k])]
+        assert different == []
+
+    return check
+
+
+def flat(x, name=""):
+    """(name, tensor or plain value) of all that is in it."""
+    if isinstance(x, Trainer):
+        x = {"weights": x.learner.model.state_dict(), "learner": x.learner.state_dict(), "best": x.best, "step": x.step}
+    if isinstance(x, dict):
+        for key, value in x.items():
+            if key not in ("seconds", "execution", "processes"):
+                yield from flat(value, f"{name}.{key}")
+    elif isinstance(x, list | tuple):
+        for i, value in enumerate(x):
+            yield from flat(value, f"{name}.{i}")
+    else:
+        yield name, x

@@ -1,0 +1,163 @@
+"""Runs of two gloo processes on the CPU, as people start them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+import torch
+
+from hrn.training.distributed import Processes
+from hrn.training.files import RunFiles, load_state, read_log
+from hrn.training.watch import MEASURED
+
+
+@pytest.fixture
+def start(root, h5_path, tmp_path):
+    """Start a training of hrn_light in a folder of its own."""
+    started = []
+
+    def run(name, *more, torchrun=(), **changes):
+        flags = {
+            "model": "hrn_light", "ckpt_name": "a", "ckpt_dir": tmp_path / name, "scale": 2, "train_data_path": h5_path,
+            "patch_size": 12, "batch_size": 8, "norm_batch": 4, "max_steps": 20, "print_interval": 5,
+            "save_interval": 5, "ema": 0.9, "device": "cpu", **changes,
+        }  # fmt: skip
+        script = (
+            ["-m", "torch.distributed.run", *torchrun, str(root / "hrn/train.py")]
+            if torchrun
+            else [str(root / "hrn/train.py")]
+        )
+        command = [sys.executable, *script, *(str(x) for k, v in flags.items() for x in (f"--{k}", v)), *more]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        started.append((name, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)))
+        return started[-1][1]
+
+    yield run
+    for name, process in started:
+        kill(process, RunFiles(tmp_path / name, "a_x2"))
+
+
+@pytest.fixture
+def files(tmp_path):
+    return lambda name: RunFiles(tmp_path / name, "a_x2")
+
+
+def finish(process, code=0):
+    """What a process said, when it ended as it should."""
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == code, said
+    return said
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kill(process, files):
+    """SIGKILL to all processes of a run."""
+    process.kill()
+    for worker in workers(files):
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    process.wait()
+
+
+def log_of(files):
+    return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_log(files.log)]
+
+
+def test_two_processes_equal_one(start, files, h5_path):
+    """Half the batch each: the same parameters, scores and log as one process with the whole batch."""
+    runs = start("one", valid_data_path=h5_path), start("two", num_gpu=2, valid_data_path=h5_path)
+    said = [finish(run) for run in runs]
+    assert "1 process(es) on cpu, 8 patches at once of 8 a step, BatchNorm over 4" in said[0]
+    assert "2 process(es) on cpu, 4 patches at once of 8 a step, BatchNorm over 4" in said[1]
+    assert said[1].count("step 20/20") == 1  # one of them speaks
+    one, two = (load_state(files(name).state(20)) for name in ("one", "two"))
+    gaps = [float((v - two.weights[k]).abs().max()) for k, v in one.weights.items() if v.is_floating_point()]
+    assert max(gaps) < 1e-6
+    for a, b in zip(log_of(files("one")), log_of(files("two")), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    assert "psnr_y" in log_of(files("two"))[-1]
+
+
+def test_killed_and_resumed_by_two_processes_bit_for_bit(start, files, same):
+    killed = start("killed", num_gpu=2, save_interval=1, max_steps=100_000)
+    wait_for(lambda: len(files("killed").states()) >= 2)
+    kill(killed, files("killed"))
+    step = files("killed").newest_state().training["step"]
+    straight = start("straight", num_gpu=2, save_interval=1, max_steps=step + 4)
+    resumed = start("killed", "--resume", num_gpu=2, save_interval=1, max_steps=step + 4)
+    said = finish(resumed)
+    finish(straight)
+    assert f"from step {step} to {step + 4}" in said
+    a, b = (files(name).newest_state() for name in ("straight", "killed"))
+    assert a.training["step"] == b.training["step"] == step + 4
+    same(dict(a.weights), dict(b.weights))
+    same({**a.training, "recipe": 0}, {**b.training, "recipe": 0})
+    assert log_of(files("straight")) == log_of(files("killed"))
+
+
+def workers(files):
+    """Workers of the run that writes these files; torchrun gives each a session of its own."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    command = file.read().decode().split("\0")
+            except OSError:
+                continue
+            if str(files.folder) in command and "-u" in command:  # as torchrun starts them
+                found.append(int(entry))
+    return found
+
+
+def test_a_worker_that_dies_is_started_again_and_goes_on(start, files):
+    """torchrun restarts both, and they resume without being told to."""
+    torchrun = ("--standalone", "--nproc_per_node=2", "--max_restarts=1")
+    run = start("elastic", torchrun=torchrun, save_interval=2, max_steps=150, print_interval=50)
+    wait_for(lambda: files("elastic").states())
+    os.kill(workers(files("elastic"))[-1], signal.SIGKILL)
+    said = finish(run)
+    assert said.count("from step 0 to 150") == 1
+    assert said.count(" to 150; writing") == 2
+    assert files("elastic").newest_state().training["step"] == 150
+    assert [line["step"] for line in read_log(files("elastic").log)] == list(range(50, 151, 50))
+
+
+def test_a_stop_of_all_processes_saves_once_and_says_how_to_go_on(start, files):
+    run = start("stopped", num_gpu=2, max_steps=100_000, save_interval=50_000, print_interval=1)
+    wait_for(lambda: files("stopped").log.exists())
+    os.kill(run.pid, signal.SIGTERM)
+    said = finish(run, 128 + signal.SIGTERM)
+    step = files("stopped").newest_state().training["step"]
+    assert f"stopped by SIGTERM at step {step}, and saved. To go on: python" in said
+    assert "--resume" in said
+    finish(start("stopped", "--resume", num_gpu=1, max_steps=step + 2))  # another number of processes
+    assert files("stopped").newest_state().training["step"] == step + 2
+
+
+def test_wrong_flags_fail_before_any_process_is_started(start, files):
+    said = finish(start("bad", num_gpu=3), 2)
+    assert said.strip() == "error: --batch_size 8 cannot be shared out over 3 process(es) in 1 part(s) each"
+    said = finish(start("bad", num_gpu=2, train_data_path="nowhere.h5"), 2)
+    assert said.startswith("error: no such h5 file: nowhere.h5")
+    said = finish(start("bad", num_gpu=64, device="auto", batch_size=64), 2)
+    assert "error: --num_gpu 64, but this machine has" in said
+    assert not files("bad").folder.exists()
+
+
+def test_a_process_alone():
+    alone = Processes()
+    assert alone.first
+    assert alone.gather([1, 2]) == [1, 2]
+    assert alone.most(15) == 15
+    assert torch.equal(alone.mean(torch.ones(2)), torch.ones(2))

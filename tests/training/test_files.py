@@ -1,0 +1,129 @@
+import errno
+import json
+import logging
+
+import pytest
+
+from hrn.errors import HRNError
+from hrn.training.files import JsonLines, RunFiles, read_log
+
+
+@pytest.fixture
+def files(tmp_path):
+    return RunFiles(tmp_path, "run_x2")
+
+
+def write(text):
+    return lambda path: path.write_text(text)
+
+
+def test_newest_states_are_kept(files):
+    for step in (3, 20, 100, 12_345_678, 123_456_789):
+        files.save_state(step, 3, write("x"))
+    assert [p.name.split(".")[1] for p in files.states()] == ["123456789", "12345678", "00000100"]
+
+
+def test_states_of_other_runs_are_left_alone(files, tmp_path):
+    (tmp_path / "run_x2_more.00000009.train.pth").touch()
+    (tmp_path / "run_x2.old.train.pth").touch()
+    files.save_state(1, 1, write("x"))
+    assert [p.name for p in files.states()] == ["run_x2.00000001.train.pth"]
+    files.keep(0)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_on_a_full_disk_old_states_make_room(files):
+    """The disk of this test holds two files."""
+
+    def save(path):
+        if len(files.states()) >= 2:
+            raise HRNError("disk full")
+        path.write_text("x")
+
+    for step in (1, 2, 3, 4):
+        files.save_state(step, 3, save)
+    assert [p.name.split(".")[1] for p in files.states()] == ["00000004", "00000003"]
+
+
+def test_the_newest_state_is_never_given_up(files):
+    files.save_state(1, 3, write("x"))
+
+    def fail(path):
+        raise HRNError("disk full")
+
+    with pytest.raises(HRNError, match="disk full"):
+        files.save_state(2, 3, fail)
+    assert [p.read_text() for p in files.states()] == ["x"]
+
+
+def test_resume_passes_over_what_is_damaged(make, caplog):
+    trainer = make()
+    trainer.fit()
+    newest, older = trainer.files.states()[:2]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert trainer.files.newest_state().training["step"] == 6
+    assert "damaged" in caplog.text
+    older.write_bytes(b"")
+    for path in trainer.files.states()[2:]:
+        path.unlink()
+    with pytest.raises(HRNError, match=r"nothing to resume: .*; run\.0+8\.train\.pth, run\.0+6\.train\.pth cannot be"):
+        trainer.files.newest_state()
+
+
+def test_log_lines_wait_for_room(tmp_path, monkeypatch, caplog):
+    log = JsonLines(tmp_path / "log.jsonl")
+    log.add({"step": 1})
+    opened = type(log.path).open
+
+    class Full:
+        """Writes half a line, and has no room for more."""
+
+        def __init__(self, path):
+            self.file = opened(path, "a")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            self.file.close()
+
+        def write(self, text):
+            self.file.write(text[: len(text) // 2])
+            self.file.flush()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            type(log.path), "open", lambda p, mode="r", **kw: Full(p) if mode == "a" else opened(p, mode, **kw)
+        )
+        log.add({"step": 2})
+    assert "No space left" in caplog.text
+    assert log.path.read_text() == '{"step": 1}\n'
+    log.add({"step": 3})
+    assert [line["step"] for line in read_log(log.path)] == [1, 2, 3]
+
+
+def test_cut(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    log.cut(5)
+    assert not log.path.exists()
+    for step in range(1, 6):
+        log.add({"step": step, "loss": 1 / step})
+    with log.path.open("a") as file:
+        file.write('{"step": 6, "lo')  # killed while writing
+    log.cut(3)
+    assert [json.loads(line)["loss"] for line in log.path.read_text().splitlines()] == [1, 1 / 2, 1 / 3]
+
+
+def test_what_is_no_log(tmp_path):
+    with pytest.raises(HRNError, match="no such log"):
+        read_log(tmp_path / "none.jsonl")
+    (tmp_path / "x.jsonl").write_text('{"step": 1}\n[]\n')
+    with pytest.raises(HRNError, match="line 2 is not a line of a training log"):
+        read_log(tmp_path / "x.jsonl")
+
+
+def test_logging_is_quiet_when_all_is_well(files, caplog):
+    with caplog.at_level(logging.WARNING):
+        JsonLines(files.log).add({"step": 1})
+    assert caplog.text == ""

@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hrn.training.distributed import Processes
+from hrn.training.learner import Learner
+from hrn.training.recipe import Execution
+
+PLAIN = Execution()
+
+
+def patches(share=4, scale=2):
+    hr = torch.randint(0, 256, (share, 3, 12 * scale, 12 * scale), dtype=torch.uint8)
+    return hr[..., ::scale, ::scale], hr
+
+
+@pytest.fixture
+def learner(small, recipe):
+    def build(config=small, execution=PLAIN, **changes):
+        return Learner(config, replace(recipe, **{"norm_batch": 2, **changes}), execution, Processes())
+
+    return build
+
+
+def weights(learner):
+    return {k: v.clone() for k, v in learner.model.state_dict().items() if v.is_floating_point()}
+
+
+def gap(a, b):
+    return max(float((a[k] - b[k]).abs().max()) for k in a)
+
+
+def test_first_update_is_adams_formula(learner):
+    """Without history Adam moves each weight by lr * g / (|g| + eps), where g is clipped to the norm that is asked for."""
+    one = learner(ema=0.0, clip=1e-3)
+    before = {name: p.detach().clone() for name, p in one.model.named_parameters()}
+    one.step([patches()], 1e-3)
+    gradients = {name: p.grad for name, p in one.model.named_parameters()}
+    assert torch.cat([g.flatten() for g in gradients.values()]).norm() == pytest.approx(1e-3, rel=1e-3)
+    for name, p in one.model.named_parameters():
+        g = gradients[name]
+        torch.testing.assert_close(p - before[name], -1e-3 * g / (g.abs() + 1e-8), atol=1e-7, rtol=1e-3)
+
+
+def test_accumulation_is_the_larger_batch(learner):
+    whole, parts = learner(), learner(execution=Execution(accumulate=2))
+    for _ in range(5):
+        lr_patch, hr_patch = patches()
+        whole.step([(lr_patch, hr_patch)], 1e-4)
+        parts.step([(lr_patch[:2], hr_patch[:2]), (lr_patch[2:], hr_patch[2:])], 1e-4)
+    assert gap(weights(whole), weights(parts)) < 1e-6
+    assert whole.tally()["loss"] == pytest.approx(parts.tally()["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer):
+    one = learner(precision=precision, optimizer=optimizer, weight_decay=0.1, ema=0.0)
+    for _ in range(3):
+        one.step([patches()], 1e-4)
+    good = one.tally()
+    skipped_by_scaler = good["skipped"]
+    before = weights(one)
+    moments = {i: {k: v.clone() for k, v in s.items()} for i, s in one.optimizer.state_dict()["state"].items()}
+    handle = one.model.head.register_forward_hook(lambda module, x, y: y + float("inf"))
+    for _ in range(2):
+        one.step([patches()], 1e-4)
+    handle.remove()
+    assert one.skipped_in_a_row() == 2
+    assert gap(before, weights(one)) == 0
+    after = one.optimizer.state_dict()["state"]
+    assert all(torch.equal(v, after[i][k]) for i, s in moments.items() for k, v in s.items())
+    assert one.tally() == {"loss": None, "grad_norm": None, "skipped": skipped_by_scaler + 2}
+    one.step([patches()], 1e-4)
+    if precision != "fp16":  # the scaler may look for its scale for some more steps
+        assert one.skipped_in_a_row() == 0
+        assert gap(before, weights(one)) > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_learns_and_keeps_float32_weights(learner, precision):
+    one = learner(precision=precision)
+    data = patches()
+    losses = []
+    for _ in range(30):
+        one.step([data], 2e-3)
+        losses.append(one.tally()["loss"])
+    losses = [x for x in losses if x is not None]
+    assert losses[-1] < 0.97 * losses[0]
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in one.model.parameters())
+
+
+def test_tally_means_over_the_interval_and_by_scale(learner, small):
+    one = learner(config=replace(small, scales=(2, 3)))
+    single = []
+    for scale in (2, 3, 2):
+        one.step([patches(scale=scale)], 1e-5)
+        single.append(float(one.sums[:, 0].sum()) - sum(single))
+    line = one.tally()
+    assert line["loss"] == pytest.approx(sum(single) / 3)
+    assert line["loss_x2"] == pytest.approx((single[0] + single[2]) / 2)
+    assert line["loss_x3"] == pytest.approx(single[1])
+    assert one.tally()["loss"] is None
+
+
+def test_a_learner_goes_on_where_its_state_was_taken(learner, same):
+    data = [patches() for _ in range(6)]
+    straight, first, second = learner(), learner(), learner(seed=5)
+    for part in data:
+        straight.step([part], 1e-3)
+    for part in data[:3]:
+        first.step([part], 1e-3)
+    second.load_state_dict(first.model.state_dict(), first.state_dict())
+    for part in data[3:]:
+        second.step([part], 1e-3)
+    drop = {"rng"}
+    same(*({k: v for k, v in x.state_dict().items() if k not in drop} for x in (straight, second)))
+    same(straight.model.state_dict(), second.model.state_dict())
+
+
+def test_compiled_learning_is_the_same_learning(learner):
+    """One graph, by inductor, with what training needs around it."""
+    eager, compiled = learner(), learner(execution=Execution(compile=True))
+    for _ in range(2):
+        data = patches()
+        eager.step([data], 1e-4)
+        compiled.step([data], 1e-4)
+    assert gap(weights(eager), weights(compiled)) < 1e-5
+    assert list(compiled.model.state_dict()) == list(eager.model.state_dict())
+
+
+def test_layout_does_not_change_the_result(learner):
+    a, b = learner(execution=Execution(channels_last=True)), learner(execution=Execution(channels_last=False))
+    data = patches()
+    for one in (a, b):
+        one.step([data], 1e-4)
+    assert gap(weights(a), weights(b)) < 1e-6

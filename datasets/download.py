@@ -1,0 +1,240 @@
+"""Fetch training data, test sets and the authors' weights from their public addresses.
+
+    python datasets/download.py div2k                        about 5 GB, into dataset/DIV2K
+    python datasets/download.py set5 set14 b100 urban100     into dataset/Set5/HR ...
+    python datasets/download.py checkpoint authors           into checkpoint/hrn_released
+
+Run it again after a stop: what is there is kept, and a broken download goes on. Archives are deleted once they are
+unpacked, unless told to --keep them. The pictures belong to their owners and are for research.
+"""
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
+
+from hrn.cli import fail_in_words
+from hrn.data.images import list_images
+from hrn.download import fetch, unpack
+from hrn.errors import HRNError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+DIV2K = ("https://data.vision.ee.ethz.ch/cvl/DIV2K", "http://data.vision.ee.ethz.ch/cvl/DIV2K")
+MD5 = {  # as torchSR lists them, https://github.com/Coloquinte/torchSR
+    "DIV2K_train_HR": "bdc2d9338d4e574fe81bf7d158758658",
+    "DIV2K_train_LR_bicubic_X2": "9a637d2ef4db0d0a81182be37fb00692",
+    "DIV2K_train_LR_bicubic_X3": "ad80b9fe40c049a07a8a6c51bfab3b6d",
+    "DIV2K_train_LR_bicubic_X4": "76c43ec4155851901ebbe8339846d93d",
+    "DIV2K_valid_HR": "9fcdda83005c5e5997799b69f955ff88",
+    "DIV2K_valid_LR_bicubic_X2": "1512c9a3f7bde2a1a21a73044e46b9cb",
+}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to fetch and unpack."""
+
+    name: str
+    addresses: tuple[str, ...]
+    place: Callable[[str], str | None]
+    """Where a member of the archive goes in the set's folder; None leaves it out."""
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: alternatives, of which one is enough, each a list of archives that are all needed."""
+
+    folder: str
+    alternatives: tuple[tuple[Archive, ...], ...]
+    counts: dict[str, int]
+    """Images that each folder then holds."""
+
+
+def div2k(scales: list[int]) -> Source:
+    """DIV2K as its home page packs it: HR and bicubic LR of the training and validation parts."""
+    names = [
+        f"DIV2K_{part}_{kind}" for part in ("train", "valid") for kind in ("HR", *(f"LR_bicubic_X{s}" for s in scales))
+    ]
+    archives = tuple(
+        Archive(
+            f"{name}.zip",
+            tuple(f"{home}/{name}.zip" for home in DIV2K),
+            lambda member: member if member.endswith(".png") else None,
+            f"md5:{MD5[name]}" if name in MD5 else None,
+        )
+        for name in names
+    )
+    counts = {}
+    for part, count in (("train", 800), ("valid", 100)):
+        counts[f"DIV2K_{part}_HR"] = count
+        counts |= {f"DIV2K_{part}_LR_bicubic/X{s}": count for s in scales}
+    return Source("DIV2K", (archives,), counts)
+
+
+def test_set(folder: str, count: int, hub: str, box: str | None) -> Source:
+    """HR images of a test set: from E. Siow's copies, or from the archives of J.-B. Huang's SelfExSR.
+
+    Of the latter, HR of x4 serves for every scale: Urban100's of x2 is half the size.
+    """
+    alternatives = [
+        Archive(
+            f"{hub}_HR.tar.gz",
+            (f"https://huggingface.co/datasets/eugenesiow/{hub}/resolve/main/data/{hub}_HR.tar.gz",),
+            lambda member: f"HR/{m[1]}" if (m := re.search(r"([^/\\]+\.png)$", member)) else None,
+        )
+    ]
+    if box:
+        alternatives.append(
+            Archive(
+                f"{folder}_SelfExSR.zip",
+                (f"https://uofi.box.com/shared/static/{box}.zip",),
+                lambda member: (
+                    f"HR/{m[1]}.png" if (m := re.search(r"image_SRF_4/(img_\d+)_SRF_4_HR\.png$", member)) else None
+                ),
+            )
+        )
+    return Source(folder, tuple((a,) for a in alternatives), {"HR": count})
+
+
+SETS: dict[str, Callable[[list[int]], Source]] = {
+    "div2k": div2k,
+    "set5": lambda scales: test_set("Set5", 5, "Set5", "kfahv87nfe8ax910l85dksyl2q212voc"),
+    "set14": lambda scales: test_set("Set14", 14, "Set14", "igsnfieh4lz68l926l8xbklwsnnk8we9"),
+    "b100": lambda scales: test_set("B100", 100, "BSD100", "qgctsplb8txrksm9to9x01zfa4m61ngq"),
+    "urban100": lambda scales: test_set("Urban100", 100, "Urban100", "65upg43jjd0a4cwsiqgl6o6ixube6klm"),
+}
+CHECKPOINTS = {
+    "authors": (
+        "hrn_released/hrn_x4.pth",
+        tuple(
+            f"https://{host}/checkpoint/hrn/hrn_x4.pth"
+            for host in ("raw.githubusercontent.com/zhangyongqin/HRN/HEAD", "github.com/zhangyongqin/HRN/raw/HEAD")
+        ),
+    )
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "what", nargs="+", metavar="WHAT", help=f"{', '.join(SETS)}, or: checkpoint {', '.join(CHECKPOINTS)}"
+    )
+    parser.add_argument("--root", type=Path, default=ROOT / "dataset", help="where data sets go (default: dataset/)")
+    parser.add_argument(
+        "--ckpt_dir", type=Path, default=ROOT / "checkpoint", help="where checkpoints go (default: checkpoint/)"
+    )
+    parser.add_argument(
+        "--scales", type=int, nargs="+", choices=(2, 3, 4), default=[2, 3, 4], metavar="S", help="LR images of DIV2K"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30, help="seconds without a byte after which an address is dead"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the archives")
+    args = parser.parse_args(argv)
+    known, kind = (CHECKPOINTS, "checkpoint") if args.what[0] == "checkpoint" else (SETS, "data set")
+    args.names = args.what[1:] if kind == "checkpoint" else args.what
+    if not args.names or (unknown := [name for name in args.names if name not in known]):
+        parser.error(f"unknown {kind} {', '.join(unknown) if args.names else ''}: choose out of {', '.join(known)}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    failed = []
+    for name in args.names:
+        try:
+            if args.what[0] == "checkpoint":
+                get_checkpoint(name, args)
+            else:
+                get_set(SETS[name](args.scales), args)
+        except HRNError as error:
+            failed.append(name)
+            print(f"{name}: {error}\n", file=sys.stderr)
+    if failed:
+        raise HRNError(f"{', '.join(failed)} not complete; run the same command again to go on")
+    return 0
+
+
+def get_set(source: Source, args: argparse.Namespace) -> None:
+    """Fetch and unpack a data set, from the first alternative that works. Raises HRNError, telling what to do by hand."""
+    folder = args.root / source.folder
+    if not missing(folder, source.counts):
+        print(f"{folder}: complete")
+        return
+    reasons = []
+    for archives in source.alternatives:
+        try:
+            for archive in archives:
+                get_archive(archive, folder, args)
+        except HRNError as error:
+            reasons.append(str(error))
+            continue
+        if still := missing(folder, source.counts):
+            reasons.append(f"{archives[0].name} was unpacked, but {still}")
+            continue
+        print(f"{folder}: complete")
+        return
+    addresses = "\n".join(f"  {a.addresses[0]}" for archives in source.alternatives for a in archives)
+    wanted = "\n".join(f"  {folder / sub}/  {count} images" for sub, count in source.counts.items())
+    raise HRNError(
+        "\n".join(reasons)
+        + f"\nBy hand: fetch in a browser\n{addresses}\nor any copy of these images, and unpack them so that there are\n{wanted}"
+    )
+
+
+def get_archive(archive: Archive, folder: Path, args: argparse.Namespace) -> None:
+    """Fetch an archive and unpack it; a file beside tells the next run that it was."""
+    path, done = folder / archive.name, folder / f".{archive.name}.unpacked"
+    if done.exists():
+        return
+    fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
+    try:
+        count = unpack(path, folder, archive.place)
+    except HRNError:
+        path.unlink()  # so that the next run fetches it anew
+        raise
+    done.touch()
+    print(f"{folder}: {count} files of {archive.name}")
+    if not args.keep:
+        path.unlink()
+
+
+def missing(folder: Path, counts: dict[str, int]) -> str:
+    """What a data set lacks, in words; empty where it is complete."""
+    found = {sub: len(list_images(folder / sub)) if (folder / sub).is_dir() else 0 for sub in counts}
+    return ", ".join(
+        f"{folder / sub} holds {found[sub]} images of {count}" for sub, count in counts.items() if found[sub] < count
+    )
+
+
+def get_checkpoint(name: str, args: argparse.Namespace) -> None:
+    """Fetch a checkpoint and look into it. Raises HRNError."""
+    from hrn.checkpoint import load_checkpoint  # torch is slow to import
+
+    place, addresses = CHECKPOINTS[name]
+    path = args.ckpt_dir / place
+    try:
+        fetched = fetch(addresses, path, timeout=args.timeout)
+    except HRNError as error:
+        raise HRNError(f"{error}\nBy hand: fetch it in a browser from {addresses[-1]}\nand put it at {path}") from None
+    try:
+        checkpoint = load_checkpoint(path)
+    except HRNError:
+        if fetched:
+            path.unlink()
+        raise
+    scales = ", ".join(f"x{s}" for s in checkpoint.config.scales)
+    print(f"{path}: {checkpoint.model_name}, {scales}")
+
+
+if __name__ == "__main__":
+    sys.exit(fail_in_words(main))

@@ -1,0 +1,389 @@
+"""Against a server on the loopback that answers well, badly, slowly and wrongly: hrn/download.py and datasets/download.py."""
+
+import hashlib
+import importlib.util
+import io
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+import torch
+
+from hrn import download
+from hrn.download import fetch, unpack
+from hrn.errors import HRNError
+from hrn.model import build_model, preset
+
+DATA = bytes(range(256)) * 4000
+MD5 = "md5:" + hashlib.md5(DATA).hexdigest()
+
+
+PNG = b"not looked into"
+
+
+def zipped(members):
+    buffer = io.BytesIO()
+    make_zip(buffer, members)
+    return buffer.getvalue()
+
+
+class Server(BaseHTTPRequestHandler):
+    """The path says how to answer; the class remembers what was asked."""
+
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        type(self).asked.append((self.path, wanted))
+        count = sum(path == self.path for path, _ in self.asked)
+        getattr(self, self.path.strip("/").split("/")[0].split(".")[0])(wanted, count)
+
+    def send(self, body, status=200, length=None, **headers):
+        self.send_response(status)
+        for name, value in {"Content_Type": "application/zip", **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def good(self, wanted, count):
+        self.send(DATA)
+
+    def ranges(self, wanted, count, etag='"1"', cut=300_000):
+        """Breaks off at first; goes on when asked to, if the file is still the same."""
+        if wanted and self.headers.get("If-Range") in (None, etag):
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            self.send(DATA[start:], 206, Content_Range=f"bytes {start}-{len(DATA) - 1}/{len(DATA)}", ETag=etag)
+        else:
+            self.send(DATA[:cut] if count == 1 else DATA, length=len(DATA), ETag=etag)
+
+    def changed(self, wanted, count):
+        self.ranges(wanted, count, etag=f'"{count}"')
+
+    def noranges(self, wanted, count):
+        self.send(DATA[:1000] if count == 1 else DATA, length=len(DATA))
+
+    def short(self, wanted, count):
+        self.send(DATA[:1000], length=len(DATA))
+
+    def wrong(self, wanted, count):
+        self.send(DATA[::-1])
+
+    def page(self, wanted, count):
+        self.send(b"<html>sign in</html>", Content_Type="text/html; charset=utf-8")
+
+    def gone(self, wanted, count):
+        self.send(b"", 404)
+
+    def busy(self, wanted, count):
+        self.send(b"", 503) if count == 1 else self.send(DATA)
+
+    def huge(self, wanted, count):
+        self.send(b"", length=10**12)
+
+    def slow(self, wanted, count):
+        self.send(DATA[:10], length=len(DATA))
+        self.wfile.flush()
+        time.sleep(1)
+
+    def elsewhere(self, wanted, count):
+        self.send_response(302)
+        self.send_header("Location", "file:///etc/passwd")
+        self.end_headers()
+
+    def moved(self, wanted, count):
+        self.send_response(302)
+        self.send_header("Location", "/good")
+        self.end_headers()
+
+    def DIV2K(self, wanted, count):
+        """Two images for each part and kind, as DIV2K packs them."""
+        name = self.path.rsplit("/", 1)[1].removesuffix(".zip")
+        folder = name.replace("_X2", "/X2")
+        suffix = "x2" if "X2" in name else ""
+        self.send(zipped({f"{folder}/000{i}{suffix}.png": PNG for i in (1, 2)} | {f"{folder}/": b""}))
+
+    def set(self, wanted, count):
+        """A test set as SelfExSR packs it."""
+        self.send(
+            zipped(
+                {
+                    f"Set/image_SRF_{s}/img_00{i}_SRF_{s}_{k}.png": PNG
+                    for s in (2, 4)
+                    for i in (1, 2)
+                    for k in ("HR", "LR")
+                }
+            )
+        )
+
+    def authors(self, wanted, count):
+        self.send(self.weights)
+
+    def past(self, wanted, count):
+        """Has nothing at the place that is asked for."""
+        self.send(b"", 416) if wanted else self.send(DATA[:5] if count == 1 else DATA, length=len(DATA))
+
+
+@pytest.fixture
+def site():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    server.daemon_threads = True
+    Server.asked = []
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def get(site, tmp_path):
+    """Fetch paths of the site, without waiting between tries."""
+
+    def run(*paths, checksum=MD5, **more):
+        return fetch(
+            [f"{site}/{p}" for p in paths], tmp_path / "got.zip", checksum=checksum, wait=0, timeout=0.3, **more
+        )
+
+    return run
+
+
+def only(tmp_path):
+    return [p.name for p in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("path", ["good", "ranges", "changed", "noranges", "busy", "moved", "past"])
+def test_what_can_be_had_is_had(get, tmp_path, path):
+    assert get(path)
+    assert (tmp_path / "got.zip").read_bytes() == DATA
+    assert only(tmp_path) == ["got.zip"]
+
+
+def test_a_broken_download_goes_on_where_it_broke_off(get):
+    get("ranges")
+    assert Server.asked == [("/ranges", None), ("/ranges", "bytes=300000-")]
+
+
+def test_it_goes_on_in_a_later_run_too(get, tmp_path):
+    with pytest.raises(HRNError, match="broke off after 1,000 of 1,024,000 bytes"):
+        get("short")
+    assert sorted(only(tmp_path)) == [".got.zip.from", ".got.zip.part"]
+    assert get("ranges")  # another address: from the start
+    assert (tmp_path / "got.zip").read_bytes() == DATA
+    assert only(tmp_path) == ["got.zip"]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("wrong", "wrong file: md5:"),
+        ("page", "answered with a web page instead of the file"),
+        ("gone", "HTTP 404"),
+        ("huge", "931.3 GiB, which is more than any file that is wanted"),
+        ("slow", "timed out"),
+        ("elsewhere", "HTTP 302"),
+    ],
+)
+def test_what_is_wrong_is_told_and_the_next_address_is_tried(get, tmp_path, path, why):
+    with pytest.raises(HRNError, match=why):
+        get(path)
+    assert not (tmp_path / "got.zip").exists()
+    assert get(path, "good")
+    assert (tmp_path / "got.zip").read_bytes() == DATA
+
+
+def test_a_file_that_is_there_is_kept_if_it_is_right(get, tmp_path):
+    (tmp_path / "got.zip").write_bytes(DATA)
+    assert not get("good")
+    assert Server.asked == []
+    (tmp_path / "got.zip").write_bytes(DATA[:-1])
+    assert get("good")
+    (tmp_path / "got.zip").write_bytes(b"what else it may be")
+    assert not get("good", checksum=None)
+
+
+def test_only_the_web(tmp_path):
+    with pytest.raises(HRNError, match="not an http or https address"):
+        fetch(["file:///etc/passwd"], tmp_path / "x")
+
+
+def make_zip(path, members):
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+def make_tar(path, members, **more):
+    with tarfile.open(path, "w:gz") as file:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for key, value in more.items():
+                setattr(info, key, value)
+            file.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_unpacking(tmp_path, make):
+    make(tmp_path / "a", {"top/0001.png": b"one", "top/sub/0002.png": b"two", "top/readme": b"no"})
+    place = lambda name: name.removeprefix("top/") if name.endswith("png") else None  # noqa: E731
+    assert unpack(tmp_path / "a", tmp_path / "out", place) == 2
+    assert (tmp_path / "out/sub/0002.png").read_bytes() == b"two"
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0001.png", "sub"]
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a\\..\\evil", "C:evil"])
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_nothing_leads_out_of_the_folder(tmp_path, make, name):
+    make(tmp_path / "a", {"good": b"1", name: b"2"})
+    with pytest.raises(HRNError, match=r"refused, because .* leads out of its folder"):
+        unpack(tmp_path / "a", tmp_path / "out", str)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert only(tmp_path).count("evil") == 0
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    make_tar(tmp_path / "a", {"x": b""}, type=kind, linkname="/etc/passwd")
+    with pytest.raises(HRNError, match="is a link or a device"):
+        unpack(tmp_path / "a", tmp_path / "out", str)
+
+
+def test_links_in_zips_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a", "w") as file:
+        info = zipfile.ZipInfo("x")
+        info.external_attr = 0o120777 << 16
+        file.writestr(info, "/etc/passwd")
+    with pytest.raises(HRNError, match="'x' is a link"):
+        unpack(tmp_path / "a", tmp_path / "out", str)
+
+
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MOST_BYTES", 3 << 20)
+    make_tar(tmp_path / "a", {f"{i}": bytes(1 << 20) for i in range(4)})
+    assert (tmp_path / "a").stat().st_size < 20_000
+    with pytest.raises(HRNError, match="refused, because it unpacks to more than"):
+        unpack(tmp_path / "a", tmp_path / "out", str)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_damaged_archives(tmp_path):
+    make_tar(tmp_path / "a", {"x": DATA})
+    whole = (tmp_path / "a").read_bytes()
+    make_zip(tmp_path / "z", {"x": DATA})
+    zipped = bytearray((tmp_path / "z").read_bytes())
+    zipped[5000] ^= 1
+    for broken in (whole[: len(whole) // 2], b"no archive", b"", bytes(zipped)):
+        (tmp_path / "b").write_bytes(broken)
+        with pytest.raises(HRNError, match="damaged, or neither zip nor tar"):
+            unpack(tmp_path / "b", tmp_path / "out", str)
+        assert list((tmp_path / "out").glob("*")) == []
+
+
+@pytest.fixture
+def script(root):
+    spec = importlib.util.spec_from_file_location("download_script", root / "datasets/download.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    before = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_div2k_lies_where_div2h5_looks_for_it(script, site, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "DIV2K", (f"{site}/gone", f"{site}/DIV2K"))
+    monkeypatch.setattr(script, "MD5", {"DIV2K_train_HR": hashlib.md5(div2k_archive("DIV2K_train_HR")).hexdigest()})
+    whole = script.div2k
+    monkeypatch.setitem(
+        script.SETS, "div2k", lambda scales: replace(whole(scales), counts=dict.fromkeys(whole(scales).counts, 2))
+    )
+    command = ["div2k", "--scales", "2", "--root", str(tmp_path)]
+    assert script.main(command) == 0
+    found = sorted(str(p.relative_to(tmp_path / "DIV2K")) for p in tmp_path.rglob("*.png"))
+    assert found == [
+        f"DIV2K_{part}_{kind}" for part in ("train", "valid") for kind in ("HR/0001.png", "HR/0002.png", "LR_bicubic/X2/0001x2.png", "LR_bicubic/X2/0002x2.png")
+    ]  # fmt: skip
+    assert not list(tmp_path.rglob("*.zip"))
+    asked = len(Server.asked)
+    assert script.main(command) == 0
+    assert len(Server.asked) == asked
+    assert "complete" in capsys.readouterr().out
+
+
+def div2k_archive(name):
+    return zipped({f"{name}/000{i}.png": PNG for i in (1, 2)} | {f"{name}/": b""})
+
+
+def test_a_wrong_checksum_ends_in_words_and_what_to_do_by_hand(script, site, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "DIV2K", (f"{site}/DIV2K",))
+    with pytest.raises(HRNError, match="div2k not complete; run the same command again to go on"):
+        script.main(["div2k", "--scales", "2", "--root", str(tmp_path)])
+    told = capsys.readouterr().err
+    assert "wrong file: md5:" in told
+    assert f"By hand: fetch in a browser\n  {site}/DIV2K/DIV2K_train_HR.zip" in told
+    assert f"{tmp_path}/DIV2K/DIV2K_train_LR_bicubic/X2/  800 images" in told
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_test_set_from_its_second_address(script, site, tmp_path, monkeypatch):
+    source = script.test_set("Set5", 2, "Set5", "box")
+    dead, other = (alternative[0] for alternative in source.alternatives)
+    alternatives = ((replace(dead, addresses=(f"{site}/gone",)),), (replace(other, addresses=(f"{site}/set",)),))
+    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
+    assert script.main(["set5", "--root", str(tmp_path)]) == 0
+    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
+
+
+def test_an_incomplete_set_is_told(script, site, tmp_path, monkeypatch, capsys):
+    source = script.test_set("Set5", 5, "Set5", "box")
+    alternatives = ((replace(source.alternatives[1][0], addresses=(f"{site}/set",)),),)
+    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
+    with pytest.raises(HRNError, match="set5 not complete"):
+        script.main(["set5", "--root", str(tmp_path)])
+    assert "HR holds 2 images of 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_authors_weights_are_looked_into(script, site, tmp_path, monkeypatch, capsys, good):
+    buffer = io.BytesIO()
+    weights = build_model(preset("hrn_released", [4])).state_dict()
+    torch.save(weights if good else {"conv.weight": torch.zeros(1)}, buffer)
+    monkeypatch.setattr(Server, "weights", buffer.getvalue(), raising=False)
+    monkeypatch.setitem(script.CHECKPOINTS, "authors", ("hrn_released/hrn_x4.pth", (f"{site}/authors",)))
+    command = ["checkpoint", "authors", "--ckpt_dir", str(tmp_path)]
+    if good:
+        assert script.main(command) == 0
+        assert "hrn_x4.pth: hrn_released, x4" in capsys.readouterr().out
+    else:
+        with pytest.raises(HRNError, match="authors not complete"):
+            script.main(command)
+        assert "not a checkpoint of HRN" in capsys.readouterr().err
+    assert (tmp_path / "hrn_released/hrn_x4.pth").exists() == good
+
+
+@pytest.mark.parametrize("words", [["set6"], ["checkpoint"], ["checkpoint", "mine"]])
+def test_unknown_names(script, words):
+    with pytest.raises(SystemExit) as stop:
+        script.main(words)
+    assert stop.value.code == 2
+
+
+def test_each_known_address_is_of_the_web(script):
+    """And each set knows what it must hold."""
+    for make in script.SETS.values():
+        source = make([2, 3, 4])
+        assert sum(source.counts.values()) in (3600, 5, 14, 100)
+        for archive in (a for alternative in source.alternatives for a in alternative):
+            assert all(
+                address.startswith(("https://", "http://data.vision.ee.ethz.ch/")) for address in archive.addresses
+            )

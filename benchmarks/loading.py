@@ -76,15 +76,23 @@ def main() -> None:
     args = parser.parse_args()
     if args.way:
         return measure(args.way, args.path, args.scale, args.patch_size, args.samples)
-    H5Pairs(args.path, (args.scale,))
-    size = args.path.stat().st_size / 2**20
-    print(f"{args.path.name}, {size:.0f} MiB, x{args.scale}, LR patches of {args.patch_size}, one process\n")
-    print("| way | ready after s | samples/s | peak resident MiB over start |\n|---|---|---|---|")
-    for way, label in (("memory", "all in memory"), ("h5", "patches from the h5")):
-        command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        print(f"| {label} | {float(out[0]):.2f} | {float(out[1]):.0f} | {float(out[2]):.0f} |", flush=True)
+    print(loading_table(args.path, args.scale, args.patch_size, args.samples))
     return None
+
+
+def loading_table(path: Path, scale: int, patch_size: int, samples: int = 3000) -> str:
+    """Both ways side by side, as Markdown."""
+    H5Pairs(path, (scale,))
+    lines = [
+        f"{path.name}, {path.stat().st_size / 2**20:.0f} MiB, x{scale}, LR patches of {patch_size}, one process\n",
+        "| way | ready after s | samples/s | peak resident MiB over start |\n|---|---|---|---|",
+    ]
+    flags = [str(path), "--scale", str(scale), "--patch_size", str(patch_size), "--samples", str(samples)]
+    for way, label in (("memory", "all in memory"), ("h5", "patches from the h5")):
+        command = [sys.executable, __file__, *flags, "--way", way]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        lines.append(f"| {label} | {float(out[0]):.2f} | {float(out[1]):.0f} | {float(out[2]):.0f} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

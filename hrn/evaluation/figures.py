@@ -1,5 +1,11 @@
-"""Comparison figures in the layout of super-resolution papers: the image with a box, and the same crop by each method."""
+"""Figures: crops side by side in the layout of super-resolution papers, and curves of training.
 
+python -m hrn.evaluation.figures curve checkpoint/hrn_light/hrn_light_x4.jsonl --out curve.png
+python -m hrn.evaluation.figures schedules --out schedules.png
+"""
+
+import argparse
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -9,8 +15,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from hrn.cli import fail_in_words
+from hrn.errors import HRNError
 from hrn.evaluation.metrics import rgb_to_y, score
 from hrn.files import writing_beside
+from hrn.training.files import read_log
+from hrn.training.schedule import SCHEDULES, lr_at
 
 CROP = 96
 """Default side of a crop, in HR pixels."""
@@ -67,6 +77,92 @@ def compare(
         axis.set_xlabel(f"{name}\n{scores['psnr_y']:.2f} dB / {scores['ssim_y']:.4f}" if scores else name)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
+    _save(figure, path)
+
+
+def curve(path: Path, logs: list[Path]) -> None:
+    """Draw the training curves of logs: validation PSNR-Y, loss and learning rate against steps.
+
+    Args:
+        path: PNG, PDF or SVG to write.
+        logs: JSONL files as `hrn/train.py` writes them.
+
+    Raises:
+        HRNError: a log is missing, damaged or empty.
+    """
+    panels = {"psnr_y": "validation PSNR-Y, dB", "loss": "training loss", "lr": "learning rate"}
+    figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.4), layout="constrained")
+    for log in logs:
+        lines = read_log(log)
+        if not lines:
+            raise HRNError(f"{log}: holds no line yet")
+        for axis, name in zip(axes, panels, strict=True):
+            points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+            axis.plot(*zip(*points, strict=True) if points else ([], []), label=log.stem, linewidth=1.2)
+    for axis, title in zip(axes, panels.values(), strict=True):
+        axis.set(xlabel="step", ylabel=title)
+        axis.grid(alpha=0.3)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.xaxis.set_major_locator(plt.MaxNLocator(5))
+    axes[0].legend(fontsize="small")
+    _save(figure, path)
+
+
+def schedules(path: Path, *, base: float, max_steps: int, decay: int, warmup: int) -> None:
+    """Draw the learning rate of each schedule, as :func:`hrn.training.schedule.lr_at` gives it."""
+    steps = np.unique(np.linspace(0, max_steps - 1, 2000).astype(int))
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for schedule in SCHEDULES:
+        rates = [
+            lr_at(int(s), base=base, max_steps=max_steps, schedule=schedule, decay=decay, warmup=warmup) for s in steps
+        ]
+        axis.plot(
+            steps, rates, label=schedule + (f", halved every {decay:,}" if schedule == "step" else ""), linewidth=1.2
+        )
+    axis.set(xlabel="step", ylabel="learning rate")
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise HRNError(
+            f"{path}: a figure cannot be written as {kind or 'a file without an ending'}; use .png, .pdf or .svg"
+        )
     with writing_beside(path) as beside:
-        figure.savefig(beside, format=path.suffix.removeprefix("."), dpi=160)
+        figure.savefig(beside, format=kind, dpi=160)
     plt.close(figure)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    one = kinds.add_parser("curve", help="training curves of logs")
+    one.add_argument("log", type=Path, nargs="+", help="NAME_xS.jsonl as hrn/train.py writes it")
+    one.add_argument("--out", type=Path, default=Path("curve.png"), help="(default: %(default)s)")
+    two = kinds.add_parser("schedules", help="learning rates that hrn/train.py offers")
+    two.add_argument("--lr", type=float, default=1e-4)
+    two.add_argument("--max_steps", type=int, default=500_000)
+    two.add_argument("--decay", type=int, default=200_000)
+    two.add_argument("--warmup", type=int, default=20_000)
+    two.add_argument("--out", type=Path, default=Path("schedules.png"), help="(default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.kind == "curve":
+        curve(args.out, args.log)
+    else:
+        if min(args.max_steps, args.decay) < 1 or args.warmup < 0 or args.lr <= 0:
+            raise HRNError("--lr, --max_steps and --decay must be positive, --warmup not negative")
+        schedules(args.out, base=args.lr, max_steps=args.max_steps, decay=args.decay, warmup=args.warmup)
+    print(f"wrote {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(fail_in_words(main))

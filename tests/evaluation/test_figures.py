@@ -1,7 +1,11 @@
+import json
+
 import numpy as np
+import pytest
 from PIL import Image
 
-from hrn.evaluation.figures import compare, telling_crop
+from hrn.errors import HRNError
+from hrn.evaluation.figures import compare, main, telling_crop
 
 
 def test_crop_is_where_the_gain_is():
@@ -26,3 +30,35 @@ def test_compare_draws_a_picture(tmp_path, image):
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > 2 * figure.height
         assert len(figure.convert("RGB").getcolors(1 << 24)) > 100
+
+
+def test_curves_of_logs(tmp_path, capsys):
+    for name, steps in (("a", 40), ("b", 20)):
+        lines = [
+            {"step": s, "loss": 1 / s, "lr": 1e-4, **({"psnr_y": 26 + s / 40} if s % 10 == 0 else {})}
+            for s in range(1, steps)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "curve.png"
+    assert main(["curve", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"), "--out", str(out)]) == 0
+    picture = np.asarray(Image.open(out).convert("RGB")).astype(int)
+    for colour in ((31, 119, 180), (255, 127, 14)):  # matplotlib's first two: a line for each log
+        assert (abs(picture - colour).max(axis=2) < 20).sum() > 200
+    assert capsys.readouterr().out == f"wrote {out}\n"
+
+
+def test_schedules_are_drawn(tmp_path):
+    main(["schedules", "--max_steps", "1000", "--decay", "400", "--warmup", "50", "--out", str(tmp_path / "s.pdf")])
+    assert (tmp_path / "s.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_what_cannot_be_drawn(tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "a.jsonl").write_text('{"step": 1, "loss": 1}\n')
+    with pytest.raises(HRNError, match="holds no line yet"):
+        main(["curve", str(tmp_path / "empty.jsonl"), "--out", str(tmp_path / "x.png")])
+    with pytest.raises(HRNError, match="cannot be written as docx"):
+        main(["curve", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "x.docx")])
+    with pytest.raises(HRNError, match="must be positive"):
+        main(["schedules", "--decay", "0"])
+    assert not list(tmp_path.glob("x.*"))

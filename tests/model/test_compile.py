@@ -1,0 +1,39 @@
+"""Each network is one graph: `torch.compile(fullgraph=True)` raises where Python has to step in between."""
+
+import pytest
+import torch
+
+from hrn.model import build_model, preset
+from hrn.model.norm import normalise_over
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"), [("hrn_light", "aot_eager"), ("hrn", "aot_eager"), ("hrn_released", "eager")]
+)
+def test_training_is_one_graph_and_gives_the_same(name, backend):
+    """`aot_eager` also captures the backward pass; that of the deep released network takes a minute, and is left out."""
+    torch._dynamo.reset()
+    network = build_model(preset(name, [2]))
+    normalise_over(network, 1)
+    x = torch.rand(2, 3, 12, 12)
+    wanted = network(x)
+    wanted.mean().backward()
+    gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad(set_to_none=True)
+    got = torch.compile(network, fullgraph=True, dynamic=False, backend=backend)(x)
+    got.mean().backward()
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(network.get_parameter(name).grad, gradient, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("length", [48, 97])
+def test_the_dct_inside_a_graph(length):
+    """As a matrix made inside the graph, and through the FFT."""
+    from hrn.model.dct import dct, idct
+
+    torch._dynamo.reset()
+    x = torch.rand(1, 2, length, 5)
+    compiled = torch.compile(lambda x: (dct(x), idct(x)), fullgraph=True, backend="aot_eager")
+    for got, wanted in zip(compiled(x), (dct(x), idct(x)), strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)

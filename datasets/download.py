@@ -21,7 +21,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 
 from hrn.cli import fail_in_words
 from hrn.data.images import list_images
-from hrn.download import fetch, unpack
+from hrn.download import RefusedArchive, fetch, unpack
 from hrn.errors import HRNError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +45,8 @@ class Archive:
     addresses: tuple[str, ...]
     place: Callable[[str], str | None]
     """Where a member of the archive goes in the set's folder; None leaves it out."""
+    fills: str
+    """The folder that it goes into, within the set's."""
     checksum: str | None = None
 
 
@@ -68,6 +70,7 @@ def div2k(scales: list[int]) -> Source:
             f"{name}.zip",
             tuple(f"{home}/{name}.zip" for home in DIV2K),
             lambda member: member if member.endswith(".png") else None,
+            name.replace("_X", "/X"),
             f"md5:{MD5[name]}" if name in MD5 else None,
         )
         for name in names
@@ -89,6 +92,7 @@ def test_set(folder: str, count: int, hub: str, box: str | None) -> Source:
             f"{hub}_HR.tar.gz",
             (f"https://huggingface.co/datasets/eugenesiow/{hub}/resolve/main/data/{hub}_HR.tar.gz",),
             lambda member: f"HR/{m[1]}" if (m := re.search(r"([^/\\]+\.png)$", member)) else None,
+            "HR",
         )
     ]
     if box:
@@ -99,6 +103,7 @@ def test_set(folder: str, count: int, hub: str, box: str | None) -> Source:
                 lambda member: (
                     f"HR/{m[1]}.png" if (m := re.search(r"image_SRF_4/(img_\d+)_SRF_4_HR\.png$", member)) else None
                 ),
+                "HR",
             )
         )
     return Source(folder, tuple((a,) for a in alternatives), {"HR": count})
@@ -174,7 +179,7 @@ def get_set(source: Source, args: argparse.Namespace) -> None:
     for archives in source.alternatives:
         try:
             for archive in archives:
-                get_archive(archive, folder, args)
+                get_archive(archive, folder, source.counts, args)
         except HRNError as error:
             reasons.append(str(error))
             continue
@@ -191,18 +196,17 @@ def get_set(source: Source, args: argparse.Namespace) -> None:
     )
 
 
-def get_archive(archive: Archive, folder: Path, args: argparse.Namespace) -> None:
-    """Fetch an archive and unpack it; a file beside tells the next run that it was."""
-    path, done = folder / archive.name, folder / f".{archive.name}.unpacked"
-    if done.exists():
+def get_archive(archive: Archive, folder: Path, counts: dict[str, int], args: argparse.Namespace) -> None:
+    """Fetch an archive and unpack it, unless its images are there. Raises HRNError."""
+    if not missing(folder, {archive.fills: counts[archive.fills]}):
         return
+    path = folder / archive.name
     fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
     try:
         count = unpack(path, folder, archive.place)
-    except HRNError:
+    except RefusedArchive:
         path.unlink()  # so that the next run fetches it anew
         raise
-    done.touch()
     print(f"{folder}: {count} files of {archive.name}")
     if not args.keep:
         path.unlink()

@@ -35,6 +35,10 @@ MOST_BYTES = 16 << 30
 USER_AGENT = "hrn-download/1"
 
 
+class RefusedArchive(HRNError):
+    """An archive that is damaged, or that would do harm."""
+
+
 class _Unusable(Exception):
     """What one address answered cannot be used; the message says why."""
 
@@ -95,13 +99,11 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
     validator = ""
     if have:
         known, _, validator = source.read_text(encoding="utf-8").partition("\n")
-        if known != address:
+        if known != address or not validator:
             have = 0
     headers = {"User-Agent": USER_AGENT}
     if have:
-        headers["Range"] = f"bytes={have}-"
-        if validator:
-            headers["If-Range"] = validator
+        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     try:
         answer = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -121,8 +123,9 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
         total = start + int(length) if length and length.isdigit() else None
         if total and total > MOST_BYTES:
             raise _Unusable(f"{total / 2**30:.1f} GiB, which is more than any file that is wanted")
-        validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        source.write_text(f"{address}\n{'' if validator.startswith('W/') else validator}", encoding="utf-8")
+        tag = answer.headers.get("ETag", "W/")
+        validator = answer.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
+        source.write_text(f"{address}\n{validator}", encoding="utf-8")
         bar = tqdm(
             total=total, initial=start, unit="B", unit_scale=True, desc=part.name[1:-5], disable=None, leave=False
         )
@@ -163,7 +166,8 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
         How many files were unpacked; nothing is there before all are.
 
     Raises:
-        HRNError: damaged, refused, or too large.
+        RefusedArchive: damaged, refused, or too large.
+        HRNError: it cannot be written.
     """
     building = folder / f".{archive.name}.unpacking"
     shutil.rmtree(building, ignore_errors=True)
@@ -176,22 +180,24 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
                 continue
             relative = PurePosixPath(to)
             if relative.is_absolute() or ".." in relative.parts or "\\" in to or re.match(r"[A-Za-z]:", to):
-                raise HRNError(f"{archive}: refused, because {name!r} leads out of its folder")
+                raise RefusedArchive(f"{archive}: refused, because {name!r} leads out of its folder")
             path = building / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 while block := stream.read(BLOCK):
                     size += len(block)
                     if size > MOST_BYTES:
-                        raise HRNError(f"{archive}: refused, because it unpacks to more than {MOST_BYTES >> 30} GiB")
+                        raise RefusedArchive(
+                            f"{archive}: refused, because it unpacks to more than {MOST_BYTES >> 30} GiB"
+                        )
                     file.write(block)
             placed.append(path)
         for path in placed:
             target = folder / path.relative_to(building)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise HRNError(f"{archive}: damaged, or neither zip nor tar ({error})") from None
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:  # the last: encrypted
+        raise RefusedArchive(f"{archive}: damaged, or neither zip nor tar ({error})") from None
     except OSError as error:
         raise HRNError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from None
     finally:
@@ -200,13 +206,13 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Names and contents of the files in an archive. Raises HRNError for what is neither a file nor a folder."""
+    """Names and contents of the files in an archive. Raises RefusedArchive for what is neither a file nor a folder."""
     with ExitStack() as stack:
         if zipfile.is_zipfile(archive):
             file = stack.enter_context(zipfile.ZipFile(archive))
             for info in file.infolist():
                 if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                    raise HRNError(f"{archive}: refused, because {info.filename!r} is a link")
+                    raise RefusedArchive(f"{archive}: refused, because {info.filename!r} is a link")
                 if not info.is_dir():
                     with file.open(info) as stream:
                         yield info.filename, stream
@@ -214,6 +220,6 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         tar = stack.enter_context(tarfile.open(archive))
         for member in tar:
             if not (member.isfile() or member.isdir()):
-                raise HRNError(f"{archive}: refused, because {member.name!r} is a link or a device")
+                raise RefusedArchive(f"{archive}: refused, because {member.name!r} is a link or a device")
             if member.isfile():
                 yield member.name, tar.extractfile(member)

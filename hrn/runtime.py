@@ -3,6 +3,8 @@
 import ctypes
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -37,13 +39,25 @@ def keep_memory() -> None:
             pass  # not glibc
 
 
-def tune_convolutions(*, tf32: bool) -> None:
-    """Let cuDNN choose its fastest convolutions, and round their inputs to TF32 or not.
+def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
+    """Let cuDNN search for its fastest convolutions, or keep to the ones that always give the same bits; in TF32 or not.
 
     Matrix products stay float32 either way, and so does the DCT.
     """
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+@contextmanager
+def without_search() -> Iterator[None]:
+    """Do not search for the fastest convolutions: images of many sizes would start a search each."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def peak_memory(device: torch.device) -> int:

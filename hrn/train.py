@@ -14,6 +14,7 @@ import shlex
 import signal
 import sys
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # run as a script: import from the repository, not from this folder
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hrn import __version__
+from hrn.checkpoint import Checkpoint
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
@@ -32,7 +34,7 @@ from hrn.model import PRESETS, preset
 from hrn.model.config import Config
 from hrn.runtime import keep_memory, tune_convolutions
 from hrn.training.distributed import Processes, is_restarted, is_worker, joined, launch
-from hrn.training.files import RunFiles, load_state
+from hrn.training.files import RunFiles, load_state, step_of
 from hrn.training.plan import measure_plan
 from hrn.training.recipe import RECIPE_CHOICES, Execution, Recipe, share_of
 from hrn.training.trainer import Trainer
@@ -56,6 +58,7 @@ HELP = {
     "compile": "use torch.compile: minutes to start, then faster",
     "channels_last": "memory layout of the features",
     "tf32": "let GPUs round float32 convolutions to TF32",
+    "deterministic": "on a GPU, only convolutions that always give the same bits",
     "workers": "loading processes for each training process; -1: 4 with a GPU, else 0",
     "keep": "training states that are kept",
 }
@@ -90,8 +93,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="h5 files or test set folders that choose the best weights",
     )
     add("--shave", type=int, help="border in HR pixels left out of validation scores (default: the scale)")
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
+    add(
         "--resume",
         type=Path,
         nargs="?",
@@ -99,9 +101,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="go on from the newest training state, or FILE",
     )
-    start.add_argument(
-        "--init_from", type=Path, metavar="FILE", help="start from the weights of a checkpoint, as far as they fit"
-    )
+    add("--init_from", type=Path, metavar="FILE", help="start from the weights of a checkpoint, as far as they fit")
     add("--dry_run", action="store_true", help="measure a few steps, print the plan, write nothing")
     for f in (*fields(Recipe), *fields(Execution)):
         text = f"{HELP.get(f.name, '')} (default: %(default)s)".strip()
@@ -139,6 +139,8 @@ def prepare(args: argparse.Namespace, processes: int) -> Run:
     """Check the flags. Raises HRNError."""
     recipe, execution = (cls(**{f.name: getattr(args, f.name) for f in fields(cls)}) for cls in (Recipe, Execution))
     share_of(recipe, processes, execution.accumulate)
+    if Path(args.ckpt_name).name != args.ckpt_name:
+        raise HRNError(f"--ckpt_name {args.ckpt_name!r} must be a plain name; the folder is --ckpt_dir")
     scales = (args.scale,) if args.scale else MULTI_SCALE
     try:
         config = preset(args.model, scales)
@@ -177,12 +179,8 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
         datefmt="%H:%M:%S",
     )
     keep_memory()
-    tune_convolutions(tf32=args.tf32)
-    state = None
-    if args.resume is True or (is_restarted() and run.files.states()):
-        state = run.files.newest_state()
-    elif args.resume is not None:
-        state = load_state(args.resume)
+    tune_convolutions(tf32=args.tf32, deterministic=args.deterministic)
+    state = processes.from_first(partial(earlier_state, args, run.files))
     recipe = run.recipe
     if state and not recipe.norm_batch:
         recipe = replace(recipe, norm_batch=state.training["recipe"]["norm_batch"])
@@ -206,6 +204,7 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
     )
     if state:
         trainer.resume(state)
+        del state
     elif args.init_from:
         trainer.initialise_from(args.init_from)
     if args.dry_run:
@@ -213,14 +212,8 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
         if processes.first:
             print(plan)
         return 0
-    if processes.first:
-        try:
-            run.files.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HRNError(f"--ckpt_dir {run.files.folder}: {error.strerror}") from None
-        if args.tensorboard:
-            trainer.tensorboard = TensorBoard(run.files.pictures, trainer.step)
-    verify(run.pairs, processes)
+    processes.from_first(partial(open_files, trainer, args.tensorboard))
+    processes.together(partial(run.pairs.verify, processes.rank, processes.count))
     logging.info(
         "%s %s: %s parameters, %d training images, %d process(es) on %s, %d patches at once of %d a step, BatchNorm over %d",
         args.model, run.files.name, f"{sum(p.numel() for p in trainer.learner.parameters):,}", len(run.pairs),
@@ -235,24 +228,48 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
     if not stopped:
         return 0
     if processes.first:
-        command = shlex.join([*sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
+        name = signal.Signals(stopped).name
         print(
-            f"stopped by {signal.Signals(stopped).name} at step {trainer.step}, and saved. To go on: python {command}",
+            f"stopped by {name} at step {trainer.step}, and saved. To go on: python {command_to_go_on()}",
             file=sys.stderr,
         )
     return 128 + stopped
 
 
-def verify(pairs: H5Pairs, processes: Processes) -> None:
-    """Read every training image once, shared out over the processes. Raises HRNError in all of them if one cannot be read."""
+def earlier_state(args: argparse.Namespace, files: RunFiles) -> Checkpoint | None:
+    """What to go on from: the state that was asked for, or the newest one after torchrun's restart. Raises HRNError."""
+    if args.resume is True or (is_restarted() and files.states()):
+        return files.newest_state()
+    if args.resume is None:
+        return None
+    state = load_state(args.resume)
+    newest = files.states()[:1]
+    if newest and step_of(newest[0]) > state.training["step"]:
+        raise HRNError(
+            f"{args.resume} is of step {state.training['step']}, but {newest[0]} is there: go on from that with --resume alone, "
+            "or delete what is newer, or choose another --ckpt_name"
+        )
+    return state
+
+
+def open_files(trainer: Trainer, tensorboard: bool) -> None:
+    """Make the folder of a run, and what is written there besides checkpoints. Raises HRNError."""
     try:
-        pairs.verify(processes.rank, processes.count)
-        mine = ""
-    except HRNError as error:
-        mine = str(error)
-    for message in processes.gather([mine]):
-        if message:
-            raise HRNError(message)
+        trainer.files.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HRNError(f"--ckpt_dir {trainer.files.folder}: {error.strerror}") from None
+    if tensorboard:
+        trainer.tensorboard = TensorBoard(trainer.files.pictures, trainer.step)
+
+
+def command_to_go_on() -> str:
+    """This command line, resuming from the newest state."""
+    words = list(sys.argv)
+    if "--resume" in words:
+        at = words.index("--resume")
+        named = at + 1 < len(words) and not words[at + 1].startswith("--")
+        del words[at : at + 1 + named]
+    return shlex.join([*words, "--resume"])
 
 
 if __name__ == "__main__":

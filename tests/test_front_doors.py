@@ -19,6 +19,7 @@ from hrn.checkpoint import load_checkpoint, save_checkpoint
 from hrn.cli import fail_in_words
 from hrn.data.images import read_picture, read_rgb
 from hrn.data.resize import imresize
+from hrn.errors import HRNError
 from hrn.model import build_model, preset
 from hrn.training.files import RunFiles
 
@@ -116,6 +117,33 @@ def test_stopped_and_resumed(root, h5_path, tmp_path):
     again = run(root / "hrn/train.py", *flags, cwd=tmp_path, check=False)
     assert again.returncode == 2
     assert "holds an earlier run: go on with --resume" in again.stderr
+
+
+def test_going_back_to_an_earlier_state_is_not_done_by_accident(h5_path, tmp_path):
+    flags = training_flags(h5_path, tmp_path)
+    train.main(flags)
+    first, *_, last = sorted(tmp_path.glob("*.train.pth"))
+    with pytest.raises(HRNError, match=r"is of step 1, but .*a_x2\.00000003\.train\.pth is there: go on from that"):
+        train.main([*flags, "--resume", str(first)])
+    moved = tmp_path / "elsewhere" / first.name
+    moved.parent.mkdir()
+    first.rename(moved)
+    flags[flags.index("--ckpt_dir") + 1] = str(moved.parent)
+    train.main([*flags, "--init_from", str(last), "--resume", str(moved)])  # --resume wins
+    assert load_checkpoint(moved.parent / last.name).training["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["train.py", "--lr", "1"], "train.py --lr 1 --resume"),
+        (["train.py", "--resume", "--lr", "1"], "train.py --lr 1 --resume"),
+        (["train.py", "--resume", "a b.pth", "--ckpt_name", "c d"], "train.py --ckpt_name 'c d' --resume"),
+    ],
+)
+def test_command_to_go_on(monkeypatch, typed, told):
+    monkeypatch.setattr(sys, "argv", typed)
+    assert train.command_to_go_on() == told
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(root, h5_path, tmp_path):

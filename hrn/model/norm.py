@@ -20,13 +20,13 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape. Raises ValueError if B is not a multiple of `group` while training."""
-        if not self.training or self.group in (None, len(x)):
+        if not self.training:
             return super().forward(x)
-        if len(x) % self.group:
-            raise ValueError(f"a batch of {len(x)} is not made of whole groups of {self.group}")
-        groups = len(x) // self.group
-        shape = (self.group, groups * x.shape[1], *x.shape[2:])
-        grouped = x.unflatten(0, (groups, self.group)).transpose(0, 1).reshape(shape)
+        group = self.group or len(x)
+        if len(x) % group:
+            raise ValueError(f"a batch of {len(x)} is not made of whole groups of {group}")
+        groups = len(x) // group
+        grouped = x.unflatten(0, (groups, group)).transpose(0, 1).reshape(group, groups * x.shape[1], *x.shape[2:])
         mean, var = self.running_mean.repeat(groups), self.running_var.repeat(groups)
         y = F.batch_norm(
             grouped, mean, var, self.weight.repeat(groups), self.bias.repeat(groups), True, self.momentum, self.eps

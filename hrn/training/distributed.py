@@ -9,7 +9,7 @@ several machines it needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for that, in its 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +61,30 @@ class Processes:
         dist.all_gather_object(hands, mine)
         return [hands[i % self.count][i // self.count] for i in range(sum(map(len, hands)))]
 
+    def together(self, action: Callable[[], None]) -> None:
+        """Let each process do something; where one of them raises an HRNError, all do, and none waits for another."""
+        message = ""
+        try:
+            action()
+        except HRNError as error:
+            message = str(error)
+        for told in self.gather([message]):
+            if told:
+                raise HRNError(told)
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """What the first process makes, in all of them."""
+        made: list[Any] = [None]
+
+        def make_it() -> None:
+            if self.first:
+                made[0] = make()
+
+        self.together(make_it)
+        if self.count > 1:
+            dist.broadcast_object_list(made)
+        return made[0]
+
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
@@ -70,27 +94,27 @@ def joined(device: str) -> Iterator[Processes]:
         device: as for :func:`hrn.runtime.pick_device`; with `auto`, each process of a machine takes a GPU of its own.
     """
     count = int(os.environ.get("WORLD_SIZE", 1))
-    if count == 1:
-        yield Processes(device=pick_device(device))
-        return
-    local = int(os.environ["LOCAL_RANK"])
-    if device == "auto" and torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        if count > 1 and local >= torch.cuda.device_count():
             raise HRNError(f"{local + 1} processes on this machine, but {torch.cuda.device_count()} GPUs")
         device = f"cuda:{local}"
+    elif count > 1 and device.startswith("cuda"):
+        raise HRNError(f"--device {device} is one GPU, but there are {count} processes; use --device cuda")
     chosen = pick_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    if count == 1:
+        yield Processes(device=chosen)
+        return
     store, rank, count = next(rendezvous("env://"))
     if int(os.environ.get("GROUP_WORLD_SIZE", 1)) == 1:
         # processes that torchrun started again would find addresses of dead ones in the store that it shares with them:
         # https://github.com/pytorch/pytorch/issues/135712
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", store=store, rank=rank, world_size=count)
-    try:
-        yield Processes(rank, count, chosen)
-    finally:
-        dist.destroy_process_group()
+    yield Processes(rank, count, chosen)
+    dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
 
 
 def is_worker() -> bool:

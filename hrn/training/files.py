@@ -46,7 +46,14 @@ class RunFiles:
         """The training states that are there, newest first."""
         name = re.compile(re.escape(self.name) + r"\.\d{8,}\.train\.pth")
         found = [p for p in self.folder.glob("*.train.pth") if name.fullmatch(p.name)]
-        return sorted(found, key=lambda p: int(p.name.split(".")[-3]), reverse=True)
+        return sorted(found, key=step_of, reverse=True)
+
+    def clear_after(self, step: int) -> None:
+        """Delete what a run that goes on from `step` has no use for: damaged later states, and files that a kill left half-written."""
+        later = [p for p in self.states() if step_of(p) > step]
+        for path in (*later, *self.folder.glob(f".{self.name}.*.part")):
+            with suppress(OSError):
+                path.unlink()
 
     def keep(self, count: int) -> None:
         """Delete all training states but the newest ones."""
@@ -84,6 +91,11 @@ class RunFiles:
                 damaged.append(path.name)
         told = f"; {', '.join(damaged)} cannot be read" if damaged else ""
         raise HRNError(f"nothing to resume: no training state {self.name}.*.train.pth in {self.folder}{told}")
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a training state."""
+    return int(path.name.split(".")[-3])
 
 
 def load_state(path: Path) -> Checkpoint:

@@ -3,14 +3,14 @@
 Nothing here waits for the GPU: whether a step was finite is decided and acted on there, and read when it is logged.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from hrn.model import ReleasedConfig, build_model
 from hrn.model.config import Config
@@ -38,7 +38,11 @@ class Learner:
         torch.manual_seed(recipe.seed)
         self.model = build_model(config).to(device, memory_format=self._layout).train()
         normalise_over(self.model, recipe.norm_batch)
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
+        self.ema = AveragedModel(self.model, multi_avg_fn=self._average) if recipe.ema else None
+        self._weight = torch.zeros((), device=device)
+        """Of the present weights in their running mean: 1 - decay, or 0 after a step that was not finite."""
+        norms = [m for m in self.model.modules() if isinstance(m, BatchNorm)]
+        self._running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = OPTIMIZERS[recipe.optimizer](
             self.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
@@ -88,11 +92,17 @@ class Learner:
         if self.scaler.is_enabled():
             self.scaler.update()
         if self.ema:
+            self._weight = finite * (1 - self.recipe.ema)
             self.ema.update_parameters(self.model)
         seen = torch.stack([loss.double(), norm.double(), torch.ones_like(loss, dtype=torch.float64)])
         self.sums[scale_index] += torch.where(finite, seen, 0.0)
         self.skipped[0] += ~finite
         self.skipped[1] = torch.where(finite, 0, self.skipped[1] + 1)
+
+    def _average(self, mean: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+        difference = torch._foreach_sub(weights, mean)
+        torch._foreach_mul_(difference, self._weight)
+        torch._foreach_add_(mean, difference)
 
     def tally(self) -> dict[str, Any]:
         """Mean loss and norm of the gradient since the last call, and all steps skipped so far."""
@@ -126,6 +136,9 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             group["fused"] = True
+            for p in group["params"]:  # the fused kernels want moments in the layout of their weights
+                moments = self.optimizer.state.get(p, {})
+                moments |= {k: torch.empty_like(p).copy_(v) for k, v in moments.items() if v.shape == p.shape}
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state["scaler"])
@@ -167,17 +180,10 @@ class Learner:
     def _syncing(self, *, last: bool) -> AbstractContextManager:
         return nullcontext() if last or self.processes.count == 1 else self.network.no_sync()
 
-    def _running(self) -> Iterator[Tensor]:
-        for module in self.model.modules():
-            if isinstance(module, BatchNorm):
-                yield from (module.running_mean, module.running_var)
-
     def _statistics(self) -> Tensor:
         """A copy of all running statistics of BatchNorm, one after the other."""
-        running = list(self._running())
-        return torch.cat(running) if running else torch.zeros(0, device=self.processes.device)
+        return torch.cat(self._running) if self._running else torch.zeros(0, device=self.processes.device)
 
     def _set_statistics(self, values: Tensor) -> None:
-        running = list(self._running())
-        if running:
-            torch._foreach_copy_(running, values.split([len(r) for r in running]))
+        if self._running:
+            torch._foreach_copy_(self._running, values.split([len(r) for r in self._running]))

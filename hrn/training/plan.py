@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hrn.errors import HRNError
 from hrn.model.summary import OUTPUT_SIZE, summarise
 from hrn.runtime import peak_memory
 from hrn.training.trainer import Trainer
@@ -48,7 +49,13 @@ class Plan:
 
 
 def measure_plan(trainer: Trainer, warmup: int = 3, steps: int = 5) -> Plan:
-    """Compute and load a few steps. The trainer is not fit for a run any more; nothing is written."""
+    """Compute and load a few steps. The trainer is not fit for a run any more; nothing is written.
+
+    Raises:
+        HRNError: no step is left.
+    """
+    if trainer.step >= trainer.recipe.max_steps:
+        raise HRNError(f"nothing to plan: step {trainer.step} of {trainer.recipe.max_steps} is reached")
     batches = iter(trainer.batches())
     device = trainer.processes.device
     loading, computing = [], []

@@ -88,6 +88,7 @@ class Execution:
     compile: bool = False
     channels_last: bool = True
     tf32: bool = True
+    deterministic: bool = False
     workers: int = -1
     """Loading processes for each training process; -1: 4 with a GPU, else none."""
     keep: int = 3

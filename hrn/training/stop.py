@@ -33,6 +33,6 @@ class StopRequest:
 
 
 def be_deaf(worker: int) -> None:
-    """For loading processes: the training process alone decides when to stop."""
+    """For loading processes: the training process alone decides when to stop, and kills them if it fails."""
     for number in StopRequest.HEARD:
         signal.signal(number, signal.SIG_IGN)

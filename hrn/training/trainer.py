@@ -5,6 +5,7 @@ else is drawn: the same recipe gives the same run, stopped or not.
 """
 
 import logging
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from hrn.checkpoint import Checkpoint, file_hash, initialise_from, load_checkpoint, save_checkpoint
@@ -22,6 +24,7 @@ from hrn.evaluation.evaluate import evaluate, mean_scores
 from hrn.inference.upscale import enlarge
 from hrn.model import config_to_dict
 from hrn.model.config import Config
+from hrn.runtime import without_search
 from hrn.training.distributed import Processes, is_worker
 from hrn.training.files import JsonLines, RunFiles
 from hrn.training.learner import Learner, Patches
@@ -32,8 +35,8 @@ from hrn.training.watch import TensorBoard, screen_line
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED_IN_A_ROW = 100
-LOOK_EVERY = {"cpu": 1, "cuda": 10}
-"""Steps between looks at what other processes and the GPU have to say; each look waits for them."""
+LOOK_EVERY = {"cuda": 10}
+"""Steps between looks at what other processes and the GPU have to say, which wait for them; elsewhere every step."""
 SHOWN_PICTURES = 4
 
 
@@ -80,7 +83,8 @@ class Trainer:
         self.log = JsonLines(self.files.log)
         self.tensorboard: TensorBoard | None = None
         self.step = 0
-        self.seconds = 0.0
+        self.owed: dict[str, Any] | None = None
+        """The log line of a step whose validation was cut short by a stop."""
         self.best: dict[str, float] | None = None
 
     # the loop
@@ -94,45 +98,72 @@ class Trainer:
         Raises:
             HRNError: too many steps in a row without a finite gradient, or the last state cannot be written.
         """
-        recipe = self.recipe
-        if self.step >= recipe.max_steps:
-            logger.info("nothing to do: step %d of %d is reached", self.step, recipe.max_steps)
+        if self.step >= self.recipe.max_steps and self.owed is None:
+            logger.info("nothing to do: step %d of %d is reached", self.step, self.recipe.max_steps)
             return 0
         if self.processes.first:
-            self.log.cut(self.step)
-        logged_step, logged_at = self.step, time.perf_counter()
-        with StopRequest(patient=is_worker()) as request:
-            for parts in self.batches():
-                started = time.perf_counter()
-                self.learner.step(parts, recipe.lr_at(self.step))
-                self.step += 1
-                self.seconds += time.perf_counter() - started
-                progress(self.step)
-                last = self.step == recipe.max_steps
-                stopped = self._look(request) if last or self.step % self._look_every == 0 else 0
-                line: dict[str, Any] = {}
-                if self.step % recipe.print_interval == 0 or last:
-                    rate = (self.step - logged_step) / (time.perf_counter() - logged_at)
-                    line = {
-                        "step": self.step,
-                        **self.learner.tally(),
-                        "lr": recipe.lr_at(self.step - 1),
-                        "images_per_second": rate * recipe.batch_size,
-                        "seconds_left": (recipe.max_steps - self.step) / rate,
-                    }
-                    logged_step = self.step
-                if self.valid and (self.step % recipe.valid_interval == 0 or last):
-                    line |= {"step": self.step, **self.validate()}
-                if line:
-                    self._tell(line)
-                    logged_at = time.perf_counter()
-                if self.step % recipe.save_interval == 0 or last or stopped:
-                    self.save_state(must=bool(last or stopped))
-                if stopped and not last:
-                    return stopped
-        if not self.valid:
+            self.log.cut(self.step if self.owed is None else self.step - 1)
+            self.files.clear_after(self.step)
+        try:
+            with StopRequest(patient=is_worker()) as request:
+                stopped = self._report(self.owed, request, 0) if self.owed is not None else 0
+                stopped = stopped or self._loop(request, progress)
+        except BaseException:
+            for loading in multiprocessing.active_children():
+                loading.kill()  # they are deaf to the SIGTERM that they would get at the end
+            raise
+        if not self.valid and not stopped:
             self.save_weights({})
+        return stopped
+
+    def _loop(self, request: StopRequest, progress: Callable[[int], None]) -> int:
+        recipe = self.recipe
+        logged_step, logged_at, resting = self.step, time.perf_counter(), 0.0
+        for parts in self.batches():
+            self.learner.step(parts, recipe.lr_at(self.step))
+            self.step += 1
+            progress(self.step)
+            looking = self._last or self.step % LOOK_EVERY.get(self.processes.device.type, 1) == 0
+            stopped = self._look(request) if looking else 0
+            line: dict[str, Any] = {}
+            if self.step % recipe.print_interval == 0 or self._last:
+                now = time.perf_counter()
+                rate = (self.step - logged_step) / (now - logged_at - resting)
+                line = {
+                    "step": self.step,
+                    **self.learner.tally(),
+                    "lr": recipe.lr_at(self.step - 1),
+                    "images_per_second": rate * recipe.batch_size,
+                    "seconds_left": (recipe.max_steps - self.step) / rate,
+                }
+                logged_step, logged_at, resting = self.step, now, 0.0
+            started = time.perf_counter()
+            stopped = self._report(line, request, stopped)
+            resting += time.perf_counter() - started
+            if stopped:
+                return stopped
         return 0
+
+    @property
+    def _last(self) -> bool:
+        return self.step >= self.recipe.max_steps
+
+    def _report(self, line: dict[str, Any], request: StopRequest, stopped: int) -> int:
+        """What is due after a step: validation, log, training state. A stop leaves the validation and its log line owed."""
+        recipe = self.recipe
+        if self.valid and (self.step % recipe.valid_interval == 0 or self._last):
+            scores = None if stopped else self.validate(request)
+            if scores is None:
+                self.owed = line
+                self.save_state()
+                return stopped or self.processes.most(request.signal)
+            line = {"step": self.step, **line, **scores}
+        self.owed = None
+        if line:
+            self._tell(line)
+        if self.step % recipe.save_interval == 0 or self._last or stopped:
+            self.save_state(must=bool(self._last or stopped))
+        return 0 if self._last else stopped
 
     def batches(self) -> Iterator[list[Patches]]:
         """This process's share of each step's batch from the present step on, in `accumulate` parts."""
@@ -161,10 +192,6 @@ class Trainer:
             first = step * self.recipe.batch_size + self.processes.rank * mine
             yield from range(first, first + mine)
 
-    @property
-    def _look_every(self) -> int:
-        return LOOK_EVERY.get(self.processes.device.type, 1)
-
     def _look(self, request: StopRequest) -> int:
         """The signal that any process was stopped by, or 0. Raises HRNError if the run does not get anywhere."""
         skipped = self.learner.skipped_in_a_row()
@@ -177,23 +204,22 @@ class Trainer:
 
     # validation
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, request: StopRequest | None = None) -> dict[str, float] | None:
         """Score the validation sets by the evaluation protocol, and keep the weights if they are the best so far.
 
-        The images are dealt out to the processes.
+        The images are dealt out to the processes. None where a stop was requested meanwhile.
         """
         network = self.learner.shipped.eval()
-        me, count = self.processes.rank, self.processes.count
         rows = []
-        for test_set in self.valid:
-            mine = []
-            share = replace(test_set, images=test_set.images[me::count])
-            for result in evaluate(lambda lr, s=test_set.scale: enlarge(network, lr, s), share, shave=self.shave):
-                if self.tensorboard and len(mine) < SHOWN_PICTURES:
-                    self.tensorboard.picture(f"{test_set.name} x{test_set.scale}/{result.name}", result.sr, self.step)
-                mine.append(result.scores)
-            rows.append(mean_scores(self.processes.gather(mine)))
+        with without_search():
+            for test_set in self.valid:
+                mine = self._score(network, test_set, request)
+                if mine is None:
+                    break
+                rows.append(mean_scores(self.processes.gather(mine)))
         self.learner.model.train()
+        if len(rows) < len(self.valid):
+            return None
         scores = {name: sum(row[name] for row in rows) / len(rows) for name in ("psnr_y", "ssim_y")}
         if self.best is None or scores["psnr_y"] > self.best["psnr_y"]:
             best = {"step": self.step, **scores}
@@ -204,6 +230,20 @@ class Trainer:
             else:
                 self.best = best
         return scores
+
+    def _score(self, network: nn.Module, test_set: TestSet, request: StopRequest | None) -> list[dict] | None:
+        """The scores of this process's images of a set, or None where any process was asked to stop."""
+        scale, count, mine = test_set.scale, self.processes.count, []
+        for first in range(0, len(test_set.images), count):
+            share = test_set.images[first : first + count][self.processes.rank :][:1]
+            one = replace(test_set, images=share)
+            for result in evaluate(lambda lr: enlarge(network, lr, scale), one, shave=self.shave):
+                if self.tensorboard and len(mine) < SHOWN_PICTURES:
+                    self.tensorboard.picture(f"{test_set.name} x{scale}/{result.name}", result.sr, self.step)
+                mine.append(result.scores)
+            if request and self.processes.most(request.signal):
+                return None
+        return mine
 
     # files
 
@@ -219,7 +259,7 @@ class Trainer:
             return
         training = {
             "step": self.step,
-            "seconds": self.seconds,
+            "owed": self.owed,
             "best": self.best,
             "recipe": asdict(self.recipe),
             "execution": asdict(self.execution),
@@ -253,7 +293,7 @@ class Trainer:
                 f"{state.path}: was trained with {different}; resume with the same, or start anew under another --ckpt_name"
             )
         self.learner.load_state_dict(state.weights, state.training["learner"])
-        self.step, self.seconds, self.best = (state.training[k] for k in ("step", "seconds", "best"))
+        self.step, self.owed, self.best = (state.training[k] for k in ("step", "owed", "best"))
         self.info = {**state.info, **self.info}
 
     def initialise_from(self, path: Path) -> None:

@@ -56,12 +56,12 @@ def test_accumulation_is_the_larger_batch(learner):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer):
-    one = learner(precision=precision, optimizer=optimizer, weight_decay=0.1, ema=0.0)
+    one = learner(precision=precision, optimizer=optimizer, weight_decay=0.1)
     for _ in range(3):
         one.step([patches()], 1e-4)
     good = one.tally()
     skipped_by_scaler = good["skipped"]
-    before = weights(one)
+    before, mean_before = weights(one), {k: v.clone() for k, v in one.shipped.state_dict().items()}
     moments = {i: {k: v.clone() for k, v in s.items()} for i, s in one.optimizer.state_dict()["state"].items()}
     handle = one.model.head.register_forward_hook(lambda module, x, y: y + float("inf"))
     for _ in range(2):
@@ -69,6 +69,7 @@ def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer
     handle.remove()
     assert one.skipped_in_a_row() == 2
     assert gap(before, weights(one)) == 0
+    assert all(torch.equal(v, mean_before[k]) for k, v in one.shipped.state_dict().items())
     after = one.optimizer.state_dict()["state"]
     assert all(torch.equal(v, after[i][k]) for i, s in moments.items() for k, v in s.items())
     assert one.tally() == {"loss": None, "grad_norm": None, "skipped": skipped_by_scaler + 2}
@@ -117,6 +118,32 @@ def test_a_learner_goes_on_where_its_state_was_taken(learner, same):
     drop = {"rng"}
     same(*({k: v for k, v in x.state_dict().items() if k not in drop} for x in (straight, second)))
     same(straight.model.state_dict(), second.model.state_dict())
+
+
+def test_the_running_mean_is_the_formula(learner):
+    """mean <- decay * mean + (1 - decay) * weights, from the first update's weights on."""
+    one = learner(ema=0.9)
+    wanted = None
+    for _ in range(4):
+        one.step([patches()], 1e-3)
+        now = one.model.head.weight.detach().double()
+        wanted = now.clone() if wanted is None else 0.9 * wanted + 0.1 * now
+    torch.testing.assert_close(one.shipped.head.weight.double(), wanted, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_resuming_in_another_layout_is_the_same_learning(learner, there):
+    data = [patches() for _ in range(5)]
+    straight, first = (learner(execution=Execution(channels_last=there)) for _ in range(2))
+    second = learner(execution=Execution(channels_last=not there))
+    for part in data:
+        straight.step([part], 1e-3)
+    for part in data[:3]:
+        first.step([part], 1e-3)
+    second.load_state_dict(first.model.state_dict(), first.state_dict())
+    for part in data[3:]:
+        second.step([part], 1e-3)
+    assert gap(weights(straight), weights(second)) < 1e-5
 
 
 def test_compiled_learning_is_the_same_learning(learner):

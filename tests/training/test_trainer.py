@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_killed_at_twenty_random_moments(h5_path, tmp_path, make, small, recipe,
     spawn.set_forkserver_preload(["hrn.training.trainer"])
     files, moments = RunFiles(folder, "run"), random.Random(0)
     in_a_save = 0
-    for _ in range(20):
+    for moment in range(20):
         reached = spawn.Value("q", 0)
         child = spawn.Process(target=_train_until_killed, args=(h5_path, folder, recipe, small, reached))
         before = len(files.states()) and load_state(files.states()[0]).training["step"]
@@ -103,9 +104,11 @@ def test_killed_at_twenty_random_moments(h5_path, tmp_path, make, small, recipe,
         while reached.value <= before and time.monotonic() < deadline and child.is_alive():
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.15))
+        while moment % 2 and child.is_alive() and not list(folder.glob(".*.part")):
+            pass  # every second time inside a save
         child.kill()
         child.join()
-        in_a_save += any(p.name.endswith(".part") for p in folder.iterdir())
+        in_a_save += bool(list(folder.glob(".*.part")))
         saved = files.newest_state().training["step"] if files.states() else 0
         assert saved >= reached.value - recipe.save_interval
     assert in_a_save
@@ -114,8 +117,33 @@ def test_killed_at_twenty_random_moments(h5_path, tmp_path, make, small, recipe,
     killed.resume(files.newest_state())
     for trainer in (killed, straight):
         trainer.fit()
+    assert not list(folder.glob(".*"))  # what the kills left
     same(straight, killed)
     assert log_of(straight) == log_of(killed)
+
+
+def test_a_stop_in_a_validation_leaves_it_to_the_resumed_run(make, same, monkeypatch):
+    straight = make("straight")
+    straight.fit()
+    stopped, seen = make("stopped"), []
+
+    def enlarge_and_stop(*args):
+        seen.append(args)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return enlarge(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "enlarge", enlarge_and_stop)
+        assert stopped.fit() == signal.SIGTERM
+    assert len(seen) == 3
+    assert [line["step"] for line in log_of(stopped)] == [2]
+    resumed = make("stopped")
+    resumed.resume(resumed.files.newest_state())
+    assert (resumed.step, resumed.owed["step"]) == (4, 4)
+    assert resumed.fit() == 0
+    same(straight, resumed)
+    assert log_of(straight) == log_of(resumed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -255,6 +283,30 @@ def test_workers_load_the_same_patches(make):
     alone, helped = make(), make(execution=Execution(workers=2))
     for one, other in zip(alone.batches(), helped.batches(), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one[0], other[0], strict=True))
+
+
+def test_a_failure_while_loading_ends_the_run(root, h5_path, tmp_path):
+    """Loading processes are deaf to signals, and must not outlive the run for that."""
+    script = tmp_path / "fail.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path[0] = {str(root / 'tests/training')!r}\n"
+        f"sys.path.insert(0, {str(root)!r})\n"
+        "from pathlib import Path\n"
+        "from conftest import RECIPE, SMALL\n"
+        "from hrn.data.h5 import H5Pairs, PatchDataset\n"
+        "from hrn.training.files import RunFiles\n"
+        "from hrn.training.recipe import Execution\n"
+        "from hrn.training.trainer import Trainer\n"
+        "def fail(self, index):\n"
+        "    raise OSError('the disk is gone')\n"
+        "PatchDataset.__getitem__ = fail\n"
+        f"files = RunFiles(Path({str(tmp_path)!r}), 'run')\n"
+        f"Trainer(SMALL, RECIPE, H5Pairs({str(h5_path)!r}, (2,)), [], files, Execution(workers=2)).fit()\n"
+    )
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "the disk is gone" in result.stderr
 
 
 def test_unreadable_image_is_found_at_the_start(h5_path):

@@ -88,6 +88,8 @@ def fetch(
                 part.replace(target)
                 source.unlink(missing_ok=True)
                 return True
+    if not part.exists():
+        source.unlink(missing_ok=True)
     raise HRNError(f"could not fetch {target.name}:\n  " + "\n  ".join(dict.fromkeys(reasons)))
 
 

@@ -31,6 +31,7 @@ from hrn.evaluation.report import SetReport, image_table, provenance, set_report
 from hrn.files import write_text
 from hrn.inference.upscale import enlarge, enlarge_picture
 from hrn.model import PRESETS
+from hrn.pretrained import find_checkpoint
 from hrn.runtime import keep_memory, pick_device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +47,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=(*PRESETS, "bicubic"),
         help="which network the checkpoint must hold (default: whatever it holds)",
     )
-    add("--ckpt_path", type=Path, metavar="FILE", help="the checkpoint (default: the best one that is shipped)")
+    add(
+        "--ckpt_path",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint, or the name of a shipped one, such as hrn_light_x4 (default: the best one that is shipped)",
+    )
     add("--test_data_dir", type=Path, nargs="+", metavar="SET", help="test sets to enlarge and score (README: layouts)")
     add("--input", type=Path, metavar="PATH", help="an image, or a folder of images, that has no original")
     add("--scale", type=int, nargs="+", choices=(2, 3, 4, 8), help="default: the checkpoint's")
@@ -85,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         header |= {"checkpoint": None}
         enlargers = {s: partial(imresize, scale=s) for s in scales}
     else:
-        path = args.ckpt_path or shipped_checkpoint()
+        path = find_checkpoint(args.ckpt_path) if args.ckpt_path else shipped_checkpoint()
         checkpoint = load_checkpoint(path)
         scales = args.scale or list(checkpoint.config.scales)
         networks = {s: load_network(checkpoint, model=args.model, scale=s).to(device) for s in scales}

@@ -3,12 +3,25 @@
 import pytest
 
 from hrn.checkpoint import file_hash, load_checkpoint
+from hrn.evaluation.results import ours, results_table
 
 
 def test_results_are_the_summary_that_sample_wrote(root):
     summary = (root / "checkpoint/hrn_light/summary.md").read_text()
     assert "| hrn_light_x4 | x4 |" in summary
     assert summary.strip() in (root / "README.md").read_text()
+
+
+def test_the_results_table_is_the_generated_one(root):
+    assert results_table(4) in (root / "README.md").read_text()
+
+
+def test_the_manifest_has_what_sample_wrote(root):
+    """Rounded to what the summary shows."""
+    summary = (root / "checkpoint/hrn_light/summary.md").read_text()
+    (light,) = ours(4)
+    for name in ("Set5", "Set14", "B100", "Urban100"):
+        assert f"{light.scores[name][0]:.2f} / {light.scores[name][1]:.4f}" in summary
 
 
 def test_the_card_names_the_checkpoint(root):

@@ -2,6 +2,7 @@
 
 python -m hrn.evaluation.figures curve checkpoint/hrn_light/hrn_light_x4.jsonl --out curve.png
 python -m hrn.evaluation.figures schedules --out schedules.png
+python -m hrn.evaluation.figures tradeoff --scale 4 --out tradeoff.png
 """
 
 import argparse
@@ -18,6 +19,7 @@ from scipy.ndimage import uniform_filter
 from hrn.cli import fail_in_words
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import rgb_to_y, score
+from hrn.evaluation.results import ours, published
 from hrn.files import writing_beside
 from hrn.training.files import read_log
 from hrn.training.schedule import SCHEDULES, lr_at
@@ -126,6 +128,27 @@ def schedules(path: Path, *, base: float, max_steps: int, decay: int, warmup: in
     _save(figure, path)
 
 
+def tradeoff(path: Path, scale: int, test_set: str = "Set5", most: float = 1000) -> None:
+    """Draw PSNR-Y on a test set against Multi-Adds, of published methods up to `most` G and of our checkpoints."""
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    own = ours(scale)
+    shown = [r for r in (*published(scale), *own) if r.multi_adds <= most and test_set in r.scores]
+    before = (0.0, 0.0)
+    for r in sorted(shown, key=lambda r: r.multi_adds):
+        x, y = place = r.multi_adds, r.scores[test_set][0]
+        under = x < 1.5 * before[0] and abs(y - before[1]) < 0.1  # its label would meet the last one's
+        axis.scatter(
+            *place, s=20 + r.parameters / 2e4, color="#c22f2f" if r in own else "#5b6b7b", alpha=0.75, linewidth=0
+        )
+        label = f"{r.method}\n{r.parameters / 1e3:,.0f} K"
+        axis.annotate(label, place, (6, -20 if under else -4), textcoords="offset points", fontsize=7)
+        before = place
+    axis.set(xscale="log", xlabel="Multi-Adds for 1280x720 output, G", ylabel=f"PSNR-Y on {test_set} x{scale}, dB")
+    axis.margins(0.12)
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def _save(figure: plt.Figure, path: Path) -> None:
     kind = path.suffix.removeprefix(".").lower()
     if kind not in figure.canvas.get_supported_filetypes():
@@ -149,6 +172,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     two.add_argument("--decay", type=int, default=200_000)
     two.add_argument("--warmup", type=int, default=20_000)
     two.add_argument("--out", type=Path, default=Path("schedules.png"), help="(default: %(default)s)")
+    three = kinds.add_parser("tradeoff", help="PSNR against Multi-Adds, published methods and our checkpoints")
+    three.add_argument("--scale", type=int, choices=(2, 3, 4), default=4)
+    three.add_argument("--out", type=Path, default=Path("tradeoff.png"), help="(default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -156,6 +182,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.kind == "curve":
         curve(args.out, args.log)
+    elif args.kind == "tradeoff":
+        tradeoff(args.out, args.scale)
     else:
         if min(args.max_steps, args.decay) < 1 or args.warmup < 0 or args.lr <= 0:
             raise HRNError("--lr, --max_steps and --decay must be positive, --warmup not negative")

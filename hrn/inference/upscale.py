@@ -18,6 +18,7 @@ from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.images import Picture, picture_of, read_picture, to_pillow
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
+from hrn.pretrained import find_checkpoint
 from hrn.runtime import pick_device
 
 TILE = 512
@@ -32,14 +33,15 @@ def load_model(
     """The network of a checkpoint file, ready for :func:`upscale`.
 
     Args:
-        path: a checkpoint written by `hrn/train.py`, or the authors' `hrn_x4.pth`.
+        path: a checkpoint written by `hrn/train.py`, the authors' `hrn_x4.pth`, or the name of a shipped one, such as
+            `hrn_light_x4`, which is fetched where it is not at hand (:mod:`hrn.pretrained`).
         model, scale: raise if the file holds something else.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
 
     Raises:
         HRNError: see :func:`hrn.checkpoint.load_checkpoint` and :func:`hrn.checkpoint.load_network`.
     """
-    return load_network(load_checkpoint(path), model=model, scale=scale).to(pick_device(device))
+    return load_network(load_checkpoint(find_checkpoint(path)), model=model, scale=scale).to(pick_device(device))
 
 
 def upscale(

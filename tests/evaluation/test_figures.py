@@ -52,6 +52,14 @@ def test_schedules_are_drawn(tmp_path):
     assert (tmp_path / "s.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_tradeoff_shows_ours_among_the_published(tmp_path):
+    main(["tradeoff", "--scale", "4", "--out", str(tmp_path / "t.svg")])
+    text = (tmp_path / "t.svg").read_text()
+    for name in ("hrn_light_x4", "CARN", "RCAN"):
+        assert f"<!-- {name}" in text  # matplotlib notes each text that it draws as outlines
+    assert "<!-- DRRN" not in text  # 6,797 G
+
+
 def test_what_cannot_be_drawn(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "a.jsonl").write_text('{"step": 1, "loss": 1}\n')

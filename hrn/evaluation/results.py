@@ -1,0 +1,93 @@
+"""The results table: published methods with their sources, and this repository's checkpoints.
+
+    python -m hrn.evaluation.results --scale 4
+
+Published figures are in `published.csv` beside this file, ours in `checkpoint/manifest.json`.
+"""
+
+import argparse
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrn.cli import fail_in_words
+from hrn.model import config_from_dict
+from hrn.model.summary import summarise
+from hrn.pretrained import FOLDER, read_manifest
+
+SETS = ("Set5", "Set14", "B100", "Urban100")
+PUBLISHED = Path(__file__).with_name("published.csv")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A method at a scale: a row of the table."""
+
+    method: str
+    parameters: int
+    multi_adds: float
+    """For 1280x720 output, in units of 10^9."""
+    scores: dict[str, tuple[float, float]]
+    """PSNR-Y in dB and SSIM-Y for each of SETS that is known."""
+    trained_on: str
+    source: str
+    """Where the figures are from; empty for this repository's own."""
+
+
+def published(scale: int) -> list[Result]:
+    """What papers report at a scale."""
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["scale"]) == scale]
+    return [
+        Result(
+            row["method"],
+            int(row["parameters"]),
+            float(row["multi_adds_g"]),
+            {name: (float(row[f"{name}_psnr_y"]), float(row[f"{name}_ssim_y"])) for name in SETS},
+            row["trained_on"],
+            row["source"],
+        )
+        for row in rows
+    ]
+
+
+def ours(scale: int, folder: Path = FOLDER) -> list[Result]:
+    """The checkpoints of the manifest that were scored at a scale."""
+    results = []
+    for name, entry in read_manifest(folder)["checkpoints"].items():
+        here = {s: v[f"x{scale}"] for s, v in entry["scores"].items() if f"x{scale}" in v}
+        if here:
+            cost = summarise(config_from_dict(entry["config"]), scale)[-1]
+            scores = {s: (v["psnr_y"], v["ssim_y"]) for s, v in here.items()}
+            results.append(Result(name, cost.parameters, cost.multi_adds / 1e9, scores, entry["trained_on"], ""))
+    return results
+
+
+def results_table(scale: int, folder: Path = FOLDER) -> str:
+    """Published rows and ours in the order of their Multi-Adds, as Markdown; ours are bold. The sources follow."""
+    rows = sorted([*published(scale), *ours(scale, folder)], key=lambda r: r.multi_adds)
+    sources = list(dict.fromkeys(r.source for r in rows if r.source))
+    lines = [
+        f"| x{scale}, PSNR-Y / SSIM-Y | parameters | Multi-Adds | {' | '.join(SETS)} | trained on |",
+        "|---" * (len(SETS) + 4) + "|",
+    ]
+    for r in rows:
+        cells = [f"{r.scores[s][0]:.2f} / {r.scores[s][1]:.4f}" if s in r.scores else "" for s in SETS]
+        label = f"{r.method} [{sources.index(r.source) + 1}]" if r.source else f"**{r.method}**"
+        lines.append(
+            f"| {label} | {r.parameters / 1e3:,.0f} K | {r.multi_adds:,.1f} G | {' | '.join(cells)} | {r.trained_on} |"
+        )
+    return "\n".join([*lines, "", "; ".join(f"[{i}] {source}" for i, source in enumerate(sources, 1)) + "."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=int, nargs="+", choices=(2, 3, 4), default=[4])
+    args = parser.parse_args(argv)
+    print("\n\n".join(results_table(scale) for scale in args.scale))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(fail_in_words(main))

@@ -1,0 +1,54 @@
+import csv
+
+import pytest
+
+from hrn.evaluation.results import PUBLISHED, SETS, main, ours, published, results_table
+from hrn.model import preset
+from hrn.model.summary import summarise
+
+
+def test_published_rows_are_complete_and_have_sources():
+    for scale, count in ((2, 12), (3, 11), (4, 12)):
+        rows = published(scale)
+        assert len({r.method for r in rows}) == len(rows) == count
+        for r in rows:
+            assert r.source
+            assert set(r.scores) == set(SETS)
+            assert all(20 < psnr < 40 and 0.6 < ssim < 1 for psnr, ssim in r.scores.values())
+            assert r.scores["Set5"][0] > r.scores["Set14"][0] > r.scores["Urban100"][0]
+
+
+def test_some_figures_by_heart():
+    """CARN's table and RCAN's, as everybody quotes them."""
+    x4 = {r.method: r for r in published(4)}
+    assert (x4["CARN"].scores["Set5"], x4["CARN"].multi_adds) == ((32.13, 0.8937), 90.9)
+    assert x4["RCAN"].scores["Urban100"] == (26.82, 0.8087)
+    assert {r.method: r for r in published(2)}["VDSR"].scores["Set5"] == (37.53, 0.9587)
+
+
+def test_the_file_has_no_other_scales():
+    with PUBLISHED.open() as file:
+        assert {row["scale"] for row in csv.DictReader(file)} == {"2", "3", "4"}
+
+
+def test_ours_cost_what_the_summary_says():
+    (light,) = [r for r in ours(4) if r.method == "hrn_light_x4"]
+    total = summarise(preset("hrn_light", [4]), 4)[-1]
+    assert (light.parameters, light.multi_adds) == (total.parameters, total.multi_adds / 1e9)
+    assert set(light.scores) >= set(SETS)
+    assert light.scores["Set5"][0] > 31.2
+
+
+def test_the_table_is_in_the_order_of_multi_adds(capsys):
+    assert main(["--scale", "4"]) == 0
+    out = capsys.readouterr().out
+    assert out.strip() == results_table(4)
+    costs = [float(line.split("|")[3].strip(" G").replace(",", "")) for line in out.splitlines() if " G | " in line]
+    assert costs == sorted(costs)
+    assert "| **hrn_light_x4** |" in out
+    assert "[1] table of CARN" in out
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_scales_without_a_checkpoint_have_published_rows(scale):
+    assert "CARN" in results_table(scale)

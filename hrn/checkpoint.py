@@ -1,12 +1,16 @@
 """Checkpoint files: ours, which rebuild their own network, and the authors' bare state dicts.
 
+    python -m hrn.checkpoint FILE ...     what a file is
+
 A checkpoint is a dict of plain types and tensors, so that `torch.load(weights_only=True)` takes it and nothing in it can run:
 `format`, `config`, `weights`, `info` (what it was trained on, steps, scores). A training state adds what a resume needs.
 """
 
+import argparse
 import hashlib
 import io
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hrn.cli import fail_in_words
 from hrn.errors import HRNError
 from hrn.files import writing_beside
 from hrn.model import Config, ReleasedConfig, build_model, config_from_dict, config_to_dict, preset_of
@@ -194,3 +199,56 @@ def _released_config(path: Path, weights: Mapping[str, Tensor]) -> ReleasedConfi
     if difference := differing_keys(wanted, weights):
         raise HRNError(f"{path}: looks like the authors' network at x{scale}, but {difference}")
     return config
+
+
+def describe(path: Path) -> str:
+    """What a checkpoint file is, for people: model, scales, size, configuration, training, validation, hash.
+
+    Raises:
+        HRNError: see :func:`load_checkpoint` and :func:`load_network`.
+    """
+    checkpoint = load_checkpoint(path)
+    network = load_network(checkpoint)
+    info, training = checkpoint.info, checkpoint.training
+    kind = (
+        "training state, for --resume" if training else "weights" if info else "weights of the authors' released code"
+    )
+    recipe = info.get("recipe") or (training or {}).get("recipe") or {}
+    steps = training["step"] if training else info.get("steps")
+    validation = info.get("validation") or (training or {}).get("best") or {}
+    settings = {k: v for k, v in config_to_dict(checkpoint.config).items() if k not in ("network", "scales")}
+    facts = {
+        "what": kind,
+        "model": checkpoint.model_name,
+        "scales": ", ".join(f"x{s}" for s in checkpoint.config.scales),
+        "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
+        "configuration": ", ".join(f"{k} {v}" for k, v in settings.items()),
+        "steps": f"{steps:,} of {recipe['max_steps']:,}" if steps is not None and recipe else steps,
+        "trained on": info.get("train_data"),
+        "started from": (info.get("init_from") or {}).get("file"),
+        "recipe": ", ".join(f"{k} {v}" for k, v in recipe.items() if not k.endswith("_interval") and k != "max_steps"),
+        "validation": f"PSNR-Y {validation['psnr_y']:.3f} dB, SSIM-Y {validation['ssim_y']:.4f} on {', '.join(info['valid_data'])}"
+        if validation
+        else None,
+        "made with": ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()),
+        "sha256": file_hash(path),
+    }
+    return "\n".join([str(path), *(f"  {name:<14}{value}" for name, value in facts.items() if value)])
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Say what checkpoint files are.")
+    parser.add_argument("file", type=Path, nargs="+")
+    args = parser.parse_args(argv)
+    broken = 0
+    for path in args.file:
+        try:
+            print(describe(path))
+        except HRNError as error:
+            broken += 1
+            print(f"error: {error}", file=sys.stderr)
+    return 2 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(fail_in_words(main))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrn.checkpoint import FORMAT, file_hash, load_checkpoint, load_network, save_checkpoint
+from hrn.checkpoint import FORMAT, file_hash, load_checkpoint, load_network, main, save_checkpoint
 from hrn.errors import HRNError
 from hrn.model import HRNConfig, build_model, preset
 
@@ -153,3 +153,35 @@ def test_killed_while_saving(tmp_path):
         process.stdout.close()
         checkpoint = load_checkpoint(tmp_path / "a.pth")
         assert (checkpoint.weights["w"] == checkpoint.info["steps"]).all()
+
+
+def test_what_a_file_is(root, tmp_path, capsys):
+    shipped = root / "checkpoint/hrn_light/hrn_light_x4.pth"
+    released = tmp_path / "hrn_x2.pth"
+    torch.save(build_model(preset("hrn_released", [2])).state_dict(), released)
+    (tmp_path / "broken.pth").write_bytes(shipped.read_bytes()[:5000])
+    assert main([str(shipped), str(tmp_path / "broken.pth"), str(released)]) == 2
+    said = capsys.readouterr()
+    facts = {line[2:16].strip(): line[16:] for line in said.out.split(str(released))[0].splitlines()[1:]}
+    assert facts["what"] == "weights"
+    assert (facts["model"], facts["scales"], facts["parameters"]) == ("hrn_light", "x4", "288,600")
+    assert "channels 24, n_dem 2" in facts["configuration"]
+    assert "batch_size 16" in facts["recipe"]
+    assert facts["validation"].startswith("PSNR-Y 27.")
+    assert facts["sha256"] == file_hash(shipped)
+    assert "weights of the authors' released code" in said.out.split(str(released))[1]
+    assert "x2" in said.out.split(str(released))[1]
+    assert "broken.pth: damaged or not a PyTorch checkpoint" in said.err
+
+
+def test_what_a_training_state_is(tmp_path, capsys):
+    config = preset("hrn_light", [2, 3])
+    recipe = {"max_steps": 10_000, "lr": 0.1, "save_interval": 3}
+    training = {"step": 1234, "recipe": recipe, "best": None}
+    save_checkpoint(tmp_path / "a.pth", config, build_model(config).state_dict(), info={}, training=training)
+    assert main([str(tmp_path / "a.pth")]) == 0
+    out = capsys.readouterr().out
+    assert "training state, for --resume" in out
+    assert "x2, x3" in out
+    assert "1,234 of 10,000" in out
+    assert "recipe        lr 0.1\n" in out

@@ -29,7 +29,7 @@ from hrn.errors import HRNError
 from hrn.evaluation.evaluate import ImageResult, evaluate
 from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
 from hrn.files import write_text
-from hrn.inference.upscale import enlarge, enlarge_picture
+from hrn.inference.upscale import FULL, MODES, Mode, enlarge, enlarge_picture
 from hrn.model import PRESETS
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import keep_memory, pick_device
@@ -67,6 +67,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="grey images to score on their own 0-255 instead of Y, as published bicubic rows do with Set14's bridge",
     )
+    add(
+        "--mode",
+        default=FULL.name,
+        choices=MODES,
+        help="the image whole, or in overlapping windows (default: %(default)s)",
+    )
+    add("--window", type=int, default=FULL.window, help="side of a window in LR pixels (default: %(default)s)")
+    add("--overlap", type=int, default=FULL.overlap, help="of windows, in LR pixels (default: %(default)s)")
     add("--no_images", action="store_true", help="score only, write no SR images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     add("--cuda", action="store_const", const="cuda", dest="device", help="the same as --device cuda")
@@ -85,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     keep_memory()
     device = pick_device(args.device)
+    mode = Mode(args.mode, args.window, args.overlap)
     header = provenance(device)
     if args.model == "bicubic":
         label, scales = "bicubic", args.scale
@@ -97,7 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         networks = {s: load_network(checkpoint, model=args.model, scale=s).to(device) for s in scales}
         label = path.stem
         header |= {"checkpoint": path.name, "checkpoint_sha256": file_hash(path), "model": checkpoint.model_name}
-        enlargers = {s: partial(enlarge, networks[s], scale=s) for s in scales}
+        header["mode"] = str(mode)
+        enlargers = {s: partial(enlarge, networks[s], scale=s, mode=mode) for s in scales}
     folder = args.sample_dir / label
     if args.input:
         for s in scales:

@@ -1,10 +1,12 @@
 """Enlarge any image with bounded memory.
 
-The network's DCT and attention pools see the whole feature map, so tiles are not exact: an image is enlarged whole as
-long as it is small enough, and in overlapping tiles, of which only the middle is kept, beyond that.
+The network's DCT and attention pools see the whole feature map, so that an image in parts is not the image as a whole.
+There are two modes. `full` enlarges it whole as long as it is small enough, and beyond that in large tiles, of which only
+the middle is kept. `windows` enlarges overlapping windows of about the size that the network was trained on.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +20,7 @@ from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.images import Picture, picture_of, read_picture, to_pillow
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
+from hrn.inference.windows import strips
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import pick_device
 
@@ -25,6 +28,7 @@ TILE = 512
 """Side of a tile in LR pixels; up to TILE * TILE pixels an image is enlarged whole."""
 OVERLAP = 16
 """LR pixels by which a tile reaches beyond what is kept of it."""
+NOT_FINITE = "the network gave values that are not finite: the checkpoint is damaged"
 
 
 def load_model(
@@ -44,8 +48,36 @@ def load_model(
     return load_network(load_checkpoint(find_checkpoint(path)), model=model, scale=scale).to(pick_device(device))
 
 
+@dataclass(frozen=True)
+class Mode:
+    """How an image is given to the network.
+
+    Raises:
+        HRNError: an unknown mode, or windows that are smaller than their overlap.
+    """
+
+    name: str = "full"
+    window: int = 48
+    """Side of a window in LR pixels."""
+    overlap: int = 16
+    """LR pixels that a window shares with the next."""
+
+    def __post_init__(self) -> None:
+        if self.name not in MODES:
+            raise HRNError(f"the mode must be one of {', '.join(MODES)}, not {self.name}")
+        if not 0 <= self.overlap < self.window:
+            raise HRNError(f"windows of {self.window} cannot overlap by {self.overlap}")
+
+    def __str__(self) -> str:
+        return self.name if self.name == "full" else f"windows of {self.window}, overlap {self.overlap}"
+
+
+MODES = ("full", "windows")
+FULL = Mode()
+
+
 def upscale(
-    network: nn.Module, image: str | Path | Image.Image | np.ndarray, scale: int | None = None
+    network: nn.Module, image: str | Path | Image.Image | np.ndarray, scale: int | None = None, mode: Mode = FULL
 ) -> Image.Image | np.ndarray:
     """Enlarge an image.
 
@@ -53,14 +85,15 @@ def upscale(
         network: from :func:`load_model`.
         image: a file, a Pillow image of any 8-bit mode, or an (H, W, 3) uint8 RGB array.
         scale: one of the network's scales; its first one by default.
+        mode: whole, or in windows.
 
     Returns:
         The same kind as `image` (a Pillow image for a file). Grey stays grey, transparency is enlarged bicubically.
     """
     if isinstance(image, np.ndarray):
-        return enlarge(network, image, scale)
+        return enlarge(network, image, scale, mode)
     picture = picture_of(image) if isinstance(image, Image.Image) else read_picture(image)
-    return to_pillow(enlarge_picture(partial(enlarge, network, scale=scale), picture))
+    return to_pillow(enlarge_picture(partial(enlarge, network, scale=scale, mode=mode), picture))
 
 
 def enlarge_picture(enlarger: Callable[[np.ndarray], np.ndarray], picture: Picture) -> Picture:
@@ -71,7 +104,9 @@ def enlarge_picture(enlarger: Callable[[np.ndarray], np.ndarray], picture: Pictu
 
 
 @torch.inference_mode()
-def enlarge(network: nn.Module, lr: np.ndarray, scale: int | None = None, tile: int = TILE) -> np.ndarray:
+def enlarge(
+    network: nn.Module, lr: np.ndarray, scale: int | None = None, mode: Mode = FULL, tile: int = TILE
+) -> np.ndarray:
     """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8.
 
     Raises:
@@ -84,6 +119,8 @@ def enlarge(network: nn.Module, lr: np.ndarray, scale: int | None = None, tile: 
     if scale not in scales:
         raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{scale}")
     h, w = lr.shape[:2]
+    if mode.name == "windows":
+        return _windows(network, lr, scale, mode)
     if h * w <= tile * tile:
         return _forward(network, lr, scale)
     out = np.empty((h * scale, w * scale, 3), np.uint8)
@@ -94,6 +131,17 @@ def enlarge(network: nn.Module, lr: np.ndarray, scale: int | None = None, tile: 
             sr = _forward(network, lr[y0:y1, x0:x1], scale)
             kept = sr[(top - y0) * scale : (bottom - y0) * scale, (left - x0) * scale : (right - x0) * scale]
             out[top * scale : bottom * scale, left * scale : right * scale] = kept
+    return out
+
+
+def _windows(network: nn.Module, lr: np.ndarray, scale: int, mode: Mode) -> np.ndarray:
+    out = np.empty((lr.shape[0] * scale, lr.shape[1] * scale, 3), np.uint8)
+    top = 0
+    for strip in strips(network, np.ascontiguousarray(lr), scale, window=mode.window, overlap=mode.overlap):
+        if not np.isfinite(strip).all():
+            raise HRNError(NOT_FINITE)
+        out[top : top + len(strip)] = (strip * 255).round().clip(0, 255)
+        top += len(strip)
     return out
 
 
@@ -110,5 +158,5 @@ def _forward(network: nn.Module, lr: np.ndarray, scale: int) -> np.ndarray:
     x = torch.tensor(lr).to(parameter.device).permute(2, 0, 1)[None].to(parameter.dtype).div_(255)
     sr = network(x, scale)[0].float().mul_(255)
     if not torch.isfinite(sr).all():
-        raise HRNError("the network gave values that are not finite: the checkpoint is damaged")
+        raise HRNError(NOT_FINITE)
     return sr.round_().clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()

@@ -32,6 +32,7 @@ from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
 from hrn.model import PRESETS, preset
 from hrn.model.config import Config
+from hrn.pretrained import find_checkpoint
 from hrn.runtime import keep_memory, tune_convolutions
 from hrn.training.distributed import Processes, is_restarted, is_worker, joined, launch
 from hrn.training.files import RunFiles, load_state, step_of
@@ -101,7 +102,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="go on from the newest training state, or FILE",
     )
-    add("--init_from", type=Path, metavar="FILE", help="start from the weights of a checkpoint, as far as they fit")
+    add(
+        "--init_from",
+        type=Path,
+        metavar="FILE",
+        help="start from the weights of a checkpoint, as far as they fit; a file, or a name such as hrn_light_x4",
+    )
     add("--dry_run", action="store_true", help="measure a few steps, print the plan, write nothing")
     for f in (*fields(Recipe), *fields(Execution)):
         text = f"{HELP.get(f.name, '')} (default: %(default)s)".strip()
@@ -206,7 +212,7 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
         trainer.resume(state)
         del state
     elif args.init_from:
-        trainer.initialise_from(args.init_from)
+        trainer.initialise_from(processes.from_first(partial(find_checkpoint, args.init_from)))
     if args.dry_run:
         plan = measure_plan(trainer)
         if processes.first:

@@ -82,31 +82,24 @@ def div2k(scales: list[int]) -> Source:
     return Source("DIV2K", (archives,), counts)
 
 
-def test_set(folder: str, count: int, hub: str, box: str | None) -> Source:
+def test_set(folder: str, count: int, hub: str, box: str) -> Source:
     """HR images of a test set: from E. Siow's copies, or from the archives of J.-B. Huang's SelfExSR.
 
     Of the latter, HR of x4 serves for every scale: Urban100's of x2 is half the size.
     """
-    alternatives = [
-        Archive(
-            f"{hub}_HR.tar.gz",
-            (f"https://huggingface.co/datasets/eugenesiow/{hub}/resolve/main/data/{hub}_HR.tar.gz",),
-            lambda member: f"HR/{m[1]}" if (m := re.search(r"([^/\\]+\.png)$", member)) else None,
-            "HR",
-        )
-    ]
-    if box:
-        alternatives.append(
-            Archive(
-                f"{folder}_SelfExSR.zip",
-                (f"https://uofi.box.com/shared/static/{box}.zip",),
-                lambda member: (
-                    f"HR/{m[1]}.png" if (m := re.search(r"image_SRF_4/(img_\d+)_SRF_4_HR\.png$", member)) else None
-                ),
-                "HR",
-            )
-        )
-    return Source(folder, tuple((a,) for a in alternatives), {"HR": count})
+    siow = Archive(
+        f"{hub}_HR.tar.gz",
+        (f"https://huggingface.co/datasets/eugenesiow/{hub}/resolve/main/data/{hub}_HR.tar.gz",),
+        lambda member: f"HR/{m[1]}" if (m := re.search(r"([^/\\]+\.png)$", member)) else None,
+        "HR",
+    )
+    huang = Archive(
+        f"{folder}_SelfExSR.zip",
+        (f"https://uofi.box.com/shared/static/{box}.zip",),
+        lambda member: f"HR/{m[1]}.png" if (m := re.search(r"image_SRF_4/(img_\d+)_SRF_4_HR\.png$", member)) else None,
+        "HR",
+    )
+    return Source(folder, ((siow,), (huang,)), {"HR": count})
 
 
 SETS: dict[str, Callable[[list[int]], Source]] = {

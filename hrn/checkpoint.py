@@ -7,7 +7,6 @@ A checkpoint is a dict of plain types and tensors, so that `torch.load(weights_o
 """
 
 import argparse
-import hashlib
 import io
 import re
 import sys
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from hrn.cli import fail_in_words
 from hrn.errors import HRNError
-from hrn.files import writing_beside
+from hrn.files import file_hash, writing_beside
 from hrn.model import Config, ReleasedConfig, build_model, config_from_dict, config_to_dict, preset_of
 
 FORMAT = "hrn-checkpoint-1"
@@ -164,12 +163,6 @@ def differing_keys(wanted: Mapping[str, Any], found: Mapping[str, Any], most: in
     return "; ".join(parts)
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _first_difference(checkpoint: Checkpoint, model: str) -> str:
     from hrn.model import preset
 
@@ -227,7 +220,7 @@ def describe(path: Path) -> str:
         "trained on": info.get("train_data"),
         "started from": (info.get("init_from") or {}).get("file"),
         "recipe": ", ".join(f"{k} {v}" for k, v in recipe.items() if not k.endswith("_interval") and k != "max_steps"),
-        "validation": f"PSNR-Y {validation['psnr_y']:.3f} dB, SSIM-Y {validation['ssim_y']:.4f} on {', '.join(info['valid_data'])}"
+        "validation": f"PSNR-Y {validation['psnr_y']:.3f} dB, SSIM-Y {validation['ssim_y']:.4f} on {', '.join(info.get('valid_data', ['?']))}"
         if validation
         else None,
         "made with": ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()),

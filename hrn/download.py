@@ -4,7 +4,6 @@ A download is written beside its target and renamed when it is whole and right. 
 server still has the same file.
 """
 
-import hashlib
 import http.client
 import logging
 import re
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from hrn.errors import HRNError
+from hrn.files import file_hash
 
 logger = logging.getLogger(__name__)
 
@@ -152,8 +152,7 @@ def _range_start(text: str | None) -> int:
 
 def _hash(path: Path, like: str) -> str:
     kind = like.split(":")[0]
-    with path.open("rb") as file:
-        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
+    return f"{kind}:{file_hash(path, kind)}"
 
 
 def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> int:

@@ -1,5 +1,6 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and their hashes."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,3 +35,9 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file as :func:`writing_beside` does."""
     with writing_beside(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def file_hash(path: str | Path, kind: str = "sha256") -> str:
+    """The hash of a file in hexadecimal digits; `kind` as :mod:`hashlib` names it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()

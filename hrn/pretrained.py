@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hrn.checkpoint import file_hash, load_checkpoint
+from hrn.checkpoint import load_checkpoint
 from hrn.cli import fail_in_words
 from hrn.download import fetch
 from hrn.errors import HRNError
-from hrn.files import write_text
+from hrn.files import file_hash, write_text
 from hrn.model import config_to_dict
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 import numpy as np
 from tqdm import tqdm
 
-from hrn.checkpoint import file_hash, load_checkpoint, load_network
+from hrn.checkpoint import load_checkpoint, load_network
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import TestSet, find_test_set, photographs
 from hrn.data.images import EXTENSIONS, Picture, list_images, read_picture, write_image
@@ -28,7 +28,7 @@ from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import ImageResult, evaluate
 from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
-from hrn.files import write_text
+from hrn.files import file_hash, write_text
 from hrn.inference.upscale import FULL, MODES, Mode, enlarge, enlarge_picture
 from hrn.model import PRESETS
 from hrn.pretrained import find_checkpoint

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrn.checkpoint import FORMAT, file_hash, load_checkpoint, load_network, main, save_checkpoint
+from hrn.checkpoint import FORMAT, load_checkpoint, load_network, main, save_checkpoint
 from hrn.errors import HRNError
+from hrn.files import file_hash
 from hrn.model import HRNConfig, build_model, preset
 
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hrn import load_model, pretrained, upscale
-from hrn.checkpoint import file_hash, save_checkpoint
+from hrn.checkpoint import save_checkpoint
 from hrn.errors import HRNError
+from hrn.files import file_hash
 from hrn.model import build_model, preset
 from hrn.pretrained import enter, find_checkpoint, main, read_manifest
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from hrn.checkpoint import file_hash, load_checkpoint
+from hrn.checkpoint import load_checkpoint
 from hrn.evaluation.results import ours, results_table
+from hrn.files import file_hash
 
 
 def test_results_are_the_summary_that_sample_wrote(root):

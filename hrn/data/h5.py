@@ -38,7 +38,7 @@ class H5Pairs:
             raise HRNError(f"{self.path}: not a readable h5 file ({error})") from None
 
     def _check(self, file: h5py.File) -> tuple[list[str], list[tuple[int, int]]]:
-        for group in ("HR", *(f"X{s}" for s in self.scales)):
+        for group in self.groups:
             if not isinstance(file.get(group), h5py.Group):
                 raise HRNError(
                     f"{self.path}: has no group {group!r}, only {', '.join(file) or 'nothing'}; write it with div2h5.py --scales"
@@ -72,13 +72,16 @@ class H5Pairs:
         Raises:
             HRNError: one cannot be read.
         """
-        with h5py.File(self.path, "r") as file:
-            for key in self.keys[first::every]:
-                for group in ("HR", *(f"X{s}" for s in self.scales)):
-                    try:
-                        file[group][key][:]
-                    except OSError as error:
-                        raise HRNError(f"{self.path}: cannot read {group}/{key} ({error})") from None
+        for index in range(first, len(self), every):
+            for group in self.groups:
+                self.read(group, index)
+        self.file.close()
+        self._file = None  # loading processes are to open it for themselves
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that hold a dataset for each image."""
+        return ("HR", *(f"X{s}" for s in self.scales))
 
     @property
     def file(self) -> h5py.File:

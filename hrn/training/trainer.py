@@ -16,11 +16,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hrn.checkpoint import Checkpoint, file_hash, initialise_from, load_checkpoint, save_checkpoint
+from hrn.checkpoint import Checkpoint, initialise_from, load_checkpoint, save_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs, PatchDataset
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
+from hrn.files import file_hash
 from hrn.inference.upscale import enlarge
 from hrn.model import config_to_dict
 from hrn.model.config import Config

@@ -105,9 +105,9 @@ def test_tally_means_over_the_interval_and_by_scale(learner, small):
     assert one.tally()["loss"] is None
 
 
-def test_a_learner_goes_on_where_its_state_was_taken(learner, same):
+def stop_and_go_on(straight, first, second):
+    """Six steps for `straight`; three of them for `first`, from whose state `second` takes the others."""
     data = [patches() for _ in range(6)]
-    straight, first, second = learner(), learner(), learner(seed=5)
     for part in data:
         straight.step([part], 1e-3)
     for part in data[:3]:
@@ -115,6 +115,11 @@ def test_a_learner_goes_on_where_its_state_was_taken(learner, same):
     second.load_state_dict(first.model.state_dict(), first.state_dict())
     for part in data[3:]:
         second.step([part], 1e-3)
+
+
+def test_a_learner_goes_on_where_its_state_was_taken(learner, same):
+    straight, first, second = learner(), learner(), learner(seed=5)
+    stop_and_go_on(straight, first, second)
     drop = {"rng"}
     same(*({k: v for k, v in x.state_dict().items() if k not in drop} for x in (straight, second)))
     same(straight.model.state_dict(), second.model.state_dict())
@@ -133,16 +138,9 @@ def test_the_running_mean_is_the_formula(learner):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_resuming_in_another_layout_is_the_same_learning(learner, there):
-    data = [patches() for _ in range(5)]
     straight, first = (learner(execution=Execution(channels_last=there)) for _ in range(2))
     second = learner(execution=Execution(channels_last=not there))
-    for part in data:
-        straight.step([part], 1e-3)
-    for part in data[:3]:
-        first.step([part], 1e-3)
-    second.load_state_dict(first.model.state_dict(), first.state_dict())
-    for part in data[3:]:
-        second.step([part], 1e-3)
+    stop_and_go_on(straight, first, second)
     assert gap(weights(straight), weights(second)) < 1e-5
 
 

@@ -1,10 +1,26 @@
 """WRDB and WRAB: the middle and the inner residual blocks (figures b and c)."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrn.model.attention import CoordinateAttention
+
+
+class Fusion(nn.Conv2d):
+    """1x1 convolution of a concatenation of feature maps, which is never made: the sum of each map's own convolution."""
+
+    def __init__(self, maps: int, channels: int) -> None:
+        super().__init__(maps * channels, channels, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (B, C, H, W), as many as the weights are for, to (B, C, H, W)."""
+        first, *rest = self.weight.split(self.out_channels, dim=1)
+        out = F.conv2d(maps[0], first, self.bias)
+        for x, weight in zip(maps[1:], rest, strict=True):
+            out = out.add_(F.conv2d(x, weight))
+        return out
 
 
 class WRAB(nn.Module):
@@ -18,7 +34,7 @@ class WRAB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        return x + self.attention(self.narrow(F.elu(self.widen(x))))
+        return self.attention(self.narrow(F.elu(self.widen(x), inplace=True))).add_(x)
 
 
 class WRDB(nn.Module):
@@ -30,12 +46,12 @@ class WRDB(nn.Module):
             WRAB(channels, expansion=expansion, reduction=reduction, gates=gates) for _ in range(n_wrab)
         )
         # fuse[i] brings [x, a_1 .. a_{i+1}] back to C channels; the last one ends the block
-        self.fuse = nn.ModuleList(nn.Conv2d(channels * (i + 2), channels, 1) for i in range(n_wrab))
+        self.fuse = nn.ModuleList(Fusion(i + 2, channels) for i in range(n_wrab))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         features, fused = [x], x
         for block, fuse in zip(self.blocks, self.fuse, strict=True):
             features.append(block(fused))
-            fused = fuse(torch.cat(features, dim=1))
-        return x + fused
+            fused = fuse(features)
+        return fused.add_(x)

@@ -38,25 +38,28 @@ def idct(x: Tensor, dims: Sequence[int] = (-2, -1), method: str = "auto") -> Ten
 def _over(x: Tensor, dims: Sequence[int], method: str, by_fft, inverse: bool) -> Tensor:
     if method not in ("auto", "fft", "matrix"):
         raise ValueError(f"method must be auto, fft or matrix, not {method!r}")
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        moved = [(0, 3, 1, 2)[d] for d in dims]  # where each dimension is in (B, H, W, C), which is contiguous
+        return _over(x.permute(0, 2, 3, 1), moved, method, by_fft, inverse).contiguous().permute(0, 3, 1, 2)
     with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         x = x if x.dtype == torch.float64 else x.float()
         for dim in dims:
             n = x.shape[dim]
             if method == "matrix" or (method == "auto" and n <= MATRIX_UP_TO):
                 matrix = dct_matrix(n, x.dtype, x.device)
-                x = _apply(x, matrix.mT if inverse else matrix, dim)
+                x = _apply(x, matrix.mT if inverse else matrix, dim % x.ndim)
             else:
                 x = by_fft(x.movedim(dim, -1)).movedim(-1, dim)
     return x
 
 
 def _apply(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
-    """`matrix` times every column of `x` along `dim`; the last two dimensions need no transposed copy."""
-    if dim in (-1, x.ndim - 1):
+    """`matrix` times every column of `x` along `dim`, without a transposed copy."""
+    if dim == x.ndim - 1:
         return x @ matrix.mT
-    if dim in (-2, x.ndim - 2):
+    if dim == x.ndim - 2:
         return matrix @ x
-    return (x.movedim(dim, -1) @ matrix.mT).movedim(-1, dim)
+    return (matrix @ x.flatten(dim + 1)).unflatten(-1, x.shape[dim + 1 :])
 
 
 def dct_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:

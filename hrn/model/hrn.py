@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrn.model.blocks import WRDB
+from hrn.model.blocks import WRDB, Fusion
 from hrn.model.config import HRNConfig
 from hrn.model.dct import dct, idct
 from hrn.model.init import initialise
@@ -27,18 +27,18 @@ class DEM(nn.Module):
         inner = dict(n_wrab=config.n_wrab, expansion=config.expansion, reduction=config.reduction, gates=config.gates)
         self.frequency = WRDB(c, **inner)
         self.spatial1 = WRDB(c, **inner)
-        self.fuse1 = nn.Conv2d(2 * c, c, 1)
+        self.fuse1 = Fusion(2, c)
         self.spatial2 = WRDB(c, **inner)
-        self.fuse2 = nn.Conv2d(4 * c, c, 1)
+        self.fuse2 = Fusion(4, c)
         self.dct_dims = (-2, -1) if config.dct_axes == "hw" else (-1,)
 
     def forward(self, x: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
         """Features x and coefficients f, both (B, C, H, W), to the next module's."""
         f = self.frequency(f)
         b1 = self.spatial1(x)
-        t = F.elu(self.fuse1(torch.cat([x, b1], dim=1)))
+        t = F.elu(self.fuse1([x, b1]), inplace=True)
         b2 = self.spatial2(t)
-        x = F.elu(self.fuse2(torch.cat([x, b1, b2, idct(f, self.dct_dims)], dim=1)))
+        x = F.elu(self.fuse2([x, b1, b2, idct(f, self.dct_dims)]), inplace=True)
         return x, f
 
 

@@ -14,9 +14,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
+from hrn.distributed import Processes
 from hrn.model import preset
 from hrn.runtime import keep_memory, pick_device
-from hrn.training.distributed import Processes
 from hrn.training.files import RunFiles
 from hrn.training.recipe import Recipe
 from hrn.training.trainer import Trainer

@@ -23,9 +23,9 @@ from benchmarks.loading import loading_table
 from benchmarks.timing import machine, synchronise
 from hrn.cli import fail_in_words
 from hrn.data.h5 import H5Pairs, PatchDataset
+from hrn.distributed import Processes
 from hrn.model import PRESETS, preset
 from hrn.runtime import keep_memory, peak_memory, pick_device, tune_convolutions
-from hrn.training.distributed import Processes
 from hrn.training.learner import Learner
 from hrn.training.recipe import OPTIMIZERS, Execution, Recipe
 

@@ -2,37 +2,42 @@
 
     python hrn/sample.py                                             the shipped checkpoint on scikit-image's photographs
     python hrn/sample.py --ckpt_path checkpoint/hrn/hrn_x4.pth --test_data_dir dataset/Set5 dataset/Set14 --scale 4
-    python hrn/sample.py --ckpt_path checkpoint/hrn/hrn_x4.pth --input photo.jpg
+    python hrn/sample.py --input photo.jpg
+    python hrn/sample.py --input photos/ --skip_existing --max_memory 2G
+    torchrun --nproc_per_node=4 hrn/sample.py --input photos/
     python hrn/sample.py --model bicubic --test_data_dir dataset/Set5 --scale 2 3 4
 
-Images go to SAMPLE_DIR/<checkpoint>/<set>/x4/SR/, with scores.csv and scores.json beside that folder.
+Images go to SAMPLE_DIR/<checkpoint>/<set or folder>/x4/SR/, with scores.csv and scores.json beside that folder.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from hrn.checkpoint import load_checkpoint, load_network
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import TestSet, find_test_set, photographs
-from hrn.data.images import EXTENSIONS, Picture, list_images, read_picture, write_image
-from hrn.data.resize import imresize
+from hrn.data.images import EXTENSIONS, count_pixels, write_image
+from hrn.data.resize import Bicubic
+from hrn.distributed import Processes, is_worker, joined, launch
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import ImageResult, evaluate
 from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
 from hrn.files import file_hash, write_text
-from hrn.inference.upscale import FULL, MODES, Mode, enlarge, enlarge_picture
+from hrn.inference.folder import enlarge_file, jobs
+from hrn.inference.memory import parse_memory
+from hrn.inference.upscale import MODES, PRECISIONS, Enlarger, Mode
 from hrn.model import PRESETS
 from hrn.pretrained import find_checkpoint
-from hrn.runtime import keep_memory, pick_device
+from hrn.runtime import keep_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = (ROOT / "checkpoint/hrn/hrn_x4.pth", ROOT / "checkpoint/hrn_light/hrn_light_x4.pth")
@@ -54,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a checkpoint, or the name of a shipped one, such as hrn_light_x4 (default: the best one that is shipped)",
     )
     add("--test_data_dir", type=Path, nargs="+", metavar="SET", help="test sets to enlarge and score (README: layouts)")
-    add("--input", type=Path, metavar="PATH", help="an image, or a folder of images, that has no original")
+    add("--input", type=Path, metavar="PATH", help="an image, or a folder with subfolders of images, to enlarge")
     add("--scale", type=int, nargs="+", choices=(2, 3, 4, 8), help="default: the checkpoint's")
     add(
         "--sample_dir", type=Path, default=Path("sample"), metavar="DIR", help="where results go (default: %(default)s)"
@@ -67,14 +72,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="grey images to score on their own 0-255 instead of Y, as published bicubic rows do with Set14's bridge",
     )
+    add("--mode", choices=MODES, help="what the network sees at once (README: modes; default: local)")
+    add("--window", type=int, default=Mode.window, help="how much it sees, in LR pixels (default: %(default)s)")
+    add("--overlap", type=int, default=Mode.overlap, help="of windows, in LR pixels (default: %(default)s)")
+    add("--self_ensemble", action="store_true", help="average over eight flips and turns, at eight times the cost")
+    add("--precision", default="fp32", choices=PRECISIONS, help="of the convolutions (default: %(default)s)")
+    add("--compile", action="store_true", help="compile the network first, which takes a minute")
     add(
-        "--mode",
-        default=FULL.name,
-        choices=MODES,
-        help="the image whole, or in overlapping windows (default: %(default)s)",
+        "--max_memory",
+        type=parse_memory,
+        metavar="SIZE",
+        help="memory to stay within, such as 2G (default: most of what is free)",
     )
-    add("--window", type=int, default=FULL.window, help="side of a window in LR pixels (default: %(default)s)")
-    add("--overlap", type=int, default=FULL.overlap, help="of windows, in LR pixels (default: %(default)s)")
+    add("--format", default="png", choices=[e[1:] for e in EXTENSIONS], help="of --input's results (default: png)")
+    add("--skip_existing", action="store_true", help="leave out images of --input whose result is there")
+    add("--num_gpu", type=int, default=1, metavar="N", help="share --input out over so many GPUs of this machine")
     add("--no_images", action="store_true", help="score only, write no SR images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     add("--cuda", action="store_const", const="cuda", dest="device", help="the same as --device cuda")
@@ -84,6 +96,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--input and --test_data_dir exclude each other")
     if args.model == "bicubic" and (args.ckpt_path or not args.scale):
         parser.error("--model bicubic needs --scale and no --ckpt_path")
+    if args.num_gpu > 1 and not args.input:
+        parser.error("--num_gpu shares a folder out: it needs --input")
     if args.shave is not None and args.shave < 0:
         parser.error("--shave cannot be negative")
     return args
@@ -91,43 +105,65 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.num_gpu > 1 and not is_worker():
+        return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
-    device = pick_device(args.device)
-    mode = Mode(args.mode, args.window, args.overlap)
+    with joined(args.device) as processes:
+        label, enlargers, header = make_enlargers(args, processes.device)
+        folder = args.sample_dir / label
+        if args.input:
+            failures = [f for enlarger in enlargers for f in enlarge_input(args, enlarger, folder, processes)]
+            if failures and processes.first:
+                print(f"\n{len(failures)} of the images could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
+            return 1 if failures else 0
+        score_test_sets(args, label, enlargers, header, folder)
+        return 0
+
+
+def make_enlargers(args: argparse.Namespace, device: torch.device) -> tuple[str, list[Bicubic | Enlarger], dict]:
+    """What results are called, what enlarges by each scale, and what a score depends on."""
     header = provenance(device)
     if args.model == "bicubic":
-        label, scales = "bicubic", args.scale
-        header |= {"checkpoint": None}
-        enlargers = {s: partial(imresize, scale=s) for s in scales}
-    else:
-        path = find_checkpoint(args.ckpt_path) if args.ckpt_path else shipped_checkpoint()
-        checkpoint = load_checkpoint(path)
-        scales = args.scale or list(checkpoint.config.scales)
-        networks = {s: load_network(checkpoint, model=args.model, scale=s).to(device) for s in scales}
-        label = path.stem
-        header |= {"checkpoint": path.name, "checkpoint_sha256": file_hash(path), "model": checkpoint.model_name}
-        header["mode"] = str(mode)
-        enlargers = {s: partial(enlarge, networks[s], scale=s, mode=mode) for s in scales}
-    folder = args.sample_dir / label
-    if args.input:
-        for s in scales:
-            enlarge_input(args.input, partial(enlarge_picture, enlargers[s]), s, folder)
-        return 0
+        return "bicubic", [Bicubic(s) for s in args.scale], header | {"checkpoint": None}
+    path = find_checkpoint(args.ckpt_path) if args.ckpt_path else shipped_checkpoint()
+    checkpoint = load_checkpoint(path)
+    mode = Mode(args.mode, args.window, args.overlap) if args.mode else None
+    enlargers = [
+        Enlarger(
+            load_network(checkpoint, model=args.model, scale=s).to(device),
+            s,
+            mode,
+            ensemble=args.self_ensemble,
+            precision=args.precision,
+            compile=args.compile,
+            max_memory=args.max_memory,
+        )
+        for s in args.scale or checkpoint.config.scales
+    ]
+    header |= {"checkpoint": path.name, "checkpoint_sha256": file_hash(path), "model": checkpoint.model_name}
+    header |= {"mode": str(enlargers[0].mode), "self_ensemble": args.self_ensemble, "precision": args.precision}
+    return path.stem, enlargers, header
+
+
+def score_test_sets(
+    args: argparse.Namespace, label: str, enlargers: list[Bicubic | Enlarger], header: dict, folder: Path
+) -> None:
+    """Enlarge and score the test sets at each scale, and print what came out."""
     reports = []
-    for s in scales:
-        test_sets = [find_test_set(p, s) for p in args.test_data_dir] if args.test_data_dir else [photographs(s)]
+    for enlarger in enlargers:
+        scale = enlarger.scale
+        test_sets = [find_test_set(p, scale) for p in args.test_data_dir or ()] or [photographs(scale)]
         for test_set in test_sets:
-            reports.append(run_test_set(test_set, enlargers[s], folder / test_set.name / f"x{s}", label, header, args))
+            reports.append(run_test_set(test_set, enlarger, folder / test_set.name / f"x{scale}", label, header, args))
     protocols = "\n".join(dict.fromkeys(f"x{r.scale}: {r.protocol}." for r in reports))
     summary = f"{summary_table(reports, label)}\n\n{protocols}\n"
     write_text(folder / "summary.md", summary)
     print(f"\n{summary}\nResults in {folder}/")
-    return 0
 
 
 def run_test_set(
     test_set: TestSet,
-    enlarger: Callable[[np.ndarray], np.ndarray],
+    enlarger: Bicubic | Enlarger,
     folder: Path,
     label: str,
     header: dict,
@@ -136,7 +172,7 @@ def run_test_set(
     """Enlarge, write and score a test set; print its table."""
     scale = test_set.scale
     shave = scale if args.shave is None else args.shave
-    bicubic = partial(imresize, scale=scale) if label != "bicubic" else None
+    bicubic = Bicubic(scale) if label != "bicubic" else None
     results, figure = [], None
     images = evaluate(enlarger, test_set, shave=shave, raw_grey=args.raw_grey, bicubic=bicubic)
     for result in tqdm(
@@ -178,21 +214,30 @@ def draw_figure(
     print(f"\nfigure: {path}")
 
 
-def enlarge_input(path: Path, enlarger: Callable[[Picture], Picture], scale: int, folder: Path) -> None:
-    """Enlarge a file, or every image of a folder, that has no original; always to PNG, which loses nothing."""
-    if path.is_dir():
-        paths, folder = list_images(path), folder / path.resolve().name
-        if not paths:
-            raise HRNError(f"no images in {path}: looked for {', '.join(EXTENSIONS)}")
-    else:
-        paths = [path]
-    for source in tqdm(paths, unit="image", disable=None, leave=False):
-        picture = read_picture(source)
-        target = folder / f"x{scale}" / "SR" / f"{source.stem}.png"
-        enlarged = enlarger(picture)
-        write_image(target, enlarged)
-        (h, w), (new_h, new_w) = picture.rgb.shape[:2], enlarged.rgb.shape[:2]
-        print(f"{target}  {w}x{h} -> {new_w}x{new_h}")
+def enlarge_input(
+    args: argparse.Namespace, enlarger: Bicubic | Enlarger, folder: Path, processes: Processes
+) -> list[str]:
+    """Enlarge a file or a folder that has no original; what went wrong, with the images that it went wrong with."""
+    name = args.input.resolve().name if args.input.is_dir() else ""
+    target = folder / name / f"x{enlarger.scale}" / "SR"
+    todo = processes.from_first(lambda: jobs(args.input, target, f".{args.format}"))
+    if args.skip_existing:
+        there = processes.from_first(lambda: [job.target.is_file() for job in todo])
+        todo = [job for job, done in zip(todo, there, strict=True) if not done]
+        if processes.first and any(there):
+            print(f"{sum(there)} done already, {len(todo)} to do")
+    mine = todo[processes.rank :: processes.count]
+    pixels = sum(count_pixels(job.source) for job in mine)
+    failures = []
+    with tqdm(total=pixels, unit="px", unit_scale=True, disable=None if processes.first else True, leave=False) as bar:
+        for job in mine:
+            try:
+                tqdm.write(enlarge_file(job, enlarger, bar.update))
+            except HRNError as error:
+                if not args.input.is_dir():
+                    raise
+                failures.append(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
+    return [failure for some in processes.gather([failures]) for failure in some]
 
 
 def shipped_checkpoint() -> Path:

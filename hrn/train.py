@@ -29,12 +29,12 @@ from hrn.checkpoint import Checkpoint
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
+from hrn.distributed import Processes, is_restarted, is_worker, joined, launch
 from hrn.errors import HRNError
 from hrn.model import PRESETS, preset
 from hrn.model.config import Config
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import keep_memory, tune_convolutions
-from hrn.training.distributed import Processes, is_restarted, is_worker, joined, launch
 from hrn.training.files import RunFiles, load_state, step_of
 from hrn.training.plan import measure_plan
 from hrn.training.recipe import RECIPE_CHOICES, Execution, Recipe, share_of

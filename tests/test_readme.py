@@ -37,10 +37,10 @@ def test_the_shipped_light_checkpoint_scores_what_the_readme_says(root, shared):
     from hrn import load_model
     from hrn.data.benchmark import find_test_set
     from hrn.evaluation.evaluate import evaluate, mean_scores
-    from hrn.inference.upscale import enlarge
+    from hrn.inference.upscale import Enlarger
 
     model = load_model(root / "checkpoint/hrn_light/hrn_light_x4.pth", device="cpu")
-    results = evaluate(lambda lr: enlarge(model, lr), find_test_set(shared / "data/benchmark/Set5", 4))
+    results = evaluate(Enlarger(model), find_test_set(shared / "data/benchmark/Set5", 4))
     mean = mean_scores([r.scores for r in results])
     row = next(
         line for line in (root / "README.md").read_text().splitlines() if line.startswith("| hrn_light_x4 | x4 |")

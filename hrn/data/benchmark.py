@@ -122,7 +122,7 @@ def _read_photograph(name: str) -> tuple[Picture, None]:
 
 
 def _read_h5(pairs: H5Pairs, index: int, scale: int) -> tuple[Picture, np.ndarray]:
-    return Picture(pairs.read("HR", index), None, False, None), pairs.read(f"X{scale}", index)
+    return Picture(pairs.read("HR", index), None, False), pairs.read(f"X{scale}", index)
 
 
 def _read_files(hr: Path, lr: Path | None) -> tuple[Picture, np.ndarray | None]:

@@ -1,11 +1,12 @@
 """Reading and writing images of any kind, as uint8 RGB arrays."""
 
+import io
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from hrn.errors import HRNError
 from hrn.files import writing_beside
@@ -15,6 +16,7 @@ MAX_PIXELS = 400_000_000
 """Larger files are refused before they are decoded: a small file can claim any size."""
 
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_BITS_PER_SAMPLE = 258  # TIFF's tag
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class Picture:
     """(H, W) uint8, where the file has transparency."""
     grey: bool
     """Whether the file holds one grey channel, here three times."""
-    icc_profile: bytes | None
+    icc_profile: bytes | None = None
+    """Of the colours, as they are here."""
+    frames: int = 1
+    """How many the file has; this is the first."""
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
@@ -36,8 +41,21 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
     return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
 
 
+def count_pixels(path: Path) -> int:
+    """Width times height by the file's header; 0 where that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.width * image.height
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 0
+
+
 def read_picture(path: str | Path) -> Picture:
     """Decode an image file: upright (EXIF), 8 bits, RGB and perhaps alpha; the first frame of an animation.
+
+    CMYK and Lab become sRGB, by the file's colour profile where it has one.
 
     Raises:
         HRNError: the file is missing, truncated, not an image, too large, or has more than 8 bits a channel.
@@ -53,11 +71,11 @@ def read_picture(path: str | Path) -> Picture:
                     raise HRNError(
                         f"{path}: {image.width}x{image.height} pixels are more than the limit of {MAX_PIXELS:,}"
                     )
-                if image.mode in _DEEP_MODES or _is_deep_png(path):
+                if image.mode in _DEEP_MODES or _is_deep(image, path):
                     raise HRNError(
                         f"{path}: has more than 8 bits a channel, which would be lost; convert it to 8 bits first"
                     )
-                return _decode(image)
+                return replace(_decode(image), frames=getattr(image, "n_frames", 1))
     except HRNError:
         raise
     except UnidentifiedImageError:
@@ -88,21 +106,44 @@ def _decode(image: Image.Image) -> Picture:
     icc_profile = image.info.get("icc_profile")
     image.load()
     image = ImageOps.exif_transpose(image)
+    if image.mode in ("CMYK", "LAB"):
+        image, icc_profile = _to_srgb(image, icc_profile), None
     grey = image.mode in ("1", "L", "LA", "La")
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     rgba = image.convert("RGBA") if transparent else None
     alpha = np.asarray(rgba.getchannel("A")) if rgba is not None else None
     rgb = np.asarray((rgba or image).convert("RGB"))
-    if image.mode not in ("RGB", "RGBA"):
-        icc_profile = None if image.mode in ("CMYK", "YCCK", "LAB") else icc_profile  # it described other channels
     return Picture(rgb, alpha, grey, icc_profile)
 
 
-def _is_deep_png(path: Path) -> bool:
-    """Pillow opens 16-bit colour PNGs as 8-bit ones without a word; their header has the bit depth at byte 24."""
+def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
+    """CMYK or Lab to sRGB: CMYK by its profile, or by Pillow's simple rule where it has none or a broken one."""
+    try:
+        if image.mode == "LAB":
+            profile = ImageCms.createProfile("LAB")
+        elif icc_profile:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+        else:
+            return image.convert("RGB")
+        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image.convert("RGB")
+
+
+def _is_deep(image: Image.Image, path: Path) -> bool:
+    """Whether a file has more than 8 bits a channel: Pillow opens several kinds of them as 8-bit ones without a word."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
     with path.open("rb") as file:
-        head = file.read(25)
-    return head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 25 and head[24] == 16
+        head = file.read(4096)
+    if image.format == "PNG":
+        return head[24:25] == b"\x10"  # the header's bit depth
+    if (
+        image.format == "AVIF"
+    ):  # high_bitdepth of AV1CodecConfigurationRecord, after the name, a version and a profile byte
+        configuration = head.find(b"av1C")
+        return configuration >= 0 and bool(head[configuration + 6] & 0x40)
+    return False
 
 
 def to_pillow(picture: Picture) -> Image.Image:
@@ -125,7 +166,7 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     """
     path = Path(path)
     if isinstance(picture, np.ndarray):
-        picture = Picture(picture, None, False, None)
+        picture = Picture(picture, None, False)
     if path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
         picture = replace(picture, alpha=None)
     image = to_pillow(picture)

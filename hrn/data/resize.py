@@ -6,6 +6,8 @@ Written as two sparse matrices, one for each axis.
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -34,13 +36,20 @@ def resize_matrix(n_in: int, n_out: int, scale: float) -> sparse.csr_array:
     return sparse.coo_array((weights.ravel(), (rows.ravel(), columns.ravel())), shape=(n_out, n_in)).tocsr()
 
 
-def imresize(image: np.ndarray, *, scale: float | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
+def imresize(
+    image: np.ndarray,
+    *,
+    scale: float | None = None,
+    size: tuple[int, int] | None = None,
+    rows: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Resize a uint8 image by a factor or to a size.
 
     Args:
         image: (H, W) or (H, W, C) uint8.
         scale: the factor; the result is ceil(H * scale) by ceil(W * scale).
         size: or (height, width) in pixels; each axis then has its own factor.
+        rows: the first of the result's rows that are wanted, and the one after the last; all by default.
 
     Returns:
         The resized image, uint8.
@@ -53,10 +62,31 @@ def imresize(image: np.ndarray, *, scale: float | None = None, size: tuple[int, 
         raise ValueError(f"cannot resize {h}x{w} to {new_h}x{new_w}")
     vertical = resize_matrix(h, new_h, scale or new_h / h)
     horizontal = resize_matrix(w, new_w, scale or new_w / w)
-    rows = _to_uint8(vertical @ image.reshape(h, -1).astype(np.float64)).reshape(new_h, w, -1)
-    columns = rows.transpose(1, 0, 2).reshape(w, -1).astype(np.float64)
+    if rows is not None:
+        vertical = vertical[rows[0] : rows[1]]
+        first, last = vertical.indices.min(), vertical.indices.max() + 1
+        vertical, image, new_h = vertical[:, first:last], image[first:last], rows[1] - rows[0]
+    resized = _to_uint8(vertical @ image.reshape(len(image), -1).astype(np.float64)).reshape(new_h, w, -1)
+    columns = resized.transpose(1, 0, 2).reshape(w, -1).astype(np.float64)
     out = _to_uint8(horizontal @ columns).reshape(new_w, new_h, -1).transpose(1, 0, 2)
     return np.ascontiguousarray(out).reshape((new_h, new_w, *image.shape[2:]))
+
+
+@dataclass(frozen=True)
+class Bicubic:
+    """Enlarges by MATLAB's bicubic, called as networks are (:class:`hrn.inference.upscale.Enlarger`)."""
+
+    scale: int
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8."""
+        return imresize(image, scale=self.scale)
+
+    def strips(self, image: np.ndarray) -> Iterator[np.ndarray]:
+        """The same in strips of rows, from the top to the bottom."""
+        height = len(image) * self.scale
+        for top in range(0, height, 64 * self.scale):
+            yield imresize(image, scale=self.scale, rows=(top, min(height, top + 64 * self.scale)))
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

@@ -1,34 +1,45 @@
 """Enlarge any image with bounded memory.
 
-The network's DCT and attention pools see the whole feature map, so that an image in parts is not the image as a whole.
-There are two modes. `full` enlarges it whole as long as it is small enough, and beyond that in large tiles, of which only
-the middle is kept. `windows` enlarges overlapping windows of about the size that the network was trained on.
+The network's DCT and attention pools see the whole feature map, so that an image in parts is not the image as a whole, and
+a whole image is not what the network was trained on. There are three modes:
+
+    local    the network with pools and transforms of the size that it was trained on (hrn.inference.local)
+    windows  overlapping windows of about that size
+    full     as it stands
+
+Images larger than a tile are computed in tiles in modes local and full. `benchmarks/modes.py` measures what each costs and
+brings; the default is chosen by its table.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from hrn.checkpoint import load_checkpoint, load_network
-from hrn.data.images import Picture, picture_of, read_picture, to_pillow
+from hrn.data.images import picture_of, read_picture, to_pillow
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
-from hrn.inference.windows import strips
+from hrn.inference.ensemble import self_ensemble
+from hrn.inference.local import localised
+from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel, free_memory, is_out_of_memory
+from hrn.inference.windows import Layout, strips
+from hrn.model.hrn import HRN
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import pick_device
 
 TILE = 512
-"""Side of a tile in LR pixels; up to TILE * TILE pixels an image is enlarged whole."""
-OVERLAP = 16
-"""LR pixels by which a tile reaches beyond what is kept of it."""
-NOT_FINITE = "the network gave values that are not finite: the checkpoint is damaged"
+"""Side of the largest tile in LR pixels: beyond it memory grows and time a pixel does not fall."""
+TILE_OVERLAP = 32
+"""LR pixels that a tile shares with the next."""
+BATCH_PIXELS = {"cpu": 2 * 64 * 64, "cuda": 64 * 64 * 64}
+"""LR pixels of windows that are computed at once: what stays in the caches of a CPU, or fills a GPU."""
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load_model(
@@ -56,11 +67,11 @@ class Mode:
         HRNError: an unknown mode, or windows that are smaller than their overlap.
     """
 
-    name: str = "full"
+    name: str = "local"
     window: int = 48
-    """Side of a window in LR pixels."""
+    """LR pixels that the network sees: the side of a window, or how wide pools and blocks are in mode local."""
     overlap: int = 16
-    """LR pixels that a window shares with the next."""
+    """LR pixels that a window shares with the next, in mode windows."""
 
     def __post_init__(self) -> None:
         if self.name not in MODES:
@@ -69,15 +80,168 @@ class Mode:
             raise HRNError(f"windows of {self.window} cannot overlap by {self.overlap}")
 
     def __str__(self) -> str:
-        return self.name if self.name == "full" else f"windows of {self.window}, overlap {self.overlap}"
+        return {
+            "full": "full",
+            "windows": f"windows of {self.window}, overlap {self.overlap}",
+            "local": f"local, {self.window}",
+        }[self.name]
+
+    def layout(self, size: tuple[int, int], pixels: int, batch_pixels: int) -> Layout:
+        """How an image is cut so that no more than `pixels` are computed at once.
+
+        Args:
+            size: height and width of the image.
+            pixels: the most LR pixels that memory allows.
+            batch_pixels: the LR pixels that are quickest.
+
+        Raises:
+            HRNError: `pixels` are too few.
+        """
+        if self.name == "windows":
+            window = (min(size[0], self.window), min(size[1], self.window))
+            if window[0] * window[1] > pixels:
+                raise HRNError(f"not enough memory for a window of {self.window} pixels; give more, or smaller windows")
+            at_once = max(1, min(pixels, batch_pixels) // (window[0] * window[1]))
+            return Layout((self.window, self.window), self.overlap, at_once=at_once)
+        if size[0] * size[1] <= min(pixels, TILE * TILE):
+            return Layout(size, 0)
+        step = self.window if self.name == "local" else TILE_OVERLAP  # blocks of neighbouring tiles then coincide
+        apart = (min(max(TILE, step + TILE_OVERLAP), int(pixels**0.5)) - TILE_OVERLAP) // step * step
+        if apart < step:
+            raise HRNError(f"not enough memory for a tile of {step + TILE_OVERLAP} pixels; give more")
+        return Layout((apart + TILE_OVERLAP,) * 2, TILE_OVERLAP, aligned=self.name == "local")
 
 
-MODES = ("full", "windows")
-FULL = Mode()
+MODES = ("local", "windows", "full")
+
+
+class Enlarger:
+    """Enlarges images by one network at one scale, in one way.
+
+    Args:
+        network: from :func:`load_model`.
+        scale: one of the network's scales; its first one by default.
+        mode: how the image is given to the network; by default as the table of modes says for this kind of network.
+        ensemble: average over the eight flips and quarter turns of the image, at eight times the cost.
+        precision: of the convolutions: `fp32`, `bf16` or `fp16` (on a GPU only); the DCT stays float32.
+        compile: compile the network; worth its minute for many images in mode windows, whose sizes are few.
+        max_memory: bytes to stay within, besides what is held already; by default what is free, less a margin.
+
+    Raises:
+        HRNError: a scale that the network does not have, or a precision that the device does not have.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        scale: int | None = None,
+        mode: Mode | None = None,
+        *,
+        ensemble: bool = False,
+        precision: str = "fp32",
+        compile: bool = False,
+        max_memory: int | None = None,
+    ) -> None:
+        scales = network.config.scales
+        self.scale = scale or scales[0]
+        if self.scale not in scales:
+            raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{self.scale}")
+        if precision not in PRECISIONS:
+            raise HRNError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision}")
+        self.device = next(network.parameters()).device
+        if precision == "fp16" and self.device.type == "cpu":
+            raise HRNError("fp16 is for GPUs; a CPU takes bf16 or fp32")
+        self.mode = mode or default_mode(network)
+        self.precision, self.ensemble, self.max_memory = precision, ensemble, max_memory
+        self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
+        if self.mode.name == "local":
+            network = localised(network, self.mode.window)
+        self._network = torch.compile(network) if compile else network
+
+    def __call__(self, lr: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8; errors as :meth:`strips`."""
+        out, top = None, 0
+        for strip in self.strips(lr):
+            if len(strip) == lr.shape[0] * self.scale:
+                return strip
+            out = np.empty((lr.shape[0] * self.scale, *strip.shape[1:]), np.uint8) if out is None else out
+            out[top : top + len(strip)] = strip
+            top += len(strip)
+        return out
+
+    def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
+        """Enlarge from the top to the bottom: strips of rows (h, scale*W, 3) uint8 that follow one another.
+
+        Raises:
+            HRNError: wrong shape or type, values that are not finite, or too little memory.
+        """
+        if lr.ndim != 3 or lr.shape[2] != 3 or lr.dtype != np.uint8 or 0 in lr.shape:
+            raise HRNError(f"an image must be an (H, W, 3) array of uint8, not {lr.shape} of {lr.dtype}")
+        size = lr.shape[:2]
+        layout = self.mode.layout(size, self._pixels(size), BATCH_PIXELS.get(self.device.type, 1))
+        for strip in strips(self._windows, lr, self.scale, layout):
+            with torch.inference_mode():
+                done = strip.mul_(255).round_().clamp_(0, 255).byte().numpy()
+            del strip
+            yield done
+
+    def _pixels(self, size: tuple[int, int]) -> int:
+        """The most LR pixels that may be computed at once in an image of this size."""
+        budget = self.max_memory or int(SHARE_OF_FREE * free_memory(self.device))
+        if self.device.type == "cuda":  # strips are gathered off the GPU
+            return budget // self.bytes_per_pixel
+        # an image of n rows of tiles holds a strip of tiles in float32 while it is filled, and what it carries on
+        strip = 2 * 12 * self.scale**2
+        whole = budget // (self.bytes_per_pixel + strip)
+        if size[0] * size[1] <= whole:
+            return whole
+        # tile**2 * bytes_per_pixel + tile * width * strip <= budget
+        a, b = self.bytes_per_pixel, size[1] * strip
+        return int((-b + (b * b + 4 * a * budget) ** 0.5) / (2 * a)) ** 2
+
+    def _windows(self, batch: np.ndarray) -> Tensor:
+        """Enlarge windows; where memory does not suffice, fewer or smaller ones at once."""
+        try:
+            return self._forward(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return torch.cat([self._windows(batch[:half]), self._windows(batch[half:])])
+        size = batch.shape[1:3]
+        smaller = Mode("full").layout(size, size[0] * size[1] // 4, 1)  # tiles of half the side
+        return torch.cat(list(strips(self._windows, batch[0], self.scale, smaller)))[None]
+
+    @torch.inference_mode()
+    def _forward(self, batch: np.ndarray) -> Tensor:
+        x = torch.tensor(batch, device=self.device).permute(0, 3, 1, 2).float().div_(255)
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
+            sr = self_ensemble(self._run, x) if self.ensemble else self._run(x)
+        if not torch.isfinite(sr).all():
+            raise HRNError("the network gave values that are not finite: the checkpoint is damaged")
+        return sr.permute(0, 2, 3, 1).cpu()
+
+    def _run(self, x: Tensor) -> Tensor:
+        return self._network(x, self.scale).float()
+
+
+def default_mode(network: nn.Module) -> Mode:
+    """Local for the paper's network; the released one is not made for it."""
+    return Mode("local" if isinstance(network, HRN) else "full")
 
 
 def upscale(
-    network: nn.Module, image: str | Path | Image.Image | np.ndarray, scale: int | None = None, mode: Mode = FULL
+    network: nn.Module,
+    image: str | Path | Image.Image | np.ndarray,
+    scale: int | None = None,
+    mode: Mode | None = None,
+    *,
+    ensemble: bool = False,
+    max_memory: int | None = None,
 ) -> Image.Image | np.ndarray:
     """Enlarge an image.
 
@@ -85,78 +249,15 @@ def upscale(
         network: from :func:`load_model`.
         image: a file, a Pillow image of any 8-bit mode, or an (H, W, 3) uint8 RGB array.
         scale: one of the network's scales; its first one by default.
-        mode: whole, or in windows.
+        mode, ensemble, max_memory: as :class:`Enlarger`'s.
 
     Returns:
         The same kind as `image` (a Pillow image for a file). Grey stays grey, transparency is enlarged bicubically.
     """
+    enlarger = Enlarger(network, scale, mode, ensemble=ensemble, max_memory=max_memory)
     if isinstance(image, np.ndarray):
-        return enlarge(network, image, scale, mode)
+        return enlarger(image)
     picture = picture_of(image) if isinstance(image, Image.Image) else read_picture(image)
-    return to_pillow(enlarge_picture(partial(enlarge, network, scale=scale, mode=mode), picture))
-
-
-def enlarge_picture(enlarger: Callable[[np.ndarray], np.ndarray], picture: Picture) -> Picture:
-    """A decoded file with its colours enlarged by `enlarger`, keeping what else it is; transparency bicubically."""
     rgb = enlarger(picture.rgb)
     alpha = imresize(picture.alpha, size=rgb.shape[:2]) if picture.alpha is not None else None
-    return Picture(rgb, alpha, picture.grey, picture.icc_profile)
-
-
-@torch.inference_mode()
-def enlarge(
-    network: nn.Module, lr: np.ndarray, scale: int | None = None, mode: Mode = FULL, tile: int = TILE
-) -> np.ndarray:
-    """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8.
-
-    Raises:
-        HRNError: wrong shape or type, a scale that the network does not have, or values that are not finite.
-    """
-    if lr.ndim != 3 or lr.shape[2] != 3 or lr.dtype != np.uint8 or 0 in lr.shape:
-        raise HRNError(f"an image must be an (H, W, 3) array of uint8, not {lr.shape} of {lr.dtype}")
-    scales = network.config.scales
-    scale = scale or scales[0]
-    if scale not in scales:
-        raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{scale}")
-    h, w = lr.shape[:2]
-    if mode.name == "windows":
-        return _windows(network, lr, scale, mode)
-    if h * w <= tile * tile:
-        return _forward(network, lr, scale)
-    out = np.empty((h * scale, w * scale, 3), np.uint8)
-    for top, bottom in _spans(h, tile):
-        for left, right in _spans(w, tile):
-            y0, x0 = max(0, top - OVERLAP), max(0, left - OVERLAP)
-            y1, x1 = min(h, bottom + OVERLAP), min(w, right + OVERLAP)
-            sr = _forward(network, lr[y0:y1, x0:x1], scale)
-            kept = sr[(top - y0) * scale : (bottom - y0) * scale, (left - x0) * scale : (right - x0) * scale]
-            out[top * scale : bottom * scale, left * scale : right * scale] = kept
-    return out
-
-
-def _windows(network: nn.Module, lr: np.ndarray, scale: int, mode: Mode) -> np.ndarray:
-    out = np.empty((lr.shape[0] * scale, lr.shape[1] * scale, 3), np.uint8)
-    top = 0
-    for strip in strips(network, np.ascontiguousarray(lr), scale, window=mode.window, overlap=mode.overlap):
-        if not np.isfinite(strip).all():
-            raise HRNError(NOT_FINITE)
-        out[top : top + len(strip)] = (strip * 255).round().clip(0, 255)
-        top += len(strip)
-    return out
-
-
-def _spans(length: int, tile: int) -> list[tuple[int, int]]:
-    """Cut a length into equal parts that fit a tile with its overlap."""
-    inner = tile - 2 * OVERLAP
-    count = -(-length // inner)
-    edges = [round(i * length / count) for i in range(count + 1)]
-    return list(pairwise(edges))
-
-
-def _forward(network: nn.Module, lr: np.ndarray, scale: int) -> np.ndarray:
-    parameter = next(network.parameters())
-    x = torch.tensor(lr).to(parameter.device).permute(2, 0, 1)[None].to(parameter.dtype).div_(255)
-    sr = network(x, scale)[0].float().mul_(255)
-    if not torch.isfinite(sr).all():
-        raise HRNError(NOT_FINITE)
-    return sr.round_().clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return to_pillow(replace(picture, rgb=rgb, alpha=alpha))

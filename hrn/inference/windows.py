@@ -1,66 +1,105 @@
-"""Overlapping windows, feathered together: each is of the size that the network was trained on, or near it.
+"""An image in overlapping windows, feathered together, from its top to its bottom.
 
-The network's DCT and attention pools then see what they saw in training. Memory does not grow with the height of the
-image, and time grows with its pixels. Weights fall off linearly over the overlap, so that no border of a window shows.
+Memory does not grow with the height of the image, and time grows with its pixels. Each window's weights fall off over its
+overlaps and sum to 1 with its neighbours', so that no border shows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-BATCH_PIXELS = 16 * 64 * 64
-"""LR pixels that are computed at once, at most, unless one window has more."""
+Forward = Callable[[np.ndarray], Tensor]
+"""(B, H, W, 3) uint8 to (B, scale*H, scale*W, 3) float32 on the CPU."""
 
 
-def spans(length: int, window: int, overlap: int) -> list[tuple[int, int]]:
-    """Equally spaced windows that cover `length`, each `overlap` or more over the next; one, where that covers it."""
+@dataclass(frozen=True)
+class Layout:
+    """How an image is cut."""
+
+    window: tuple[int, int]
+    """Height and width of a window in LR pixels."""
+    overlap: int
+    """LR pixels that a window shares with the next, or more."""
+    aligned: bool = False
+    """Whether windows begin at multiples of `window - overlap`; the last one may then be smaller."""
+    at_once: int = 1
+    """Windows in a batch."""
+
+
+def spans(length: int, window: int, overlap: int, aligned: bool = False) -> list[tuple[int, int]]:
+    """Windows that cover `length`, each `overlap` or more over the next; one, where that covers it.
+
+    They are equal and equally spaced, or `aligned`: at multiples of `window - overlap`, the last perhaps smaller.
+    """
     if length <= window:
         return [(0, length)]
     count = -(-(length - overlap) // (window - overlap))
-    starts = [round(i * (length - window) / (count - 1)) for i in range(count)]
-    return [(start, start + window) for start in starts]
+    if aligned:
+        starts = [i * (window - overlap) for i in range(count)]
+    else:
+        starts = [round(i * (length - window) / (count - 1)) for i in range(count)]
+    return [(start, min(start + window, length)) for start in starts]
 
 
-def strips(network: nn.Module, lr: np.ndarray, scale: int, *, window: int, overlap: int) -> Iterator[np.ndarray]:
-    """Enlarge an image from its top to its bottom.
+def strips(forward: Forward, lr: np.ndarray, scale: int, layout: Layout) -> Iterator[Tensor]:
+    """Enlarge an image window by window.
 
     Args:
-        network: of this scale.
+        forward: enlarges a batch of windows by `scale`.
         lr: (H, W, 3) uint8.
-        window, overlap: in LR pixels, with 0 <= overlap < window.
+        layout: of the windows.
 
     Yields:
-        Strips of rows, (h, scale*W, 3) float32 in 0 to 1 but not clipped, that follow one another.
+        Strips of rows, (h, scale*W, 3) float32, that follow one another.
     """
     h, w = lr.shape[:2]
-    rows, columns = spans(h, window, overlap), spans(w, window, overlap)
-    device = next(network.parameters()).device
-    total, weight = torch.zeros(0, w * scale, 3), torch.zeros(0, w * scale, 1)
-    for i, (top, bottom) in enumerate(rows):
-        more = (bottom - top) * scale - len(total)
-        total = torch.cat([total, total.new_zeros(more, *total.shape[1:])])
-        weight = torch.cat([weight, weight.new_zeros(more, *weight.shape[1:])])
-        feather = _feather((bottom - top, columns[0][1] - columns[0][0]), overlap, scale)
-        at_once = max(1, BATCH_PIXELS // ((bottom - top) * (columns[0][1] - columns[0][0])))
-        for first in range(0, len(columns), at_once):
-            these = columns[first : first + at_once]
-            batch = np.stack([lr[top:bottom, left:right] for left, right in these])
-            x = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float().div_(255)
-            for (left, right), sr in zip(these, network(x, scale).float().permute(0, 2, 3, 1).cpu(), strict=True):
-                total[:, left * scale : right * scale] += sr * feather
-                weight[:, left * scale : right * scale] += feather
-        done = ((rows[i + 1][0] if i + 1 < len(rows) else h) - top) * scale
-        yield (total[:done] / weight[:done]).numpy()
-        total, weight = total[done:], weight[done:]
+    rows = spans(h, layout.window[0], layout.overlap, layout.aligned)
+    columns = spans(w, layout.window[1], layout.overlap, layout.aligned)
+    if len(rows) == len(columns) == 1:
+        yield forward(lr[None])[0]
+        return
+    row_weights, column_weights = _weights(rows, scale), _weights(columns, scale)
+    ends = [start for start, _ in rows[1:]] + [h]
+    carried = torch.zeros(0, w * scale, 3)
+    for (top, bottom), row_weight, end in zip(rows, row_weights, ends, strict=True):
+        total = torch.zeros((bottom - top) * scale, w * scale, 3)
+        total[: len(carried)] = carried
+        for batch in _batches(columns, layout.at_once):
+            windows = forward(np.stack([lr[top:bottom, left:right] for left, right in (columns[i] for i in batch)]))
+            for i, sr in zip(batch, windows, strict=True):
+                left, right = (edge * scale for edge in columns[i])
+                total[:, left:right] += sr * (row_weight[:, None] * column_weights[i])[..., None]
+            del windows, sr
+        done = (end - top) * scale
+        carried = total[done:].clone()
+        total = total[:done]
+        yield total
+        del total
 
 
-def _feather(size: tuple[int, int], overlap: int, scale: int) -> Tensor:
-    """Weights (scale*h, scale*w, 1) of a window's pixels: 1 in its middle, falling linearly over the overlap."""
-    ramps = []
-    for side in size:
-        distance = torch.arange(side * scale) + 0.5
-        distance = torch.minimum(distance, distance.flip(0))
-        ramps.append((distance / max(1, overlap * scale)).clamp(max=1))
-    return (ramps[0][:, None] * ramps[1])[..., None]
+def _batches(columns: list[tuple[int, int]], at_once: int) -> Iterator[list[int]]:
+    """Indices of up to `at_once` neighbouring windows of equal width."""
+    for _, equal in groupby(range(len(columns)), key=lambda i: columns[i][1] - columns[i][0]):
+        indices = list(equal)
+        yield from (indices[first : first + at_once] for first in range(0, len(indices), at_once))
+
+
+def _weights(windows: list[tuple[int, int]], scale: int) -> list[Tensor]:
+    """For each window along an axis, its weight at each of its HR samples; over all windows they sum to 1.
+
+    A weight rises linearly over the overlap with the window before and falls over that with the next.
+    """
+    overlaps = [0, *(end - start for (_, end), (start, _) in pairwise(windows)), 0]
+    total = torch.zeros(windows[-1][1] * scale)
+    weights = []
+    for (start, end), before, after in zip(windows, overlaps[:-1], overlaps[1:], strict=True):
+        distance = torch.arange((end - start) * scale) + 0.5
+        rising = (distance / (before * scale)).clamp(max=1) if before else torch.ones_like(distance)
+        falling = (distance.flip(0) / (after * scale)).clamp(max=1) if after else torch.ones_like(distance)
+        weights.append(torch.minimum(rising, falling))
+        total[start * scale : end * scale] += weights[-1]
+    return [weight / total[start * scale : end * scale] for weight, (start, end) in zip(weights, windows, strict=True)]

@@ -34,7 +34,14 @@ class CoordinateAttention(nn.Module):
         h, w = x.shape[-2:]
         pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C): the means of channels_last memory are quick in this order
         means = torch.cat([pixels.mean(2), pixels.mean(1)], dim=1).mT[..., None]  # (B, C, H + W, 1): rows, then columns
-        y_h, y_w = F.elu(self.norm(self.squeeze(means))).split([h, w], dim=2)
-        gate_h = torch.sigmoid(self.gate_h(y_h))  # (B, C, H, 1)
-        gate_w = torch.sigmoid(self.gate_w(y_w)).mT  # (B, C, 1, W)
+        y_h, y_w = self.describe(self.squeeze(means)).split([h, w], dim=2)
+        return self.gate(x, y_h, y_w.mT)
+
+    def describe(self, squeezed: Tensor) -> Tensor:
+        """Means of `squeeze`'s outputs, normalised and through the ELU; any shape (B, max(1, C // r), ...)."""
+        return F.elu(self.norm(squeezed))
+
+    def gate(self, x: Tensor, y_h: Tensor, y_w: Tensor) -> Tensor:
+        """x (B, C, H, W), weighed by what describes its rows and columns: (B, max(1, C // r), H, 1) and (..., 1, W)."""
+        gate_h, gate_w = torch.sigmoid(self.gate_h(y_h)), torch.sigmoid(self.gate_w(y_w))
         return x * gate_h * gate_w if self.gates == "multiply" else x * (gate_h + gate_w)

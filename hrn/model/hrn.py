@@ -4,6 +4,8 @@ L. Ji et al., "Cross-domain heterogeneous residual network for single image supe
 Neural Networks 149, 2022, https://doi.org/10.1016/j.neunet.2022.02.008
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +20,21 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K in [0, 1], which the field subtracts."""
 
 
+@dataclass(frozen=True)
+class Domain:
+    """The frequency domain: the DCT of whole feature maps over `dims`."""
+
+    dims: tuple[int, ...]
+
+    def to_frequency(self, x: Tensor) -> Tensor:
+        """Features (B, C, H, W) to coefficients."""
+        return dct(x, self.dims)
+
+    def to_image(self, f: Tensor, size: tuple[int, int]) -> Tensor:
+        """Coefficients to features (B, C, *size)."""
+        return idct(f, self.dims)
+
+
 class DEM(nn.Module):
     """Dual-domain enhancement module: two WRDBs on the image side, one on the frequency side, joined by the inverse DCT."""
 
@@ -30,15 +47,14 @@ class DEM(nn.Module):
         self.fuse1 = Fusion(2, c)
         self.spatial2 = WRDB(c, **inner)
         self.fuse2 = Fusion(4, c)
-        self.dct_dims = (-2, -1) if config.dct_axes == "hw" else (-1,)
 
-    def forward(self, x: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-        """Features x and coefficients f, both (B, C, H, W), to the next module's."""
+    def forward(self, x: Tensor, f: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
+        """Features x (B, C, H, W) and their coefficients f in `domain` to the next module's."""
         f = self.frequency(f)
         b1 = self.spatial1(x)
         t = F.elu(self.fuse1([x, b1]), inplace=True)
         b2 = self.spatial2(t)
-        x = F.elu(self.fuse2([x, b1, b2, idct(f, self.dct_dims)]), inplace=True)
+        x = F.elu(self.fuse2([x, b1, b2, domain.to_image(f, x.shape[-2:])]), inplace=True)
         return x, f
 
 
@@ -54,7 +70,7 @@ class HRN(nn.Module):
         self.tails = nn.ModuleDict(
             {f"x{s}": make_upsampler(config.upsampler, config.channels, s) for s in config.scales}
         )
-        self.dct_dims = self.body[0].dct_dims
+        self.domain = Domain((-2, -1) if config.dct_axes == "hw" else (-1,))
         initialise(self)
 
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
@@ -68,7 +84,7 @@ class HRN(nn.Module):
             (B, 3, scale*H, scale*W), about [0, 1], not clipped.
         """
         x0 = self.head(lr - self.mean)
-        x, f = x0, dct(x0, self.dct_dims)
+        x, f = x0, self.domain.to_frequency(x0)
         for dem in self.body:
-            x, f = dem(x, f)
+            x, f = dem(x, f, self.domain)
         return self.tails[f"x{scale or self.config.scales[0]}"](x0 + x) + self.mean

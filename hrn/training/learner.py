@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from hrn.distributed import Processes
 from hrn.model import ReleasedConfig, build_model
 from hrn.model.config import Config
 from hrn.model.norm import BatchNorm, normalise_over
-from hrn.training.distributed import Processes
 from hrn.training.recipe import LOSSES, OPTIMIZERS, PRECISIONS, Execution, Recipe
 
 Patches = tuple[Tensor, Tensor]

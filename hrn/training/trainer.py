@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader
 from hrn.checkpoint import Checkpoint, initialise_from, load_checkpoint, save_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs, PatchDataset
+from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
 from hrn.files import file_hash
-from hrn.inference.upscale import enlarge
+from hrn.inference.upscale import Enlarger
 from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.runtime import without_search
-from hrn.training.distributed import Processes, is_worker
 from hrn.training.files import JsonLines, RunFiles
 from hrn.training.learner import Learner, Patches
 from hrn.training.recipe import Execution, Recipe, share_of
@@ -234,13 +234,13 @@ class Trainer:
 
     def _score(self, network: nn.Module, test_set: TestSet, request: StopRequest | None) -> list[dict] | None:
         """The scores of this process's images of a set, or None where any process was asked to stop."""
-        scale, count, mine = test_set.scale, self.processes.count, []
+        enlarger, count, mine = Enlarger(network, test_set.scale), self.processes.count, []
         for first in range(0, len(test_set.images), count):
             share = test_set.images[first : first + count][self.processes.rank :][:1]
             one = replace(test_set, images=share)
-            for result in evaluate(lambda lr: enlarge(network, lr, scale), one, shave=self.shave):
+            for result in evaluate(enlarger, one, shave=self.shave):
                 if self.tensorboard and len(mine) < SHOWN_PICTURES:
-                    self.tensorboard.picture(f"{test_set.name} x{scale}/{result.name}", result.sr, self.step)
+                    self.tensorboard.picture(f"{test_set.name} x{test_set.scale}/{result.name}", result.sr, self.step)
                 mine.append(result.scores)
             if request and self.processes.most(request.signal):
                 return None

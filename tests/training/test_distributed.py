@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from hrn.training.distributed import Processes
+from hrn.distributed import Processes
 from hrn.training.files import RunFiles, load_state, read_log
 from hrn.training.watch import MEASURED
 

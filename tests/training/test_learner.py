@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hrn.training.distributed import Processes
+from hrn.distributed import Processes
 from hrn.training.learner import Learner
 from hrn.training.recipe import Execution
 

@@ -22,7 +22,7 @@ from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
-from hrn.inference.upscale import enlarge
+from hrn.inference.upscale import Enlarger
 from hrn.training import trainer as trainer_module
 from hrn.training.files import RunFiles, load_state, read_log
 from hrn.training.recipe import Execution
@@ -127,6 +127,8 @@ def test_a_stop_in_a_validation_leaves_it_to_the_resumed_run(make, same, monkeyp
     straight.fit()
     stopped, seen = make("stopped"), []
 
+    enlarge = Enlarger.__call__
+
     def enlarge_and_stop(*args):
         seen.append(args)
         if len(seen) == 3:
@@ -134,7 +136,7 @@ def test_a_stop_in_a_validation_leaves_it_to_the_resumed_run(make, same, monkeyp
         return enlarge(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "enlarge", enlarge_and_stop)
+        patch.setattr(Enlarger, "__call__", enlarge_and_stop)
         assert stopped.fit() == signal.SIGTERM
     assert len(seen) == 3
     assert [line["step"] for line in log_of(stopped)] == [2]
@@ -176,7 +178,7 @@ def test_shipped_weights_score_what_the_log_says(make, h5_path):
     assert checkpoint.training is None
     best = checkpoint.info["validation"]
     network = load_network(checkpoint, scale=2)
-    scores = mean_scores([r.scores for r in evaluate(lambda lr: enlarge(network, lr), find_test_set(h5_path, 2))])
+    scores = mean_scores([r.scores for r in evaluate(Enlarger(network), find_test_set(h5_path, 2))])
     assert scores["psnr_y"] == pytest.approx(best["psnr_y"], abs=1e-4)
     assert best["psnr_y"] == max(line["psnr_y"] for line in read_log(trainer.files.log) if "psnr_y" in line)
 

@@ -1,0 +1,70 @@
+"""How much memory there is, how much a network needs, and what it looks like when there was not enough."""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hrn.errors import HRNError
+from hrn.model.config import HRNConfig
+
+SHARE_OF_FREE = 0.8
+"""Of the free memory, what is used unless told otherwise."""
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_memory(text: str) -> int:
+    """`2G`, `1.5GB`, `800 MiB` or a plain number of bytes, in bytes; K, M, G and T are powers of 1024.
+
+    Raises:
+        HRNError: anything else, or nothing.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match or not (size := int(float(match[1]) * _UNITS[match[2].upper()])):
+        raise HRNError(f"memory must be given as 2G, 800M or a number of bytes, not {text!r}")
+    return size
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be had now without pushing anything else out; on a CPU, within the limits of the control group."""
+    if device.type == "cuda":
+        return (
+            torch.cuda.mem_get_info(device)[0]
+            + torch.cuda.memory_reserved(device)
+            - torch.cuda.memory_allocated(device)
+        )
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 2**31
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):  # no control group of version 2
+        return free
+
+
+def bytes_per_pixel(network: nn.Module, scale: int) -> int:
+    """What a forward pass holds at its peak for each LR pixel, in float32, by the feature maps that are alive.
+
+    `benchmarks/inference.py` prints it beside the measured peak.
+    """
+    config = network.config
+    channels, wide, dense = (
+        (config.channels, config.expansion, config.n_wrab) if isinstance(config, HRNConfig) else (64, 1, 1)
+    )
+    body = channels * (8 + dense + 2 * wide)
+    direct = isinstance(config, HRNConfig) and config.upsampler == "direct"
+    tail = 2 * scale**2 * (3 if direct else channels) + (2 * channels)
+    return 4 * max(body, tail) + 4 * 3 * scale**2
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on a GPU or a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -8,6 +8,7 @@ A checkpoint is a dict of plain types and tensors, so that `torch.load(weights_o
 
 import argparse
 import io
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -79,7 +80,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise HRNError(f"no such checkpoint: {path}")
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents = (
+            _load_safetensors(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except ImportError:
+        raise HRNError(f"{path}: reading it needs safetensors: pip install safetensors") from None
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... on damaged files
         if re.search("Unsupported (global|class)|GLOBAL", str(error)):
             raise HRNError(
@@ -173,6 +180,21 @@ def _first_difference(checkpoint: Checkpoint, model: str) -> str:
     except ValueError as error:
         return f" ({error})"
     return f"; for {model}: {differing_keys(wanted, checkpoint.weights)}"
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    """The contents of a checkpoint from the file that `python -m hrn.inference.export` writes."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return {
+        "format": header.get("format"),
+        "config": json.loads(header.get("config", "null")),
+        "weights": weights,
+        "info": json.loads(header.get("info", "{}")),
+    }
 
 
 def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:

@@ -275,6 +275,11 @@ def test_bad_input_to_sample(light, hr_folder, tmp_path, image, capsys):
     assert "holds hrn_light, not hrn;" in fails("--ckpt_path", light, "--model", "hrn", "--test_data_dir", hr_folder)
     assert "damaged" in fails("--ckpt_path", tmp_path / "broken.pth", "--test_data_dir", hr_folder)
     assert "no such checkpoint" in fails("--ckpt_path", tmp_path / "none.pth")
+    assert "memory must be given as" in fails("--ckpt_path", light, "--input", hr_folder, "--max_memory", "much")
+    assert "not enough memory for a tile" in fails(
+        "--ckpt_path", light, "--input", hr_folder / "0001.png", "--max_memory", "9K"
+    )
+    assert "cannot overlap" in fails("--ckpt_path", light, "--mode", "windows", "--window", 8)
     assert "nothing is left" in fails("--ckpt_path", light, "--test_data_dir", hr_folder, "--shave", 60)
     truncated = (hr_folder / "0001.png").read_bytes()
     (hr_folder / "0001.png").write_bytes(truncated[: len(truncated) // 2])
@@ -286,6 +291,61 @@ def test_bad_input_to_sample(light, hr_folder, tmp_path, image, capsys):
         sample.main, ["--ckpt_path", light, "--input", tmp_path / "good.png", "--sample_dir", tmp_path / "file"], capsys
     )
     assert "cannot write" in message
+
+
+@pytest.fixture
+def photos(tmp_path, image):
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.png", "b.jpg", "sub/c.webp", "sub/d.png"):
+        Image.fromarray(image).save(folder / name)
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:300])
+    return folder
+
+
+def test_a_broken_file_does_not_stop_the_others(light, photos, tmp_path, capsys):
+    args = ["--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s"]
+    assert sample.main([str(a) for a in args]) == 1
+    said = capsys.readouterr()
+    assert "1 of the images could not be enlarged:" in said.err
+    assert "broken.png: damaged or truncated" in said.err
+    folder = tmp_path / "s/light_x2/photos/x2/SR"
+    found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert found == ["a.png", "b.png", "sub/c.png", "sub/d.png"]
+    times = {p: p.stat().st_mtime_ns for p in folder.rglob("*.png")}
+    (folder / "b.png").unlink()
+    (photos / "broken.png").unlink()
+    assert sample.main([str(a) for a in [*args, "--skip_existing"]]) == 0
+    assert "3 done already, 1 to do" in capsys.readouterr().out
+    assert [p.name for p in times if p.stat().st_mtime_ns != times[p]] == ["b.png"]
+
+
+def test_ways_of_enlarging(light, photos, tmp_path):
+    """Each flag changes the result a little, and is told in what the scores depend on."""
+    found = {}
+    for flags in (
+        (),
+        ("--mode", "windows", "--window", 24, "--overlap", 8),
+        ("--self_ensemble",),
+        ("--precision", "bf16"),
+    ):
+        args = ["--ckpt_path", light, "--input", photos / "a.png", "--sample_dir", tmp_path / "s", *flags]
+        assert sample.main([str(a) for a in args]) == 0
+        found[flags] = read_rgb(tmp_path / "s/light_x2/x2/SR/a.png").astype(int)
+    assert all(0 < abs(sr - found[()]).max() <= 4 for flags, sr in found.items() if flags)
+    args = ["--ckpt_path", light, "--input", photos / "a.png", "--sample_dir", tmp_path / "s", "--format", "jpg"]
+    assert sample.main([str(a) for a in [*args, "--max_memory", "300M"]]) == 0
+    assert abs(read_rgb(tmp_path / "s/light_x2/x2/SR/a.jpg") - found[()]).mean() < 5
+
+
+def test_a_folder_shared_out_over_two_processes(root, light, photos, tmp_path):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", root / "hrn/sample.py"]
+    flags = ["--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s", "--device", "cpu"]
+    result = run(*command, *flags, cwd=tmp_path, check=False, OMP_NUM_THREADS="1")
+    assert result.returncode == 1
+    assert result.stderr.count("1 of the images could not be enlarged:") == 1
+    assert len(list((tmp_path / "s/light_x2/photos/x2/SR").rglob("*.png"))) == 4
+    assert result.stdout.count("-> 128x96") == 4
 
 
 def test_bad_input_to_train(h5_path, tmp_path, capsys):

@@ -171,7 +171,7 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
         picture = replace(picture, alpha=None)
     image = to_pillow(picture)
     options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
-    options |= {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".webp": {"lossless": True}}.get(
+    options |= {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".webp": {"lossless": True, "exact": True}}.get(
         path.suffix.lower(), {}
     )
     kind = Image.registered_extensions().get(path.suffix.lower())

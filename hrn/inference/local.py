@@ -44,7 +44,7 @@ class BlockDomain(Domain):
     def to_frequency(self, x: Tensor) -> Tensor:
         """Features (B, C, H, W) to coefficients (B * blocks, C, block, block)."""
         for dim in (2, 3):
-            if x.shape[dim] % self.block:
+            if torch.compiler.is_exporting() or x.shape[dim] % self.block:
                 x = x.index_select(dim, self._mirrored(x.shape[dim], x.device))
         pixels = x.permute(0, 2, 3, 1).unflatten(2, (-1, self.block)).unflatten(1, (-1, self.block))
         blocks = pixels.transpose(2, 3).flatten(0, 2)  # (B * blocks, block, block, C)
@@ -52,14 +52,19 @@ class BlockDomain(Domain):
 
     def to_image(self, f: Tensor, size: tuple[int, int]) -> Tensor:
         """Coefficients of an image's blocks to features (B, C, *size)."""
-        rows, columns = (-(-side // self.block) for side in size)
+        rows, columns = (self._blocks(side) for side in size)
         blocks = super().to_image(f, f.shape[-2:]).permute(0, 2, 3, 1).unflatten(0, (-1, rows, columns))
         pixels = blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, C), whole blocks
         return pixels[:, : size[0], : size[1]].permute(0, 3, 1, 2)
 
+    def _blocks(self, length: int) -> int:
+        """How many cover a length."""
+        return (length + self.block - 1) // self.block
+
     def _mirrored(self, length: int, device: torch.device) -> Tensor:
         """Indices that go on to a whole number of blocks: 0 1 .. n-1 n-1 .. 1 0 0 1 ..."""
-        i = torch.arange(-(-length // self.block) * self.block, device=device) % (2 * length)
+        i = torch.arange(self._blocks(length) * self.block, device=device)
+        i = i.remainder(i.new_full((1,), 2 * length))  # a tensor, not a number: the length is open in an export
         return torch.minimum(i, 2 * length - 1 - i)
 
 
@@ -83,9 +88,11 @@ def local_mean(x: Tensor, size: int, dim: int) -> Tensor:
     Where `dim` has no more than `size` samples, over all of them, and `dim` then has length 1 in the result.
     """
     n = x.shape[dim]
-    if n <= size:
+    if not torch.compiler.is_exporting() and n <= size:
         return x.mean(dim, keepdim=True)
     sums = x.float().cumsum(dim)
     sums = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums], dim)
-    start = (torch.arange(n, device=x.device) - size // 2).clamp(0, n - size)
-    return ((sums.index_select(dim, start + size) - sums.index_select(dim, start)) / size).to(x.dtype)
+    start = (torch.arange(n, device=x.device) - size // 2).clamp(max=n - size).clamp(min=0)
+    end = (start + size).clamp(max=n)
+    count = (end - start).view([-1 if d == dim else 1 for d in range(x.ndim)])
+    return ((sums.index_select(dim, end) - sums.index_select(dim, start)) / count).to(x.dtype)

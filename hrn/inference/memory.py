@@ -12,6 +12,8 @@ from hrn.model.config import HRNConfig
 
 SHARE_OF_FREE = 0.8
 """Of the free memory, what is used unless told otherwise."""
+SCRATCH = 1.45
+"""What convolutions and the allocator take on top of the feature maps, as a factor."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -49,9 +51,9 @@ def free_memory(device: torch.device) -> int:
 
 
 def bytes_per_pixel(network: nn.Module, scale: int) -> int:
-    """What a forward pass holds at its peak for each LR pixel, in float32, by the feature maps that are alive.
+    """What a forward pass holds at its peak for each LR pixel, in float32: the feature maps that are alive, and scratch.
 
-    `benchmarks/inference.py` prints it beside the measured peak.
+    `benchmarks/inference.py` prints the measured peak.
     """
     config = network.config
     channels, wide, dense = (
@@ -60,7 +62,7 @@ def bytes_per_pixel(network: nn.Module, scale: int) -> int:
     body = channels * (8 + dense + 2 * wide)
     direct = isinstance(config, HRNConfig) and config.upsampler == "direct"
     tail = 2 * scale**2 * (3 if direct else channels) + (2 * channels)
-    return 4 * max(body, tail) + 4 * 3 * scale**2
+    return int(4 * SCRATCH * (max(body, tail) + 3 * scale**2))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

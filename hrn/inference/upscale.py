@@ -76,7 +76,9 @@ class Mode:
     def __post_init__(self) -> None:
         if self.name not in MODES:
             raise HRNError(f"the mode must be one of {', '.join(MODES)}, not {self.name}")
-        if not 0 <= self.overlap < self.window:
+        if self.window < 1:
+            raise HRNError(f"what the network sees at once must be 1 pixel or more, not {self.window}")
+        if self.name == "windows" and not 0 <= self.overlap < self.window:
             raise HRNError(f"windows of {self.window} cannot overlap by {self.overlap}")
 
     def __str__(self) -> str:
@@ -105,10 +107,11 @@ class Mode:
             return Layout((self.window, self.window), self.overlap, at_once=at_once)
         if size[0] * size[1] <= min(pixels, TILE * TILE):
             return Layout(size, 0)
-        step = self.window if self.name == "local" else TILE_OVERLAP  # blocks of neighbouring tiles then coincide
-        apart = (min(max(TILE, step + TILE_OVERLAP), int(pixels**0.5)) - TILE_OVERLAP) // step * step
-        if apart < step:
-            raise HRNError(f"not enough memory for a tile of {step + TILE_OVERLAP} pixels; give more")
+        step = self.window if self.name == "local" else 1  # blocks of neighbouring tiles then coincide
+        least = max(step, 16)
+        apart = (min(max(TILE, least + TILE_OVERLAP), int(pixels**0.5)) - TILE_OVERLAP) // step * step
+        if apart < least:
+            raise HRNError(f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; give more")
         return Layout((apart + TILE_OVERLAP,) * 2, TILE_OVERLAP, aligned=self.name == "local")
 
 

@@ -91,15 +91,17 @@ def _batches(columns: list[tuple[int, int]], at_once: int) -> Iterator[list[int]
 def _weights(windows: list[tuple[int, int]], scale: int) -> list[Tensor]:
     """For each window along an axis, its weight at each of its HR samples; over all windows they sum to 1.
 
-    A weight rises linearly over the overlap with the window before and falls over that with the next.
+    It is 0 in the outer quarter of an overlap, where the window's border tells, and rises linearly over the middle half.
     """
     overlaps = [0, *(end - start for (_, end), (start, _) in pairwise(windows)), 0]
     total = torch.zeros(windows[-1][1] * scale)
     weights = []
     for (start, end), before, after in zip(windows, overlaps[:-1], overlaps[1:], strict=True):
-        distance = torch.arange((end - start) * scale) + 0.5
-        rising = (distance / (before * scale)).clamp(max=1) if before else torch.ones_like(distance)
-        falling = (distance.flip(0) / (after * scale)).clamp(max=1) if after else torch.ones_like(distance)
+        distance = (torch.arange((end - start) * scale) + 0.5) / scale
+        rising, falling = (
+            ((d - overlap / 4) / (overlap / 2)).clamp(0, 1) if overlap else torch.ones_like(d)
+            for d, overlap in ((distance, before), (distance.flip(0), after))
+        )
         weights.append(torch.minimum(rising, falling))
         total[start * scale : end * scale] += weights[-1]
     return [weight / total[start * scale : end * scale] for weight, (start, end) in zip(weights, windows, strict=True)]

@@ -41,6 +41,8 @@ def _over(x: Tensor, dims: Sequence[int], method: str, by_fft, inverse: bool) ->
     if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
         moved = [(0, 3, 1, 2)[d] for d in dims]  # where each dimension is in (B, H, W, C), which is contiguous
         return _over(x.permute(0, 2, 3, 1), moved, method, by_fft, inverse).contiguous().permute(0, 3, 1, 2)
+    if torch.compiler.is_exporting():  # complex numbers do not survive the export to ONNX
+        method = "matrix"
     with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         x = x if x.dtype == torch.float64 else x.float()
         for dim in dims:
@@ -85,8 +87,8 @@ def _kept(make: Callable[[int, str], Tensor], n: int, dtype: torch.dtype, device
 
 def _make_matrix(n: int, device: torch.device | str) -> Tensor:
     i = torch.arange(n, dtype=torch.float64, device=device)
-    matrix = torch.cos(math.pi / (2 * n) * (2 * i + 1) * i[:, None]) * math.sqrt(2 / n)
-    return torch.cat([matrix[:1] / math.sqrt(2), matrix[1:]])
+    matrix = torch.cos(math.pi / (2 * n) * (2 * i + 1) * i[:, None])
+    return matrix / matrix.square().sum(1, keepdim=True).sqrt()  # unit rows, the factors of the formula
 
 
 def _make_twiddle(n: int, device: torch.device | str) -> Tensor:

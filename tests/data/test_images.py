@@ -1,11 +1,13 @@
+import base64
 import io
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageCms
 
 from hrn.data import images
-from hrn.data.images import list_images, read_picture, read_rgb, write_image
+from hrn.data.images import count_pixels, list_images, read_picture, read_rgb, write_image
 from hrn.errors import HRNError
 
 
@@ -56,11 +58,35 @@ def test_exif_rotation_is_applied(tmp_path, image):
 def test_cmyk(tmp_path, image):
     Image.fromarray(image).convert("CMYK").save(tmp_path / "c.jpg", quality=95)
     assert read_rgb(tmp_path / "c.jpg").shape == image.shape
+    Image.fromarray(image).convert("CMYK").save(tmp_path / "c.tif", icc_profile=b"a broken profile")
+    picture = read_picture(tmp_path / "c.tif")
+    assert (picture.rgb == np.asarray(Image.open(tmp_path / "c.tif").convert("RGB"))).all()
+    assert picture.icc_profile is None  # it does not describe RGB
+
+
+def test_lab(tmp_path, image):
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    ImageCms.profileToProfile(Image.fromarray(image), srgb, lab, outputMode="LAB").save(tmp_path / "l.tif")
+    assert np.abs(read_rgb(tmp_path / "l.tif").astype(int) - image).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_the_first_of_several_frames(tmp_path, image, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(image).save(path, save_all=True, append_images=[Image.fromarray(image[::-1])], lossless=True)
+    picture = read_picture(path)
+    assert picture.frames == 2
+    assert (picture.rgb == image).all()
+
+
+def test_pixels_are_counted_without_decoding(tmp_path, image):
+    Image.fromarray(image).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    (tmp_path / "no.png").write_text("no image")
+    assert [count_pixels(tmp_path / n) for n in ("a.png", "cut.png", "no.png", "none.png")] == [64 * 48, 64 * 48, 0, 0]
 
 
 def test_icc_profile_is_kept(tmp_path, image):
-    from PIL import ImageCms
-
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(image).save(tmp_path / "i.png", icc_profile=profile)
     picture = read_picture(tmp_path / "i.png")
@@ -82,10 +108,21 @@ def deep_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+TEN_BIT_AVIF = (  # 16x16 pixels of 10 bits a channel, by libavif
+    "0000WW^{RQVRmU|00000VRmU|ZE0pPZE0a<O+hh10002%ZDn*}000000000XXk=`10000000000aA{+700000000000000000000"
+    "4sdC7Z2$lO000310016oY;R)#0000)000310RR910RR926951JBLDyZC~0YKW&i*H00031000_kZf0cy000000RRADb}%tRZ)|UJ"
+    "00000YH4tCZ~y=ROKEUpZvX%Q6lrsCWdHyG000005C8xG5C8xG5O8UDX#fBK00RmN3IG5A3}JRLLxCVb000006Ju{|a&BX6cmM(b"
+    "0ssbp0000NX>e^}0000000001009I60)qqq001j(WMOm?015~=4FB4|fPthk6&ylh<m>Og@nV1gb$fVuCnBG}wP6"
+)
+
+
 def test_sixteen_bits_are_refused_not_cut(tmp_path, image):
     (tmp_path / "rgb16.png").write_bytes(deep_png(4, 3))
     Image.fromarray(image[..., 0].astype(np.uint16) * 257).save(tmp_path / "grey16.png")
-    for name in ("rgb16.png", "grey16.png"):
+    tifffile.imwrite(tmp_path / "rgb16.tif", image.astype(np.uint16) * 257, photometric="rgb")
+    tifffile.imwrite(tmp_path / "grey16.tif", image[..., 0].astype(np.uint16) * 257)
+    (tmp_path / "deep.avif").write_bytes(base64.b85decode(TEN_BIT_AVIF))
+    for name in ("rgb16.png", "grey16.png", "rgb16.tif", "grey16.tif", "deep.avif"):
         with pytest.raises(HRNError, match=f"{name}.*more than 8 bits"):
             read_rgb(tmp_path / name)
 

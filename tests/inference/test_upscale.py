@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hrn import load_model, upscale
 from hrn.checkpoint import save_checkpoint
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
-from hrn.inference.upscale import enlarge
-from hrn.model import HRNConfig, build_model
+from hrn.inference import upscale as module
+from hrn.inference.upscale import MODES, Enlarger, Mode
+from hrn.model import HRNConfig, build_model, preset
 
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
 
@@ -52,15 +54,63 @@ def test_modes_are_kept(path, image):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (50, 3)])
 def test_tiny_images(path, size):
-    assert enlarge(load_model(path), np.full((*size, 3), 100, np.uint8)).shape == (2 * size[0], 2 * size[1], 3)
+    for mode in MODES:
+        sr = upscale(load_model(path), np.full((*size, 3), 100, np.uint8), mode=Mode(mode))
+        assert sr.shape == (2 * size[0], 2 * size[1], 3)
+        assert abs(sr.astype(int) - 100).max() <= 10  # a new network is bilinear, but for the zeros around the image
 
 
-@pytest.mark.parametrize("size", [(100, 70), (65, 200), (64, 64)])
-def test_tiles_cover_everything_once(path, rng, size):
-    """A new network is local, so that tiles give exactly what the whole image gives."""
+@pytest.mark.parametrize("mode", ["local", "full"])
+@pytest.mark.parametrize("size", [(700, 40), (40, 700)])
+def test_large_images_are_cut_into_tiles(path, rng, monkeypatch, size, mode):
+    """A new network reaches a few pixels only, so that tiles give what the whole image gives, but for rounding."""
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    model = load_model(path)
-    assert (enlarge(model, image, tile=64) == enlarge(model, image, tile=1000)).all()
+    whole = upscale(load_model(path), image, mode=Mode(mode)).astype(int)
+    monkeypatch.setattr(module, "TILE", 128)
+    difference = abs(upscale(load_model(path), image, mode=Mode(mode)) - whole)
+    assert difference.max() <= 1
+    assert difference.mean() < 0.01
+
+
+@pytest.mark.parametrize("values", [("window",), ("windows", 16, 16), ("windows", 16, -1), ("local", 0)])
+def test_bad_modes(values):
+    with pytest.raises(HRNError, match=r"the mode must be one of|cannot overlap|1 pixel or more"):
+        Mode(*values)
+
+
+def test_self_ensemble_in_every_mode(small, image):
+    for mode in (Mode("full"), Mode("local", 16), Mode("windows", 32, 8)):
+        once = upscale(small, image, mode=mode, ensemble=True)
+        turned = upscale(small, np.ascontiguousarray(np.rot90(image)), mode=mode, ensemble=True)
+        if mode.name == "full":  # blocks and windows begin at another corner
+            assert abs(once.astype(int) - np.rot90(turned, -1)).max() <= 1
+        assert (once != upscale(small, image, mode=mode)).any()
+
+
+def test_bf16_is_near_fp32(small, image):
+    exact, near = (Enlarger(small, precision=p)(image).astype(int) for p in ("fp32", "bf16"))
+    assert 0 < abs(exact - near).mean() < 2
+
+
+def test_compiled_is_the_same(small, image, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    for mode in (Mode("local", 16), Mode("windows", 32, 8)):
+        plain, compiled = (Enlarger(small, mode=mode, compile=c)(image) for c in (False, True))
+        assert abs(plain.astype(int) - compiled).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"precision": "fp16"}, "fp16 is for GPUs"), ({"precision": "int8"}, "the precision must be one of fp32")],
+)
+def test_precisions_that_are_not_there(small, options, message):
+    with pytest.raises(HRNError, match=message):
+        Enlarger(small, **options)
+
+
+def test_released_networks_are_taken_whole(image):
+    network = build_model(preset("hrn_released", [2])).eval().requires_grad_(False)
+    assert str(Enlarger(network).mode) == "full"
 
 
 @pytest.mark.parametrize(

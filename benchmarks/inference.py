@@ -1,0 +1,300 @@
+"""How fast images are enlarged, and by what.
+
+    python benchmarks/inference.py                          all tables; some minutes
+    python benchmarks/inference.py --tables steps           what makes hrn_light's forward pass fast
+    python benchmarks/inference.py --tables presets large   each preset and mode, and large images
+
+Each timing is a process of its own, so that its memory is its own and no other's threads are in its way. Those that are
+compared are run in turn, several times, so that slow moments of the machine hit all of them alike. Networks have new weights: they take as long as trained ones.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.timing import machine, paired_seconds, synchronise
+from hrn.inference.folder import Job, enlarge_file
+from hrn.inference.local import localised
+from hrn.inference.memory import parse_memory
+from hrn.inference.upscale import Enlarger, Mode
+from hrn.model import build_model, preset
+from hrn.model.attention import CoordinateAttention
+from hrn.model.blocks import WRAB, Fusion
+from hrn.model.summary import OUTPUT_SIZE, summarise
+from hrn.runtime import keep_memory, peak_memory, pick_device
+
+SCALE = 4
+SIDES = (128, 256, 512)
+ROUNDS = 3
+MEGAPIXELS = (0.25, 1, 4, 16, 24)
+PRESETS_AND_MODES = [
+    ("hrn_light", "local"), ("hrn_light", "full"), ("hrn_light", "windows"),
+    ("hrn", "local"), ("hrn", "full"), ("hrn", "windows"),
+    ("hrn_released", "full"), ("hrn_released", "windows"),
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tables = {"steps": steps_table, "shares": shares_table, "presets": presets_table, "large": large_table}
+    parser.add_argument("--tables", nargs="+", default=list(tables), choices=tables)
+    parser.add_argument("--max_memory", default="2G", help="of the table of large images (default: %(default)s)")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        WORKERS[args.worker[0]](*args.worker[1:])
+        return
+    print(f"x{SCALE}, {machine()}\n")
+    for name in args.tables:
+        tables[name](args)
+        print(flush=True)
+
+
+# what makes the forward pass fast
+
+
+def steps_table(args: argparse.Namespace) -> None:
+    """The formulas as they are written, in NCHW, against the network as it is, step by step."""
+    steps = {
+        "plain": "as the formulas are written, NCHW",
+        "kept": "+ freed memory kept",
+        "network": "+ no concatenations, ELU in place, channels_last",
+        "bf16": "+ bf16",
+    }
+    print("| hrn_light, full | " + " | ".join(f"ms at {s}x{s} | times plain" for s in SIDES) + " |")
+    print("|---" * (1 + 2 * len(SIDES)) + "|")
+    times = {(step, side): [] for step in steps for side in SIDES}
+    for _ in range(ROUNDS):
+        for step, side in times:
+            times[step, side].append(float(run_worker("step", step, str(side))[0]))
+    found = {key: statistics.median(values) for key, values in times.items()}
+    for step, label in steps.items():
+        cells = [f"{1e3 * found[step, s]:.0f} | {found['plain', s] / found[step, s]:.2f}" for s in SIDES]
+        print(f"| {label} | " + " | ".join(cells) + " |")
+    x = torch.rand(1, 3, 128, 128)
+    with torch.inference_mode():
+        difference = (written_out(light())(x) - light().to(memory_format=torch.channels_last)(x)).abs().max()
+    print(f"\nLargest difference of the plain one to the network in fp32: {difference:.1e} of 1.")
+
+
+def light() -> nn.Module:
+    """A network whose weights all matter."""
+    torch.manual_seed(0)
+    network = build_model(preset("hrn_light", [SCALE])).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.add_(0.02 * torch.randn_like(parameter))
+    return network
+
+
+def written_out(network: nn.Module) -> nn.Module:
+    """The network with its modules computed as the formulas read."""
+
+    def fuse(self: Fusion, maps: list[Tensor]) -> Tensor:
+        return F.conv2d(torch.cat(maps, dim=1), self.weight, self.bias)
+
+    def attend(self: CoordinateAttention, x: Tensor) -> Tensor:
+        rows, columns = x.mean(dim=3, keepdim=True), x.mean(dim=2, keepdim=True).mT
+        y_h, y_w = self.describe(self.squeeze(torch.cat([rows, columns], dim=2))).split(x.shape[-2:], dim=2)
+        return x * torch.sigmoid(self.gate_h(y_h)) * torch.sigmoid(self.gate_w(y_w)).mT
+
+    def widen(self: WRAB, x: Tensor) -> Tensor:
+        return x + self.attention(self.narrow(F.elu(self.widen(x))))
+
+    for module in network.modules():
+        for kind, forward in ((Fusion, fuse), (CoordinateAttention, attend), (WRAB, widen)):
+            if isinstance(module, kind):
+                module.forward = partial(forward, module)
+    return network
+
+
+def step_worker(step: str, side: str) -> None:
+    if step != "plain":
+        keep_memory()
+    network = light()
+    network = written_out(network) if step in ("plain", "kept") else network.to(memory_format=torch.channels_last)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=step == "bf16")
+
+    x = torch.rand(1, 3, int(side), int(side))
+    with torch.inference_mode(), autocast:
+        print(median_seconds(lambda: network(x)))
+
+
+# where the time goes
+
+
+def shares_table(args: argparse.Namespace) -> None:
+    """Convolutions against all else, by PyTorch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    keep_memory()
+    network = light().to(memory_format=torch.channels_last)
+    print("| hrn_light at 256x256 | convolutions | then |")
+    print("|---|---|---|")
+    for mode, net in (("local", localised(network, Mode.window)), ("full", network)):
+        x = torch.rand(1, 3, 256, 256)
+        with torch.inference_mode():
+            for _ in range(3):
+                net(x)
+            with profile(activities=[ProfilerActivity.CPU]) as found:
+                for _ in range(5):
+                    net(x)
+        times = {e.key.removeprefix("aten::"): e.self_cpu_time_total for e in found.key_averages()}
+        total = sum(times.values())
+        convolutions = sum(t for key, t in times.items() if "conv" in key)
+        others = sorted(((t, key) for key, t in times.items() if "conv" not in key), reverse=True)[:6]
+        rest = ", ".join(f"{key} {t / total:.1%}" for t, key in others)
+        print(f"| {mode} | {convolutions / total:.1%} | {rest} |")
+
+
+# each preset and mode
+
+
+def presets_table(args: argparse.Namespace) -> None:
+    peak = matrix_product_peak()
+    print(f"Matrix product (2048, float32): {peak / 1e9:.0f} G Multi-Adds/s.\n")
+    print(
+        "| preset | mode | LR | parameters | Multi-Adds | s | ns an output pixel | peak MiB over start | G Multi-Adds/s | of the matrix product |"
+    )
+    print("|---" * 10 + "|")
+    for name, mode in PRESETS_AND_MODES:
+        cost = summarise(preset(name, [SCALE]))[-1]
+        per_pixel = cost.multi_adds / (OUTPUT_SIZE[0] // SCALE * (OUTPUT_SIZE[1] // SCALE))
+        for side in SIDES:
+            told = run_worker("preset", name, mode, str(side))
+            seconds, mib = float(told[0]), float(told[1])
+            work = per_pixel * side**2
+            print(
+                f"| {name} | {mode} | {side}x{side} | {cost.parameters:,} | {work / 1e9:.1f} G | {seconds:.3f} "
+                f"| {seconds / (side * SCALE) ** 2 * 1e9:.0f} | {mib:,.0f} | {work / seconds / 1e9:.0f} | {work / seconds / peak:.0%} |",
+                flush=True,
+            )
+    print("\nMulti-Adds are those of the whole image; windows overlap and so compute more.")
+
+
+def matrix_product_peak() -> float:
+    """Multi-Adds a second of the faster of PyTorch's and NumPy's matrix products."""
+    a = torch.rand(2048, 2048, device=pick_device())
+    b = np.ones((2048, 2048), np.float32)
+    return 2048**3 / min(paired_seconds(lambda: a @ a, lambda: b @ b, rounds=5))
+
+
+def preset_worker(name: str, mode: str, side: str) -> None:
+    keep_memory()
+    device = pick_device()
+    enlarger = Enlarger(
+        build_model(preset(name, [SCALE])).eval().to(device, memory_format=torch.channels_last), mode=Mode(mode)
+    )
+    enlarger(np.zeros((64, 64, 3), np.uint8))
+    start = peak_memory(device)
+    image = np.random.default_rng(0).integers(0, 256, (int(side), int(side), 3), dtype=np.uint8)
+    print(median_seconds(lambda: enlarger(image)), (peak_memory(device) - start) / 2**20)
+
+
+# large images
+
+
+def large_table(args: argparse.Namespace) -> None:
+    print(f"hrn_light, --max_memory {args.max_memory}, from a PNG to a PNG:\n")
+    print(
+        "| megapixels | from | to | s to enlarge | ns an LR pixel | s with reading and writing | peak MiB over start |"
+    )
+    print("|---" * 7 + "|")
+    for megapixels in MEGAPIXELS:
+        told = run_worker("large", str(megapixels), args.max_memory)
+        w, h, alone, whole, mib = (float(t) for t in told)
+        print(
+            f"| {megapixels} | {w:.0f}x{h:.0f} | {w * SCALE:.0f}x{h * SCALE:.0f} | {alone:.1f} "
+            f"| {alone / (w * h) * 1e9:.0f} | {whole:.1f} | {mib:,.0f} |",
+            flush=True,
+        )
+
+
+def large_worker(megapixels: str, memory: str) -> None:
+    from PIL import Image
+
+    keep_memory()
+    height = round((float(megapixels) * 1e6 / 1.5) ** 0.5)
+    width = round(1.5 * height)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    scene = np.stack([127 + 60 * np.sin(x / 7 + i) + 60 * np.sin(y / 11 - i) for i in range(3)], -1).astype(np.uint8)
+    scene ^= np.random.default_rng(0).integers(0, 8, scene.shape, dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder) / "in.png", Path(folder) / "out.png")
+        Image.fromarray(scene).save(job.source, compress_level=1)
+        del scene, x, y
+        command = [sys.executable, __file__, "--worker", "job", str(job.source), str(job.target), memory]
+        print(width, height, *subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split())
+
+
+def job_worker(source: str, target: str, memory: str) -> None:
+    """A process that has made no image of its own, so that its peak is that of the work."""
+    keep_memory()
+    network = light().to(memory_format=torch.channels_last)
+    enlarger = Enlarger(network, max_memory=parse_memory(memory))
+    enlarger(np.zeros((64, 64, 3), np.uint8))
+    start = peak_memory(torch.device("cpu"))
+    enlarging = 0.0
+
+    class Timed:
+        scale = SCALE
+
+        def strips(self, lr: np.ndarray):
+            nonlocal enlarging
+            found = enlarger.strips(lr)
+            while True:
+                before = time.perf_counter()
+                strip = next(found, None)
+                enlarging += time.perf_counter() - before
+                if strip is None:
+                    return
+                yield strip
+
+    whole = seconds_of(lambda: enlarge_file(Job(Path(source), Path(target)), Timed()))
+    print(enlarging, whole, (peak_memory(torch.device("cpu")) - start) / 2**20)
+
+
+# processes
+
+
+WORKERS: dict[str, Callable[..., None]] = {
+    "step": step_worker, "preset": preset_worker, "large": large_worker, "job": job_worker,
+}  # fmt: skip
+
+
+def run_worker(*args: str) -> list[str]:
+    """The words that a worker prints."""
+    command = [sys.executable, __file__, "--worker", *args]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+
+
+def median_seconds(call: Callable[[], object]) -> float:
+    """Of up to seven calls, fewer where they take long, without the first."""
+    times: list[float] = []
+    while len(times) < 7 and (len(times) < 2 or sum(times) < 10):
+        times.append(seconds_of(call))
+    return statistics.median(times[1:])
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    synchronise()
+    start = time.perf_counter()
+    call()
+    synchronise()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

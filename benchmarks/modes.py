@@ -18,12 +18,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import numpy as np
 import torch
 
-from benchmarks.timing import machine
+from benchmarks.timing import machine, memory_from_here
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import find_test_set
 from hrn.evaluation.evaluate import evaluate
 from hrn.inference.upscale import Enlarger, Mode, load_model
-from hrn.runtime import keep_memory, peak_memory
+from hrn.runtime import keep_memory
 
 MODES = [
     Mode("full"), Mode("local", 32), Mode("local", 48), Mode("local", 64), Mode("local", 96),
@@ -42,7 +42,7 @@ def worker(mode: Mode, args: argparse.Namespace) -> None:
     device = next(network.parameters()).device
     enlarger = Enlarger(network, mode=mode)
     enlarger(np.zeros((64, 64, 3), np.uint8))
-    start, sets = peak_memory(device), {}
+    peak, sets = memory_from_here(device), {}
     for path in args.sets:
         test_set = find_test_set(path, enlarger.scale)
         test_set = replace(test_set, images=test_set.images[: MOST_IMAGES.get(test_set.name)])
@@ -51,7 +51,7 @@ def worker(mode: Mode, args: argparse.Namespace) -> None:
         results = list(r.without_pictures() for r in evaluate(enlarger, test_set))
         scores = [(r.scores["psnr_y"], r.scores["ssim_y"]) for r in results]
         sets[f"{test_set.name} ({len(scores)})"] = (scores, sum(r.seconds for r in results))
-    print(json.dumps({"sets": sets, "mib": (peak_memory(device) - start) / 2**20}))
+    print(json.dumps({"sets": sets, "mib": peak()}))
 
 
 def main() -> int:

@@ -30,6 +30,7 @@ from hrn.data.resize import Bicubic
 from hrn.distributed import Processes, is_worker, joined, launch
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import ImageResult, evaluate
+from hrn.evaluation.metrics import score
 from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
 from hrn.files import file_hash, write_text
 from hrn.inference.folder import enlarge_file, jobs
@@ -96,6 +97,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--input and --test_data_dir exclude each other")
     if args.model == "bicubic" and (args.ckpt_path or not args.scale):
         parser.error("--model bicubic needs --scale and no --ckpt_path")
+    if args.model == "bicubic" and args.self_ensemble:
+        parser.error("--self_ensemble needs a network")
     if args.num_gpu > 1 and not args.input:
         parser.error("--num_gpu shares a folder out: it needs --input")
     if args.shave is not None and args.shave < 0:
@@ -173,7 +176,8 @@ def run_test_set(
     scale = test_set.scale
     shave = scale if args.shave is None else args.shave
     bicubic = Bicubic(scale) if label != "bicubic" else None
-    results, figure = [], None
+    results, figure, gains = [], None, []
+    once = enlarger.without_ensemble() if args.self_ensemble else None
     images = evaluate(enlarger, test_set, shave=shave, raw_grey=args.raw_grey, bicubic=bicubic)
     for result in tqdm(
         images, total=len(test_set.images), unit="image", desc=f"{test_set.name} x{scale}", disable=None, leave=False
@@ -182,10 +186,15 @@ def run_test_set(
             write_image(folder / "SR" / f"{result.name}.png", result.sr)
         if bicubic and (figure is None or gain(result) > gain(figure)):
             figure = result
+        if once:
+            single = score(once(result.lr), result.hr, shave, result.name in args.raw_grey)
+            gains.append(result.scores["psnr_y"] - single["psnr_y"])
         results.append(result.without_pictures())
     report = set_report(test_set, results, shave=shave, raw_grey=args.raw_grey)
     write_reports(report, folder, header)
     print(f"\n{test_set.source}\n\n{image_table(report, label)}")
+    if once:
+        print(f"\nself-ensemble: {np.mean(gains):+.3f} dB PSNR-Y, {min(gains):+.3f} to {max(gains):+.3f} by image")
     if figure and not args.no_images:
         draw_figure(folder / "comparison.png", figure, label, bicubic, shave)
     return report

@@ -338,6 +338,17 @@ def test_ways_of_enlarging(light, photos, tmp_path):
     assert abs(read_rgb(tmp_path / "s/light_x2/x2/SR/a.jpg") - found[()]).mean() < 5
 
 
+def test_self_ensemble_says_what_it_brings(light, hr_folder, tmp_path, capsys):
+    args = ["--ckpt_path", light, "--test_data_dir", hr_folder, "--sample_dir", tmp_path / "s", "--no_images"]
+    means = {}
+    for flags in ((), ("--self_ensemble",)):
+        assert sample.main([str(a) for a in (*args, *flags)]) == 0
+        told = capsys.readouterr().out
+        means[flags] = json.loads(next((tmp_path / "s").rglob("scores.json")).read_text())["mean"]["psnr_y"]
+    gain = means[("--self_ensemble",)] - means[()]
+    assert f"self-ensemble: {gain:+.3f} dB PSNR-Y" in told
+
+
 def test_a_folder_shared_out_over_two_processes(root, light, photos, tmp_path):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", root / "hrn/sample.py"]
     flags = ["--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s", "--device", "cpu"]

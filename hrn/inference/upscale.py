@@ -11,6 +11,7 @@ Images larger than a tile are computed in tiles in modes local and full. `benchm
 brings; the default is chosen by its table.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from hrn.model.hrn import HRN
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import pick_device
 
-TILE = 512
+TILE = 752
 """Side of the largest tile in LR pixels: beyond it memory grows and time a pixel does not fall."""
 TILE_OVERLAP = 32
 """LR pixels that a tile shares with the next."""
@@ -171,6 +172,12 @@ class Enlarger:
             out[top : top + len(strip)] = strip
             top += len(strip)
         return out
+
+    def without_ensemble(self) -> "Enlarger":
+        """The same, once over each image."""
+        other = copy.copy(self)
+        other.ensemble = False
+        return other
 
     def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
         """Enlarge from the top to the bottom: strips of rows (h, scale*W, 3) uint8 that follow one another.

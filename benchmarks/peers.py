@@ -1,0 +1,81 @@
+"""Seconds beside other small networks at x4, for the Multi-Adds that they do.
+
+    pip install spandrel && python benchmarks/peers.py
+
+The peers are spandrel's (https://github.com/chaiNNer-org/spandrel), in the sizes of their papers, with new weights, called
+as PyTorch is by default; all are called in turn in one process.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.timing import machine, paired_seconds
+from hrn.inference.local import localised
+from hrn.model import build_model, preset
+from hrn.model.summary import OUTPUT_SIZE
+from hrn.runtime import keep_memory
+
+SCALE = 4
+SIDES = (128, 256)
+
+
+def networks() -> dict[str, nn.Module]:
+    """Ours, and the peers."""
+    from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
+    from spandrel.architectures.SAFMN.__arch.safmn import SAFMN
+    from spandrel.architectures.SPAN.__arch.span import SPAN
+    from spandrel.architectures.SwinIR.__arch.SwinIR import SwinIR
+
+    light = build_model(preset("hrn_light", [SCALE])).to(memory_format=torch.channels_last)
+    return {
+        "hrn_light, local": localised(light, 48),
+        "hrn_light, full": light,
+        "SPAN (28 channels)": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=28, upscale=SCALE),
+        "SPAN (48 channels)": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=48, upscale=SCALE),
+        "SAFMN": SAFMN(dim=36, n_blocks=8, ffn_scale=2.0, upscaling_factor=SCALE),
+        "SRVGGNetCompact (64, 16)": SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=64, num_conv=16, upscale=SCALE, act_type="prelu"),
+        "SwinIR-light": SwinIR(
+            upscale=SCALE, img_size=64, window_size=8, img_range=1.0, depths=[6] * 4, embed_dim=60,
+            num_heads=[6] * 4, mlp_ratio=2, upsampler="pixelshuffledirect",
+        ),
+    }  # fmt: skip
+
+
+def main() -> None:
+    keep_memory()
+    print(f"x{SCALE}, {machine()}\n")
+    columns = " | ".join(f"s at {s}x{s} | G Multi-Adds/s" for s in SIDES)
+    print(f"| network | parameters K | Multi-Adds G, 1280x720 | {columns} |")
+    print("|---" * (3 + 2 * len(SIDES)) + "|")
+    nets = {name: net.eval().requires_grad_(False) for name, net in networks().items()}
+    seconds = []
+    with torch.inference_mode():
+        for side in SIDES:
+            x = torch.rand(1, 3, side, side)
+            seconds.append(paired_seconds(*(lambda n=n, x=x: n(x) for n in nets.values()), rounds=5, warmup=2))
+    for i, (name, net) in enumerate(nets.items()):
+        g = multi_adds(net) / 1e9
+        cells = [f"{s[i]:.3f} | {g * n**2 / LR_PIXELS / s[i]:.0f}" for n, s in zip(SIDES, seconds, strict=True)]
+        print(
+            f"| {name} | {sum(p.numel() for p in net.parameters()) / 1e3:.0f} | {g:.1f} | " + " | ".join(cells) + " |"
+        )
+
+
+LR_PIXELS = OUTPUT_SIZE[0] * OUTPUT_SIZE[1] / SCALE**2
+
+
+def multi_adds(network: nn.Module) -> float:
+    """Of convolutions and matrix products, for an output of OUTPUT_SIZE."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(torch.rand(1, 3, *(side // SCALE for side in OUTPUT_SIZE)))
+    return counter.get_total_flops() / 2
+
+
+if __name__ == "__main__":
+    main()

@@ -20,8 +20,8 @@ from hrn.checkpoint import load_checkpoint, load_network, save_checkpoint
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import find_test_set
 from hrn.errors import HRNError
+from hrn.inference.enlarger import Enlarger
 from hrn.inference.export import export_onnx, onnx_enlarger
-from hrn.inference.upscale import Enlarger
 from hrn.model import PRESETS, build_model, preset
 from hrn.model.config import SCALES
 from hrn.pretrained import find_checkpoint

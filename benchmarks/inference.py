@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.timing import machine, memory_from_here, paired_seconds, synchronise
+from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.folder import Job, enlarge_file
 from hrn.inference.local import localised
 from hrn.inference.memory import parse_memory
-from hrn.inference.upscale import Enlarger, Mode
 from hrn.model import build_model, preset
 from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB, Fusion

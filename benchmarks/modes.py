@@ -22,7 +22,8 @@ from benchmarks.timing import machine, memory_from_here
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import find_test_set
 from hrn.evaluation.evaluate import evaluate
-from hrn.inference.upscale import Enlarger, Mode, load_model
+from hrn.inference.enlarger import Enlarger, Mode
+from hrn.inference.upscale import load_model
 from hrn.runtime import keep_memory
 
 MODES = [

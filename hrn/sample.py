@@ -3,7 +3,8 @@
     python hrn/sample.py                                             the shipped checkpoint on scikit-image's photographs
     python hrn/sample.py --ckpt_path checkpoint/hrn/hrn_x4.pth --test_data_dir dataset/Set5 dataset/Set14 --scale 4
     python hrn/sample.py --input photo.jpg
-    python hrn/sample.py --input photos/ --skip_existing --max_memory 2G
+    python hrn/sample.py --input photo.jpg --size 1920x1080
+    python hrn/sample.py --input photos/ --scale 2.5 --skip_existing --max_memory 2G
     torchrun --nproc_per_node=4 hrn/sample.py --input photos/
     python hrn/sample.py --model bicubic --test_data_dir dataset/Set5 --scale 2 3 4
 
@@ -33,16 +34,18 @@ from hrn.evaluation.evaluate import ImageResult, evaluate
 from hrn.evaluation.metrics import score
 from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
 from hrn.files import file_hash, write_text
+from hrn.inference.enlarger import MODES, PRECISIONS, Enlarger, Mode
 from hrn.inference.folder import enlarge_file, jobs
 from hrn.inference.memory import parse_memory
-from hrn.inference.upscale import MODES, PRECISIONS, Enlarger, Mode
+from hrn.inference.size import Resizer, Size, parse_size
 from hrn.model import PRESETS
+from hrn.model.config import SCALES
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import keep_memory
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = (ROOT / "checkpoint/hrn/hrn_x4.pth", ROOT / "checkpoint/hrn_light/hrn_light_x4.pth")
-"""Best first; the main job takes the first one that is there."""
+SHIPPED = ("hrn", "hrn_light")
+"""Best first; the first one that has a checkpoint is taken unless told otherwise."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,12 +59,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--ckpt_path",
         type=Path,
+        nargs="+",
         metavar="FILE",
-        help="a checkpoint, or the name of a shipped one, such as hrn_light_x4 (default: the best one that is shipped)",
+        help="checkpoints of one model or their names, such as hrn_light_x4 (default: the best that are shipped)",
     )
     add("--test_data_dir", type=Path, nargs="+", metavar="SET", help="test sets to enlarge and score (README: layouts)")
     add("--input", type=Path, metavar="PATH", help="an image, or a folder with subfolders of images, to enlarge")
-    add("--scale", type=int, nargs="+", choices=(2, 3, 4, 8), help="default: the checkpoint's")
+    add(
+        "--scale",
+        type=parse_scale,
+        nargs="+",
+        metavar="S",
+        help="2, 3, 4 or 8; with --input any factor, such as 2.5 (default, or auto: the checkpoint's)",
+    )
+    add("--size", type=parse_size, metavar="WxH", help="make --input so large, in pixels")
+    add("--long_edge", type=int, metavar="N", help="make the longer side of --input so long, in pixels")
     add(
         "--sample_dir", type=Path, default=Path("sample"), metavar="DIR", help="where results go (default: %(default)s)"
     )
@@ -95,6 +107,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.input and args.test_data_dir:
         parser.error("--input and --test_data_dir exclude each other")
+    if args.scale and None in args.scale:
+        args.scale = None
+    if (args.size or args.long_edge) and (args.scale or not args.input or args.model == "bicubic"):
+        parser.error("--size and --long_edge need --input and a network, and exclude --scale")
+    if args.size and args.long_edge:
+        parser.error("--size and --long_edge exclude each other")
+    if not args.input or args.model == "bicubic":
+        for scale in args.scale or ():
+            if scale not in SCALES:
+                parser.error(f"--scale {scale:g}: {'bicubic' if args.input else 'scores'} take 2, 3, 4 or 8")
     if args.model == "bicubic" and (args.ckpt_path or not args.scale):
         parser.error("--model bicubic needs --scale and no --ckpt_path")
     if args.model == "bicubic" and args.self_ensemble:
@@ -115,6 +137,8 @@ def main(argv: list[str] | None = None) -> int:
         label, enlargers, header = make_enlargers(args, processes.device)
         folder = args.sample_dir / label
         if args.input:
+            if args.model != "bicubic":
+                enlargers = [Resizer(enlargers, size) for size in sizes_of(args, enlargers)]
             failures = [f for enlarger in enlargers for f in enlarge_input(args, enlarger, folder, processes)]
             if failures and processes.first:
                 print(f"\n{len(failures)} of the images could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
@@ -123,17 +147,28 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
+def sizes_of(args: argparse.Namespace, enlargers: list[Enlarger]) -> list[Size]:
+    """What --input is to be made of."""
+    if args.size or args.long_edge:
+        return [args.size or Size(long_edge=args.long_edge)]
+    return [Size(factor=scale) for scale in args.scale or [enlarger.scale for enlarger in enlargers]]
+
+
 def make_enlargers(args: argparse.Namespace, device: torch.device) -> tuple[str, list[Bicubic | Enlarger], dict]:
     """What results are called, what enlarges by each scale, and what a score depends on."""
     header = provenance(device)
     if args.model == "bicubic":
         return "bicubic", [Bicubic(s) for s in args.scale], header | {"checkpoint": None}
-    path = find_checkpoint(args.ckpt_path) if args.ckpt_path else shipped_checkpoint()
-    checkpoint = load_checkpoint(path)
+    paths = [find_checkpoint(p) for p in args.ckpt_path] if args.ckpt_path else shipped_checkpoints(args)
+    checkpoints = [load_checkpoint(path) for path in paths]
+    if len({checkpoint.model_name for checkpoint in checkpoints}) > 1:
+        raise HRNError("--ckpt_path: the files hold different models")
+    served = {s: checkpoint for checkpoint in reversed(checkpoints) for s in checkpoint.config.scales}
+    scales = sorted(served) if args.input or not args.scale else args.scale
     mode = Mode(args.mode, args.window, args.overlap) if args.mode else None
     enlargers = [
         Enlarger(
-            load_network(checkpoint, model=args.model, scale=s).to(device),
+            load_network(served.get(s, checkpoints[0]), model=args.model, scale=s).to(device),
             s,
             mode,
             ensemble=args.self_ensemble,
@@ -141,11 +176,12 @@ def make_enlargers(args: argparse.Namespace, device: torch.device) -> tuple[str,
             compile=args.compile,
             max_memory=args.max_memory,
         )
-        for s in args.scale or checkpoint.config.scales
+        for s in scales
     ]
-    header |= {"checkpoint": path.name, "checkpoint_sha256": file_hash(path), "model": checkpoint.model_name}
+    header |= {"checkpoint": ", ".join(path.name for path in paths), "model": checkpoints[0].model_name}
+    header |= {"checkpoint_sha256": ", ".join(file_hash(path) for path in paths)}
     header |= {"mode": str(enlargers[0].mode), "self_ensemble": args.self_ensemble, "precision": args.precision}
-    return path.stem, enlargers, header
+    return paths[0].stem if len(paths) == 1 else checkpoints[0].model_name, enlargers, header
 
 
 def score_test_sets(
@@ -224,11 +260,11 @@ def draw_figure(
 
 
 def enlarge_input(
-    args: argparse.Namespace, enlarger: Bicubic | Enlarger, folder: Path, processes: Processes
+    args: argparse.Namespace, enlarger: Bicubic | Resizer, folder: Path, processes: Processes
 ) -> list[str]:
     """Enlarge a file or a folder that has no original; what went wrong, with the images that it went wrong with."""
     name = args.input.resolve().name if args.input.is_dir() else ""
-    target = folder / name / f"x{enlarger.scale}" / "SR"
+    target = folder / name / (f"x{enlarger.scale}" if args.model == "bicubic" else str(enlarger.size)) / "SR"
     todo = processes.from_first(lambda: jobs(args.input, target, f".{args.format}"))
     if args.skip_existing:
         there = processes.from_first(lambda: [job.target.is_file() for job in todo])
@@ -249,13 +285,30 @@ def enlarge_input(
     return [failure for some in processes.gather([failures]) for failure in some]
 
 
-def shipped_checkpoint() -> Path:
-    for path in SHIPPED:
-        if path.is_file():
-            return path
-    raise HRNError(
-        "no shipped checkpoint found; looked for\n  " + "\n  ".join(map(str, SHIPPED)) + "\nName one with --ckpt_path"
-    )
+def shipped_checkpoints(args: argparse.Namespace) -> list[Path]:
+    """The files of the best model that is shipped: what is asked for, or x4, or all where that is another size."""
+    for model in SHIPPED:
+        there = {s: path for s in SCALES if (path := ROOT / f"checkpoint/{model}/{model}_x{s}.pth").is_file()}
+        missing = args.size or args.long_edge or set(args.scale or ()) - there.keys()
+        if missing:
+            found = list(there.values()) if args.input else []
+        elif args.scale:
+            found = [there[s] for s in args.scale]
+        else:
+            found = [there[max(there, key=lambda s: s == 4)]] if there else []
+        if found:
+            return found
+    raise HRNError(f"no checkpoint of {' or '.join(SHIPPED)} is shipped for that. Name a file with --ckpt_path")
+
+
+def parse_scale(text: str) -> float | None:
+    """A factor, whole ones as int; None for auto."""
+    if text == "auto":
+        return None
+    factor = float(text)
+    if not 0 < factor < float("inf"):
+        raise ValueError
+    return int(factor) if factor == int(factor) else factor
 
 
 if __name__ == "__main__":

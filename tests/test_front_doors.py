@@ -275,6 +275,8 @@ def test_bad_input_to_sample(light, hr_folder, tmp_path, image, capsys):
     assert "holds hrn_light, not hrn;" in fails("--ckpt_path", light, "--model", "hrn", "--test_data_dir", hr_folder)
     assert "damaged" in fails("--ckpt_path", tmp_path / "broken.pth", "--test_data_dir", hr_folder)
     assert "no such checkpoint" in fails("--ckpt_path", tmp_path / "none.pth")
+    assert "a size is written as" in fails("--ckpt_path", light, "--input", hr_folder, "--size", "big")
+    assert "too much for 3 passes of x2" in fails("--ckpt_path", light, "--input", hr_folder / "0001.png", "--scale", 9)
     assert "memory must be given as" in fails("--ckpt_path", light, "--input", hr_folder, "--max_memory", "much")
     assert "not enough memory for a tile" in fails(
         "--ckpt_path", light, "--input", hr_folder / "0001.png", "--max_memory", "9K"
@@ -338,6 +340,31 @@ def test_ways_of_enlarging(light, photos, tmp_path):
     assert abs(read_rgb(tmp_path / "s/light_x2/x2/SR/a.jpg") - found[()]).mean() < 5
 
 
+def test_any_size_on_the_command_line(light, tmp_path, image, capsys):
+    Image.fromarray(image).save(tmp_path / "a.png")
+    args = ["--ckpt_path", light, "--input", tmp_path / "a.png", "--sample_dir", tmp_path / "s"]
+    for flags, folder, size, said in (
+        (["--scale", 2.5], "x2.5", (120, 160), "x2, then x2, then bicubic down"),
+        (["--scale", "auto"], "x2", (96, 128), "(x2)"),
+        (["--size", "100x90"], "100x90", (90, 100), "x2, then bicubic down, then width stretched by 0.83"),
+        (["--long_edge", 32], "long_edge32", (24, 32), "bicubic down"),
+    ):
+        assert sample.main([str(a) for a in (*args, *flags)]) == 0
+        assert read_rgb(tmp_path / "s/light_x2" / folder / "SR/a.png").shape[:2] == size
+        assert said in capsys.readouterr().out
+
+
+def test_two_files_of_one_model(light, hr_folder, tmp_path, capsys):
+    config = preset("hrn_light", [3])
+    other = tmp_path / "light_x3.pth"
+    save_checkpoint(other, config, build_model(config).state_dict(), info={})
+    args = ["--ckpt_path", light, other, "--sample_dir", tmp_path / "s"]
+    assert sample.main([str(a) for a in (*args, "--input", hr_folder / "0001.png", "--scale", 2.9)]) == 0
+    assert "(x3, then bicubic down)" in capsys.readouterr().out
+    assert sample.main([str(a) for a in (*args, "--test_data_dir", hr_folder, "--no_images")]) == 0
+    assert {p.parent.name for p in (tmp_path / "s/hrn_light/HR").rglob("scores.json")} == {"x2", "x3"}
+
+
 def test_self_ensemble_says_what_it_brings(light, hr_folder, tmp_path, capsys):
     args = ["--ckpt_path", light, "--test_data_dir", hr_folder, "--sample_dir", tmp_path / "s", "--no_images"]
     means = {}
@@ -380,6 +407,9 @@ def test_a_wrong_flag_ends_with_2(root, tmp_path):
     for args in (
         ["hrn/train.py", "--model", "edsr", "--ckpt_name", "a"],
         ["hrn/sample.py", "--scale", "5"],
+        ["hrn/sample.py", "--scale", "much", "--input", "a.png"],
+        ["hrn/sample.py", "--size", "10x10"],
+        ["hrn/sample.py", "--size", "10x10", "--long_edge", "9", "--input", "a.png"],
         ["hrn/sample.py", "--model", "bicubic"],
     ):
         assert run(root / args[0], *args[1:], cwd=tmp_path, check=False).returncode == 2

@@ -37,7 +37,7 @@ def test_the_shipped_light_checkpoint_scores_what_the_readme_says(root, shared):
     from hrn import load_model
     from hrn.data.benchmark import find_test_set
     from hrn.evaluation.evaluate import evaluate, mean_scores
-    from hrn.inference.upscale import Enlarger
+    from hrn.inference.enlarger import Enlarger
 
     model = load_model(root / "checkpoint/hrn_light/hrn_light_x4.pth", device="cpu")
     results = evaluate(Enlarger(model), find_test_set(shared / "data/benchmark/Set5", 4))

@@ -6,7 +6,7 @@ Written as two sparse matrices, one for each axis.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -65,7 +65,39 @@ def imresize(
     if rows is not None:
         vertical = vertical[rows[0] : rows[1]]
         first, last = vertical.indices.min(), vertical.indices.max() + 1
-        vertical, image, new_h = vertical[:, first:last], image[first:last], rows[1] - rows[0]
+        vertical, image = vertical[:, first:last], image[first:last]
+    return _both_passes(image, vertical, horizontal)
+
+
+def imresize_strips(
+    strips: Iterable[np.ndarray], size: tuple[int, int], new_size: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """:func:`imresize` to a size, of an image that comes strip by strip; only the rows that are needed are held.
+
+    Args:
+        strips: (h, W, C) uint8, from the top to the bottom.
+        size: height and width of the image.
+        new_size: of the result.
+
+    Yields:
+        Strips of the result, from the top to the bottom.
+    """
+    vertical, horizontal = (resize_matrix(n, m, m / n) for n, m in zip(size, new_size, strict=True))
+    taps = np.split(vertical.indices, vertical.indptr[1:-1])
+    needs = np.array([(row.min(), row.max() + 1) for row in taps])  # of each row of the result, the first and the end
+    held, first, done = None, 0, 0
+    for strip in strips:
+        held = strip if held is None else np.concatenate([held, strip])
+        ready = int(np.searchsorted(needs[:, 1], first + len(held), side="right"))
+        if ready > done:
+            yield _both_passes(held, vertical[done:ready, first : first + len(held)], horizontal)
+            done = ready
+        start = min(int(needs[done:, 0].min(initial=size[0])) - first, len(held))
+        held, first = held[start:], first + start
+
+
+def _both_passes(image: np.ndarray, vertical: sparse.csr_array, horizontal: sparse.csr_array) -> np.ndarray:
+    w, new_h, new_w = image.shape[1], vertical.shape[0], horizontal.shape[0]
     resized = _to_uint8(vertical @ image.reshape(len(image), -1).astype(np.float64)).reshape(new_h, w, -1)
     columns = resized.transpose(1, 0, 2).reshape(w, -1).astype(np.float64)
     out = _to_uint8(horizontal @ columns).reshape(new_w, new_h, -1).transpose(1, 0, 2)
@@ -74,9 +106,17 @@ def imresize(
 
 @dataclass(frozen=True)
 class Bicubic:
-    """Enlarges by MATLAB's bicubic, called as networks are (:class:`hrn.inference.upscale.Enlarger`)."""
+    """Enlarges by MATLAB's bicubic, called as networks are (:class:`hrn.inference.enlarger.Enlarger`)."""
 
     scale: int
+
+    def told(self, size: tuple[int, int]) -> str:
+        """How the size is reached, for people."""
+        return f"bicubic x{self.scale}"
+
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the result."""
+        return size[0] * self.scale, size[1] * self.scale
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8."""
@@ -84,9 +124,9 @@ class Bicubic:
 
     def strips(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """The same in strips of rows, from the top to the bottom."""
-        height = len(image) * self.scale
-        for top in range(0, height, 64 * self.scale):
-            yield imresize(image, scale=self.scale, rows=(top, min(height, top + 64 * self.scale)))
+        size = image.shape[:2]
+        parts = (image[top : top + 64] for top in range(0, size[0], 64))
+        return imresize_strips(parts, size, self.size_of(size))
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

@@ -26,8 +26,8 @@ from hrn.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_network
 from hrn.cli import fail_in_words
 from hrn.errors import HRNError
 from hrn.files import writing_beside
+from hrn.inference.enlarger import MODES, Mode, default_mode
 from hrn.inference.local import localised
-from hrn.inference.upscale import MODES, Mode, default_mode
 from hrn.model import config_to_dict
 from hrn.pretrained import find_checkpoint
 

@@ -15,9 +15,13 @@ from hrn.errors import HRNError
 
 
 class Strips(Protocol):
-    """What enlarges, such as :class:`hrn.inference.upscale.Enlarger`."""
+    """What enlarges, such as :class:`hrn.inference.enlarger.Enlarger` and :class:`hrn.inference.size.Resizer`."""
 
-    scale: int
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the result for an image of height and width `size`."""
+
+    def told(self, size: tuple[int, int]) -> str:
+        """How that is reached, for people."""
 
     def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 to strips of rows of the enlarged image."""
@@ -67,28 +71,29 @@ def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] =
         HRNError: the image cannot be read or enlarged, or its target not written; the target is then as it was.
     """
     picture = read_picture(job.source)
-    (h, w), scale = picture.rgb.shape[:2], enlarger.scale
+    h, w = picture.rgb.shape[:2]
+    new_h, new_w = enlarger.size_of((h, w))
     strips = _strips(picture, enlarger, progress)
     if job.target.suffix == ".png":
         channels = (1 if picture.grey else 3) + (picture.alpha is not None)
         samples = (np.asarray(to_pillow(strip)) for strip in strips)
-        write_png(job.target, (h * scale, w * scale), channels, samples, picture.icc_profile)
+        write_png(job.target, (new_h, new_w), channels, samples, picture.icc_profile)
     else:
         parts = list(strips)
         alpha = np.concatenate([part.alpha for part in parts]) if picture.alpha is not None else None
         write_image(job.target, replace(picture, rgb=np.concatenate([part.rgb for part in parts]), alpha=alpha))
     first = f", the first of {picture.frames} frames" if picture.frames > 1 else ""
-    return f"{job.target}  {w}x{h} -> {w * scale}x{h * scale}{first}"
+    return f"{job.target}  {w}x{h} -> {new_w}x{new_h} ({enlarger.told((h, w))}{first})"
 
 
 def _strips(picture: Picture, enlarger: Strips, progress: Callable[[int], object]) -> Iterator[Picture]:
     """A decoded file, enlarged from its top to its bottom; its transparency bicubically."""
     h, w = picture.rgb.shape[:2]
-    size = (h * enlarger.scale, w * enlarger.scale)
+    size = enlarger.size_of((h, w))
     top = 0
     for rgb in enlarger.strips(picture.rgb):
         bottom = top + len(rgb)
         alpha = imresize(picture.alpha, size=size, rows=(top, bottom)) if picture.alpha is not None else None
         yield Picture(rgb, alpha, picture.grey)
-        progress(w * len(rgb) // enlarger.scale)
+        progress(h * w * bottom // size[0] - h * w * top // size[0])
         top = bottom

@@ -4,7 +4,7 @@ Memory does not grow with the height of the image, and time grows with its pixel
 overlaps and sum to 1 with its neighbours', so that no border shows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -79,6 +79,18 @@ def strips(forward: Forward, lr: np.ndarray, scale: int, layout: Layout) -> Iter
         total = total[:done]
         yield total
         del total
+
+
+def gathered(strips: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The image of height and width `size` whose strips of rows (h, W, 3) uint8 come from its top to its bottom."""
+    out, top = None, 0
+    for strip in strips:
+        if len(strip) == size[0]:
+            return strip
+        out = np.empty((*size, 3), np.uint8) if out is None else out
+        out[top : top + len(strip)] = strip
+        top += len(strip)
+    return out
 
 
 def _batches(columns: list[tuple[int, int]], at_once: int) -> Iterator[list[int]]:

@@ -23,7 +23,7 @@ from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
 from hrn.files import file_hash
-from hrn.inference.upscale import Enlarger
+from hrn.inference.enlarger import Enlarger
 from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.runtime import without_search

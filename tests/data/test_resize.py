@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hrn.data.resize import bicubic_lr, cubic, imresize, modcrop
+from hrn.data.resize import Bicubic, bicubic_lr, cubic, imresize, imresize_strips, modcrop
 
 
 def test_kernel_is_keys_cubic():
@@ -56,3 +56,24 @@ def test_one_pixel_can_be_enlarged():
 def test_scale_or_size(kwargs):
     with pytest.raises(ValueError, match="either scale or size"):
         imresize(np.zeros((4, 4), np.uint8), **kwargs)
+
+
+@pytest.mark.parametrize("new_size", [(200, 90), (48, 64), (31, 200), (7, 5), (1, 1), (333, 64)])
+@pytest.mark.parametrize("heights", [[48], [1] * 48, [20, 1, 27]])
+def test_strips_give_the_same(image, new_size, heights):
+    parts = np.split(image, np.cumsum(heights)[:-1])
+    found = list(imresize_strips(parts, image.shape[:2], new_size))
+    assert (np.concatenate(found) == imresize(image, size=new_size)).all()
+
+
+def test_rows_are_those_of_the_whole(image):
+    whole = imresize(image, size=(100, 90))
+    for rows in ((0, 100), (0, 1), (37, 60), (99, 100)):
+        assert (imresize(image, size=(100, 90), rows=rows) == whole[slice(*rows)]).all()
+
+
+def test_bicubic_in_strips(rng):
+    image = rng.integers(0, 256, (150, 20, 3), dtype=np.uint8)
+    strips = list(Bicubic(3).strips(image))
+    assert len(strips) > 1
+    assert (np.concatenate(strips) == Bicubic(3)(image)).all()

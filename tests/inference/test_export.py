@@ -6,8 +6,9 @@ import pytest
 from hrn.checkpoint import load_checkpoint, save_checkpoint
 from hrn.errors import HRNError
 from hrn.inference import export
+from hrn.inference.enlarger import Mode
 from hrn.inference.export import main, onnx_enlarger
-from hrn.inference.upscale import Mode, load_model, upscale
+from hrn.inference.upscale import load_model, upscale
 from hrn.model import HRNConfig
 
 pytest.importorskip("onnxruntime", reason="needs the packages of hrn[export]")

@@ -5,8 +5,8 @@ from scipy.fft import dctn
 from scipy.ndimage import uniform_filter1d
 
 from hrn.errors import HRNError
+from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.local import BlockDomain, local_mean, localised
-from hrn.inference.upscale import Enlarger, Mode
 from hrn.inference.windows import Layout, strips
 from hrn.model import build_model, preset
 

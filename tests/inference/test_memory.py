@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hrn.errors import HRNError
+from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel, free_memory, is_out_of_memory, parse_memory
-from hrn.inference.upscale import Enlarger, Mode
 from hrn.model import build_model, preset
 
 

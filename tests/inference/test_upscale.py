@@ -11,8 +11,8 @@ from hrn import load_model, upscale
 from hrn.checkpoint import save_checkpoint
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
-from hrn.inference import upscale as module
-from hrn.inference.upscale import MODES, Enlarger, Mode
+from hrn.inference import enlarger as module
+from hrn.inference.enlarger import MODES, Enlarger, Mode
 from hrn.model import HRNConfig, build_model, preset
 
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
@@ -128,7 +128,18 @@ def test_bad_arrays(path, array, message):
 
 def test_scale_that_the_network_lacks(path, image):
     with pytest.raises(HRNError, match="enlarges by x2, not x3"):
-        upscale(load_model(path), image, 3)
+        Enlarger(load_model(path), 3)
+    assert upscale(load_model(path), image, 3).shape == (144, 192, 3)  # x2 twice, then reduced
+
+
+def test_any_size(path, image):
+    model = load_model(path)
+    assert upscale(model, image, 2.5).shape == (120, 160, 3)
+    assert upscale(model, Image.fromarray(image), size=(100, 77)).size == (100, 77)
+    alpha = Image.fromarray(np.dstack([image, image[..., :1]]))
+    assert upscale(model, alpha, long_edge=150).size == (150, 112)
+    with pytest.raises(HRNError, match="one of them"):
+        upscale(model, image, 2, long_edge=100)
 
 
 def test_values_that_are_not_finite_are_not_saved(path, image):

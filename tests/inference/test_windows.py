@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrn.inference.upscale import Enlarger, Mode
+from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.windows import Layout, spans, strips
 
 

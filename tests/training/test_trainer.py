@@ -22,7 +22,7 @@ from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
-from hrn.inference.upscale import Enlarger
+from hrn.inference.enlarger import Enlarger
 from hrn.training import trainer as trainer_module
 from hrn.training.files import RunFiles, load_state, read_log
 from hrn.training.recipe import Execution

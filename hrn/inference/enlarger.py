@@ -1,0 +1,226 @@
+"""Enlarge any image with bounded memory.
+
+The network's DCT and attention pools see the whole feature map, so that an image in parts is not the image as a whole, and
+a whole image is not what the network was trained on. There are three modes:
+
+    local    the network with pools and transforms of the size that it was trained on (hrn.inference.local)
+    windows  overlapping windows of about that size
+    full     as it stands
+
+Images larger than a tile are computed in tiles in modes local and full. `benchmarks/modes.py` measures what each costs and
+brings; the default is chosen by its table.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hrn.errors import HRNError
+from hrn.inference.ensemble import self_ensemble
+from hrn.inference.local import localised
+from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel, free_memory, is_out_of_memory
+from hrn.inference.windows import Layout, gathered, strips
+from hrn.model.hrn import HRN
+
+TILE = 752
+"""Side of the largest tile in LR pixels: beyond it memory grows and time a pixel does not fall."""
+TILE_OVERLAP = 32
+"""LR pixels that a tile shares with the next."""
+BATCH_PIXELS = {"cpu": 2 * 64 * 64, "cuda": 64 * 64 * 64}
+"""LR pixels of windows that are computed at once: what stays in the caches of a CPU, or fills a GPU."""
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How an image is given to the network.
+
+    Raises:
+        HRNError: an unknown mode, or windows that are smaller than their overlap.
+    """
+
+    name: str = "local"
+    window: int = 48
+    """LR pixels that the network sees: the side of a window, or how wide pools and blocks are in mode local."""
+    overlap: int = 16
+    """LR pixels that a window shares with the next, in mode windows."""
+
+    def __post_init__(self) -> None:
+        if self.name not in MODES:
+            raise HRNError(f"the mode must be one of {', '.join(MODES)}, not {self.name}")
+        if self.window < 1:
+            raise HRNError(f"what the network sees at once must be 1 pixel or more, not {self.window}")
+        if self.name == "windows" and not 0 <= self.overlap < self.window:
+            raise HRNError(f"windows of {self.window} cannot overlap by {self.overlap}")
+
+    def __str__(self) -> str:
+        return {
+            "full": "full",
+            "windows": f"windows of {self.window}, overlap {self.overlap}",
+            "local": f"local, {self.window}",
+        }[self.name]
+
+    def layout(self, size: tuple[int, int], pixels: int, batch_pixels: int) -> Layout:
+        """How an image is cut so that no more than `pixels` are computed at once.
+
+        Args:
+            size: height and width of the image.
+            pixels: the most LR pixels that memory allows.
+            batch_pixels: the LR pixels that are quickest.
+
+        Raises:
+            HRNError: `pixels` are too few.
+        """
+        if self.name == "windows":
+            window = (min(size[0], self.window), min(size[1], self.window))
+            if window[0] * window[1] > pixels:
+                raise HRNError(f"not enough memory for a window of {self.window} pixels; give more, or smaller windows")
+            at_once = max(1, min(pixels, batch_pixels) // (window[0] * window[1]))
+            return Layout((self.window, self.window), self.overlap, at_once=at_once)
+        if size[0] * size[1] <= min(pixels, TILE * TILE):
+            return Layout(size, 0)
+        step = self.window if self.name == "local" else 1  # blocks of neighbouring tiles then coincide
+        least = max(step, 16)
+        apart = (min(max(TILE, least + TILE_OVERLAP), int(pixels**0.5)) - TILE_OVERLAP) // step * step
+        if apart < least:
+            raise HRNError(f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; give more")
+        return Layout((apart + TILE_OVERLAP,) * 2, TILE_OVERLAP, aligned=self.name == "local")
+
+
+MODES = ("local", "windows", "full")
+
+
+class Enlarger:
+    """Enlarges images by one network at one scale, in one way.
+
+    Args:
+        network: from :func:`hrn.inference.upscale.load_model`.
+        scale: one of the network's scales; its first one by default.
+        mode: how the image is given to the network; by default as the table of modes says for this kind of network.
+        ensemble: average over the eight flips and quarter turns of the image, at eight times the cost.
+        precision: of the convolutions: `fp32`, `bf16` or `fp16` (on a GPU only); the DCT stays float32.
+        compile: compile the network; worth its minute for many images in mode windows, whose sizes are few.
+        max_memory: bytes to stay within, besides what is held already; by default what is free, less a margin.
+
+    Raises:
+        HRNError: a scale that the network does not have, or a precision that the device does not have.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        scale: int | None = None,
+        mode: Mode | None = None,
+        *,
+        ensemble: bool = False,
+        precision: str = "fp32",
+        compile: bool = False,
+        max_memory: int | None = None,
+    ) -> None:
+        scales = network.config.scales
+        self.scale = scale or scales[0]
+        if self.scale not in scales:
+            raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{self.scale}")
+        if precision not in PRECISIONS:
+            raise HRNError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision}")
+        self.device = next(network.parameters()).device
+        if precision == "fp16" and self.device.type == "cpu":
+            raise HRNError("fp16 is for GPUs; a CPU takes bf16 or fp32")
+        self.mode = mode or default_mode(network)
+        self.precision, self.ensemble, self.max_memory = precision, ensemble, max_memory
+        self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
+        if self.mode.name == "local":
+            network = localised(network, self.mode.window)
+        self._network = torch.compile(network) if compile else network
+
+    def __call__(self, lr: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8; errors as :meth:`strips`."""
+        return gathered(self.strips(lr), self.size_of(lr.shape[:2]))
+
+    def told(self, size: tuple[int, int]) -> str:
+        """How the size is reached, for people."""
+        return f"x{self.scale}"
+
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the result for an image of height and width `size`."""
+        return size[0] * self.scale, size[1] * self.scale
+
+    def without_ensemble(self) -> "Enlarger":
+        """The same, once over each image."""
+        other = copy.copy(self)
+        other.ensemble = False
+        return other
+
+    def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
+        """Enlarge from the top to the bottom: strips of rows (h, scale*W, 3) uint8 that follow one another.
+
+        Raises:
+            HRNError: wrong shape or type, values that are not finite, or too little memory.
+        """
+        check_image(lr)
+        size = lr.shape[:2]
+        layout = self.mode.layout(size, self._pixels(size), BATCH_PIXELS.get(self.device.type, 1))
+        for strip in strips(self._windows, lr, self.scale, layout):
+            with torch.inference_mode():
+                done = strip.mul_(255).round_().clamp_(0, 255).byte().numpy()
+            del strip
+            yield done
+
+    def _pixels(self, size: tuple[int, int]) -> int:
+        """The most LR pixels that may be computed at once in an image of this size."""
+        budget = self.max_memory or int(SHARE_OF_FREE * free_memory(self.device))
+        if self.device.type == "cuda":  # strips are gathered off the GPU
+            return budget // self.bytes_per_pixel
+        # an image of n rows of tiles holds a strip of tiles in float32 while it is filled, and what it carries on
+        strip = 2 * 12 * self.scale**2
+        whole = budget // (self.bytes_per_pixel + strip)
+        if size[0] * size[1] <= whole:
+            return whole
+        # tile**2 * bytes_per_pixel + tile * width * strip <= budget
+        a, b = self.bytes_per_pixel, size[1] * strip
+        return int((-b + (b * b + 4 * a * budget) ** 0.5) / (2 * a)) ** 2
+
+    def _windows(self, batch: np.ndarray) -> Tensor:
+        """Enlarge windows; where memory does not suffice, fewer or smaller ones at once."""
+        try:
+            return self._forward(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return torch.cat([self._windows(batch[:half]), self._windows(batch[half:])])
+        size = batch.shape[1:3]
+        smaller = Mode("full").layout(size, size[0] * size[1] // 4, 1)  # tiles of half the side
+        return torch.cat(list(strips(self._windows, batch[0], self.scale, smaller)))[None]
+
+    @torch.inference_mode()
+    def _forward(self, batch: np.ndarray) -> Tensor:
+        x = torch.tensor(batch, device=self.device).permute(0, 3, 1, 2).float().div_(255)
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
+            sr = self_ensemble(self._run, x) if self.ensemble else self._run(x)
+        if not torch.isfinite(sr).all():
+            raise HRNError("the network gave values that are not finite: the checkpoint is damaged")
+        return sr.permute(0, 2, 3, 1).cpu()
+
+    def _run(self, x: Tensor) -> Tensor:
+        return self._network(x, self.scale).float()
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raises HRNError unless an array is (H, W, 3) uint8 with pixels."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise HRNError(f"an image must be an (H, W, 3) array of uint8, not {image.shape} of {image.dtype}")
+
+
+def default_mode(network: nn.Module) -> Mode:
+    """Local for the paper's network; the released one is not made for it."""
+    return Mode("local" if isinstance(network, HRN) else "full")

@@ -63,7 +63,7 @@ def row(name: str, scale: int, test_set: Path, folder: Path) -> str:
     for image in find_test_set(test_set, scale).images:
         lr = image.load(scale).lr
         worst = max(worst, int(abs(enlarger(lr).astype(int) - other(lr)).max()))
-        both = paired_seconds(lambda lr=lr: enlarger(lr), lambda lr=lr: other(lr), rounds=3, warmup=1)
+        both = paired_seconds(lambda lr=lr: enlarger(lr), lambda lr=lr: other(lr), rounds=1, warmup=1)
         seconds = [a + b for a, b in zip(seconds, both, strict=True)]
     return f"| {name} | x{scale} | {weights} | {worst} | {seconds[0]:.2f} | {seconds[1]:.2f} | {export:.0f} |"
 

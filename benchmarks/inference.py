@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -242,31 +242,31 @@ def large_worker(megapixels: str, memory: str) -> None:
         print(width, height, *subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split())
 
 
+class TimedEnlarger(Enlarger):
+    """Knows how long it took."""
+
+    seconds = 0.0
+
+    def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
+        found = super().strips(lr)
+        while True:
+            before = time.perf_counter()
+            strip = next(found, None)
+            self.seconds += time.perf_counter() - before
+            if strip is None:
+                return
+            yield strip
+
+
 def job_worker(source: str, target: str, memory: str) -> None:
     """A process that has made no image of its own, so that its peak is that of the work."""
     keep_memory()
-    network = light().to(memory_format=torch.channels_last)
-    enlarger = Enlarger(network, max_memory=parse_memory(memory))
+    enlarger = TimedEnlarger(light().to(memory_format=torch.channels_last), max_memory=parse_memory(memory))
     enlarger(np.zeros((64, 64, 3), np.uint8))
+    enlarger.seconds = 0.0
     peak = memory_from_here(torch.device("cpu"))
-    enlarging = 0.0
-
-    class Timed:
-        scale = SCALE
-
-        def strips(self, lr: np.ndarray):
-            nonlocal enlarging
-            found = enlarger.strips(lr)
-            while True:
-                before = time.perf_counter()
-                strip = next(found, None)
-                enlarging += time.perf_counter() - before
-                if strip is None:
-                    return
-                yield strip
-
-    whole = seconds_of(lambda: enlarge_file(Job(Path(source), Path(target)), Timed()))
-    print(enlarging, whole, peak())
+    whole = seconds_of(lambda: enlarge_file(Job(Path(source), Path(target)), enlarger))
+    print(enlarger.seconds, whole, peak())
 
 
 # processes
@@ -284,11 +284,11 @@ def run_worker(*args: str) -> list[str]:
 
 
 def median_seconds(call: Callable[[], object]) -> float:
-    """Of up to seven calls, fewer where they take long, without the first."""
-    times: list[float] = []
-    while len(times) < 7 and (len(times) < 2 or sum(times) < 10):
+    """Of up to seven calls after one to warm up, fewer where they take long; the first alone where it takes very long."""
+    times = [seconds_of(call)]
+    while len(times) < 8 and sum(times) < 10:
         times.append(seconds_of(call))
-    return statistics.median(times[1:])
+    return statistics.median(times[1:] or times)
 
 
 def seconds_of(call: Callable[[], object]) -> float:

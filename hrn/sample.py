@@ -14,7 +14,9 @@ Images go to SAMPLE_DIR/<checkpoint>/<set or folder>/x4/SR/, with scores.csv and
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
@@ -134,41 +136,40 @@ def main(argv: list[str] | None = None) -> int:
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
     with joined(args.device) as processes:
-        label, enlargers, header = make_enlargers(args, processes.device)
-        folder = args.sample_dir / label
-        if args.input:
-            if args.model != "bicubic":
-                enlargers = [Resizer(enlargers, size) for size in sizes_of(args, enlargers)]
-            failures = [f for enlarger in enlargers for f in enlarge_input(args, enlarger, folder, processes)]
-            if failures and processes.first:
-                print(f"\n{len(failures)} of the images could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
-            return 1 if failures else 0
-        score_test_sets(args, label, enlargers, header, folder)
-        return 0
+        ways = make_ways(args, processes.device)
+        if not args.input:
+            score_test_sets(args, ways)
+            return 0
+        failures = enlarge_input(args, ways, processes)
+        if failures and processes.first:
+            print(f"\n{len(failures)} of the images could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
+        return 1 if failures else 0
 
 
-def sizes_of(args: argparse.Namespace, enlargers: list[Enlarger]) -> list[Size]:
-    """What --input is to be made of."""
-    if args.size or args.long_edge:
-        return [args.size or Size(long_edge=args.long_edge)]
-    return [Size(factor=scale) for scale in args.scale or [enlarger.scale for enlarger in enlargers]]
+@dataclass(frozen=True)
+class Way:
+    """What enlarges by a scale, what its results are called, and what its scores depend on."""
+
+    enlarger: Bicubic | Enlarger
+    label: str
+    header: dict[str, Any]
 
 
-def make_enlargers(args: argparse.Namespace, device: torch.device) -> tuple[str, list[Bicubic | Enlarger], dict]:
-    """What results are called, what enlarges by each scale, and what a score depends on."""
+def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
+    """One for each scale that is asked for, or that the checkpoints serve."""
     header = provenance(device)
     if args.model == "bicubic":
-        return "bicubic", [Bicubic(s) for s in args.scale], header | {"checkpoint": None}
+        return [Way(Bicubic(s), "bicubic", header | {"checkpoint": None}) for s in args.scale]
     paths = [find_checkpoint(p) for p in args.ckpt_path] if args.ckpt_path else shipped_checkpoints(args)
     checkpoints = [load_checkpoint(path) for path in paths]
-    if len({checkpoint.model_name for checkpoint in checkpoints}) > 1:
-        raise HRNError("--ckpt_path: the files hold different models")
     served = {s: checkpoint for checkpoint in reversed(checkpoints) for s in checkpoint.config.scales}
     scales = sorted(served) if args.input or not args.scale else args.scale
     mode = Mode(args.mode, args.window, args.overlap) if args.mode else None
-    enlargers = [
-        Enlarger(
-            load_network(served.get(s, checkpoints[0]), model=args.model, scale=s).to(device),
+    ways = []
+    for s in scales:
+        checkpoint = served.get(s, checkpoints[0])
+        enlarger = Enlarger(
+            load_network(checkpoint, model=args.model, scale=s).to(device),
             s,
             mode,
             ensemble=args.self_ensemble,
@@ -176,42 +177,34 @@ def make_enlargers(args: argparse.Namespace, device: torch.device) -> tuple[str,
             compile=args.compile,
             max_memory=args.max_memory,
         )
-        for s in scales
-    ]
-    header |= {"checkpoint": ", ".join(path.name for path in paths), "model": checkpoints[0].model_name}
-    header |= {"checkpoint_sha256": ", ".join(file_hash(path) for path in paths)}
-    header |= {"mode": str(enlargers[0].mode), "self_ensemble": args.self_ensemble, "precision": args.precision}
-    return paths[0].stem if len(paths) == 1 else checkpoints[0].model_name, enlargers, header
+        about = {"checkpoint": checkpoint.path.name, "checkpoint_sha256": file_hash(checkpoint.path)}
+        about |= {"model": checkpoint.model_name, "mode": str(enlarger.mode)}
+        about |= {"self_ensemble": args.self_ensemble, "precision": args.precision}
+        ways.append(Way(enlarger, checkpoint.path.stem, header | about))
+    return ways
 
 
-def score_test_sets(
-    args: argparse.Namespace, label: str, enlargers: list[Bicubic | Enlarger], header: dict, folder: Path
-) -> None:
+def score_test_sets(args: argparse.Namespace, ways: list[Way]) -> None:
     """Enlarge and score the test sets at each scale, and print what came out."""
     reports = []
-    for enlarger in enlargers:
-        scale = enlarger.scale
-        test_sets = [find_test_set(p, scale) for p in args.test_data_dir or ()] or [photographs(scale)]
-        for test_set in test_sets:
-            reports.append(run_test_set(test_set, enlarger, folder / test_set.name / f"x{scale}", label, header, args))
+    for way in ways:
+        scale = way.enlarger.scale
+        for test_set in [find_test_set(p, scale) for p in args.test_data_dir or ()] or [photographs(scale)]:
+            reports.append(run_test_set(test_set, way, args))
     protocols = "\n".join(dict.fromkeys(f"x{r.scale}: {r.protocol}." for r in reports))
-    summary = f"{summary_table(reports, label)}\n\n{protocols}\n"
-    write_text(folder / "summary.md", summary)
-    print(f"\n{summary}\nResults in {folder}/")
+    summary = f"{summary_table(reports)}\n\n{protocols}\n"
+    folders = [args.sample_dir / label for label in dict.fromkeys(way.label for way in ways)]
+    for folder in folders:
+        write_text(folder / "summary.md", summary)
+    print(f"\n{summary}\nResults in {', '.join(f'{folder}/' for folder in folders)}")
 
 
-def run_test_set(
-    test_set: TestSet,
-    enlarger: Bicubic | Enlarger,
-    folder: Path,
-    label: str,
-    header: dict,
-    args: argparse.Namespace,
-) -> SetReport:
+def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace) -> SetReport:
     """Enlarge, write and score a test set; print its table."""
-    scale = test_set.scale
+    enlarger, scale = way.enlarger, test_set.scale
+    folder = args.sample_dir / way.label / test_set.name / f"x{scale}"
     shave = scale if args.shave is None else args.shave
-    bicubic = Bicubic(scale) if label != "bicubic" else None
+    bicubic = None if isinstance(enlarger, Bicubic) else Bicubic(scale)
     results, figure, gains = [], None, []
     once = enlarger.without_ensemble() if args.self_ensemble else None
     images = evaluate(enlarger, test_set, shave=shave, raw_grey=args.raw_grey, bicubic=bicubic)
@@ -226,13 +219,13 @@ def run_test_set(
             single = score(once(result.lr), result.hr, shave, result.name in args.raw_grey)
             gains.append(result.scores["psnr_y"] - single["psnr_y"])
         results.append(result.without_pictures())
-    report = set_report(test_set, results, shave=shave, raw_grey=args.raw_grey)
-    write_reports(report, folder, header)
-    print(f"\n{test_set.source}\n\n{image_table(report, label)}")
+    report = set_report(test_set, way.label, results, shave=shave, raw_grey=args.raw_grey)
+    write_reports(report, folder, way.header)
+    print(f"\n{test_set.source}\n\n{image_table(report)}")
     if once:
         print(f"\nself-ensemble: {np.mean(gains):+.3f} dB PSNR-Y, {min(gains):+.3f} to {max(gains):+.3f} by image")
     if figure and not args.no_images:
-        draw_figure(folder / "comparison.png", figure, label, bicubic, shave)
+        draw_figure(folder / "comparison.png", figure, way.label, bicubic, shave)
     return report
 
 
@@ -245,27 +238,39 @@ def draw_figure(
     path: Path, result: ImageResult, label: str, bicubic: Callable[[np.ndarray], np.ndarray], shave: int
 ) -> None:
     """The image of the set that gains most, with the crop that gains most."""
-    from hrn.evaluation.figures import compare, telling_crop  # matplotlib is slow to import
+    from hrn.evaluation.figures import Comparison, compare, telling_crop  # matplotlib is slow to import
 
     low = bicubic(result.lr)
-    compare(
-        path,
-        result.name,
-        result.hr,
-        {"bicubic": low, label: result.sr},
-        crop=telling_crop(result.hr, low, result.sr),
-        shave=shave,
-    )
+    crop = telling_crop(result.hr, low, result.sr)
+    compare(path, Comparison(result.name, result.hr, {"bicubic": low, label: result.sr}, crop, shave))
     print(f"\nfigure: {path}")
 
 
-def enlarge_input(
-    args: argparse.Namespace, enlarger: Bicubic | Resizer, folder: Path, processes: Processes
-) -> list[str]:
+def enlarge_input(args: argparse.Namespace, ways: list[Way], processes: Processes) -> list[str]:
     """Enlarge a file or a folder that has no original; what went wrong, with the images that it went wrong with."""
-    name = args.input.resolve().name if args.input.is_dir() else ""
-    target = folder / name / (f"x{enlarger.scale}" if args.model == "bicubic" else str(enlarger.size)) / "SR"
-    todo = processes.from_first(lambda: jobs(args.input, target, f".{args.format}"))
+    labels = {way.label for way in ways}
+    label = labels.pop() if len(labels) == 1 else str(ways[0].header["model"])
+    folder = args.sample_dir / label / (args.input.resolve().name if args.input.is_dir() else "")
+    failures = []
+    for enlarger, name in enlargers_of(args, ways):
+        failures += enlarge_all(args, enlarger, folder / name / "SR", processes)
+    return failures
+
+
+def enlargers_of(args: argparse.Namespace, ways: list[Way]) -> list[tuple[Bicubic | Resizer, str]]:
+    """What makes of --input what is asked for, and what that is called."""
+    if args.model == "bicubic":
+        return [(way.enlarger, f"x{way.enlarger.scale}") for way in ways]
+    if args.size or args.long_edge:
+        sizes = [args.size or Size(long_edge=args.long_edge)]
+    else:
+        sizes = [Size(factor=scale) for scale in args.scale or [way.enlarger.scale for way in ways]]
+    return [(Resizer([way.enlarger for way in ways], size), str(size)) for size in sizes]
+
+
+def enlarge_all(args: argparse.Namespace, enlarger: Bicubic | Resizer, folder: Path, processes: Processes) -> list[str]:
+    """Enlarge --input into a folder, shared out over the processes; what went wrong in any of them."""
+    todo = processes.from_first(lambda: jobs(args.input, folder, f".{args.format}"))
     if args.skip_existing:
         there = processes.from_first(lambda: [job.target.is_file() for job in todo])
         todo = [job for job, done in zip(todo, there, strict=True) if not done]

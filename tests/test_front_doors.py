@@ -362,7 +362,11 @@ def test_two_files_of_one_model(light, hr_folder, tmp_path, capsys):
     assert sample.main([str(a) for a in (*args, "--input", hr_folder / "0001.png", "--scale", 2.9)]) == 0
     assert "(x3, then bicubic down)" in capsys.readouterr().out
     assert sample.main([str(a) for a in (*args, "--test_data_dir", hr_folder, "--no_images")]) == 0
-    assert {p.parent.name for p in (tmp_path / "s/hrn_light/HR").rglob("scores.json")} == {"x2", "x3"}
+    found = {str(p.parent.relative_to(tmp_path / "s")) for p in (tmp_path / "s").rglob("scores.json")}
+    assert found == {"light_x2/HR/x2", "light_x3/HR/x3"}
+    summary = (tmp_path / "s/light_x2/summary.md").read_text()
+    assert "| light_x2 | x2 |" in summary
+    assert "| light_x3 | x3 |" in summary
 
 
 def test_self_ensemble_says_what_it_brings(light, hr_folder, tmp_path, capsys):

@@ -3,10 +3,12 @@
 python -m hrn.evaluation.figures curve checkpoint/hrn_light/hrn_light_x4.jsonl --out curve.png
 python -m hrn.evaluation.figures schedules --out schedules.png
 python -m hrn.evaluation.figures tradeoff --scale 4 --out tradeoff.png
+python -m hrn.evaluation.figures compare sample/hrn_light_x4 --test_data_dir dataset/Set14 --images barbara zebra
 """
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -17,10 +19,14 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from hrn.cli import fail_in_words
+from hrn.data.benchmark import find_test_set
+from hrn.data.images import read_rgb
+from hrn.data.resize import Bicubic
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import rgb_to_y, score
 from hrn.evaluation.results import ours, published
 from hrn.files import writing_beside
+from hrn.model.config import SCALES
 from hrn.training.files import read_log
 from hrn.training.schedule import SCHEDULES, lr_at
 
@@ -39,47 +45,77 @@ def telling_crop(hr: np.ndarray, worse: np.ndarray, better: np.ndarray, side: in
     return int(x), int(y), side, side
 
 
-def compare(
-    path: Path,
-    title: str,
-    hr: np.ndarray,
-    methods: dict[str, np.ndarray],
-    *,
-    crop: tuple[int, int, int, int],
-    shave: int,
-) -> None:
-    """Draw a comparison.
+@dataclass(frozen=True)
+class Comparison:
+    """A row of crops of an image."""
 
-    Args:
-        path: PNG or PDF to write.
-        title: of the image.
-        hr: (H, W, 3) uint8 original.
-        methods: name to super-resolved image, of HR's size; the original is added last.
-        crop: (x, y, width, height) in HR pixels.
-        shave: of the scores under each crop.
-    """
-    x, y, w, h = crop
-    panels = {**methods, "original": hr}
-    height = 3.2
-    full_width = height * hr.shape[1] / hr.shape[0]
-    widths = [full_width] + [height * w / h] * len(panels)
-    figure, axes = plt.subplots(
-        1,
-        len(widths),
-        figsize=(sum(widths) + 0.1 * len(widths), height + 0.5),
-        width_ratios=widths,
-        layout="constrained",
-    )
+    title: str
+    hr: np.ndarray
+    """(H, W, 3) uint8 original, which is drawn whole at the left, and as the last crop."""
+    methods: dict[str, np.ndarray]
+    """Name to super-resolved image, of HR's size."""
+    crop: tuple[int, int, int, int]
+    """(x, y, width, height) in HR pixels."""
+    shave: int
+    """Of the scores under each crop."""
+
+
+def compare(path: Path, *comparisons: Comparison) -> None:
+    """Draw comparisons, one below the other, as PNG or PDF."""
+    height = 3.2 if len(comparisons) == 1 else 2.4  # inches
+    widths = [
+        [height * min(1.5, c.hr.shape[1] / c.hr.shape[0])] + [height * c.crop[2] / c.crop[3]] * (len(c.methods) + 1)
+        for c in comparisons
+    ]
+    across = max(sum(row) + 0.1 * len(row) for row in widths)
+    figure = plt.figure(figsize=(across, (height + 0.5) * len(comparisons)), layout="constrained")
+    parts = np.atleast_1d(figure.subfigures(len(comparisons), 1))
+    for part, comparison, row in zip(parts, comparisons, widths, strict=True):
+        _draw_row(part.subplots(1, len(row), width_ratios=row), comparison)
+    _save(figure, path)
+
+
+def _draw_row(axes: np.ndarray, comparison: Comparison) -> None:
+    hr, (x, y, w, h) = comparison.hr, comparison.crop
     axes[0].imshow(hr, interpolation="antialiased")
     axes[0].add_patch(plt.Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor="#e02020", linewidth=1.6))
-    axes[0].set_xlabel(title)
-    for axis, (name, image) in zip(axes[1:], panels.items(), strict=True):
+    axes[0].set_xlabel(comparison.title)
+    for axis, (name, image) in zip(axes[1:], {**comparison.methods, "original": hr}.items(), strict=True):
         axis.imshow(image[y : y + h, x : x + w], interpolation="nearest")
-        scores = score(image, hr, shave) if name != "original" else None
+        scores = score(image, hr, comparison.shave) if name != "original" else None
         axis.set_xlabel(f"{name}\n{scores['psnr_y']:.2f} dB / {scores['ssim_y']:.4f}" if scores else name)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
-    _save(figure, path)
+
+
+def comparisons_of(results: Path, test_sets: list[Path], names: list[str], scale: int) -> list[Comparison]:
+    """Bicubic, what `hrn/sample.py` wrote, and the original, in the crop where the gain is largest.
+
+    Args:
+        results: a folder of `hrn/sample.py`, such as sample/hrn_light_x4.
+        test_sets: that `results` has SR images of.
+        names: of their images, in the order of the figure.
+        scale: of both.
+
+    Raises:
+        HRNError: an image is in none of the sets, or was not enlarged.
+    """
+    images = {}
+    for path in test_sets:
+        test_set = find_test_set(path, scale)
+        images |= {image.name: (image, results / test_set.name / f"x{scale}" / "SR") for image in test_set.images}
+    found = []
+    for name in names:
+        if name not in images:
+            raise HRNError(f"no image {name} in {', '.join(map(str, test_sets))}")
+        image, folder = images[name]
+        pair, sr = image.load(scale), read_rgb(folder / f"{name}.png")
+        if sr.shape != pair.hr.shape:
+            raise HRNError(f"{folder / name}.png: is {sr.shape[:2]}, but the original {pair.hr.shape[:2]}")
+        bicubic = Bicubic(scale)(pair.lr)
+        crop = telling_crop(pair.hr, bicubic, sr)
+        found.append(Comparison(name, pair.hr, {"bicubic": bicubic, results.name: sr}, crop, scale))
+    return found
 
 
 def curve(path: Path, logs: list[Path]) -> None:
@@ -175,6 +211,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     three = kinds.add_parser("tradeoff", help="PSNR against Multi-Adds, published methods and our checkpoints")
     three.add_argument("--scale", type=int, choices=(2, 3, 4), default=4)
     three.add_argument("--out", type=Path, default=Path("tradeoff.png"), help="(default: %(default)s)")
+    four = kinds.add_parser("compare", help="crops of bicubic, of what hrn/sample.py wrote, and of the originals")
+    four.add_argument("results", type=Path, help="a folder of hrn/sample.py, such as sample/hrn_light_x4")
+    four.add_argument("--test_data_dir", type=Path, nargs="+", required=True, metavar="SET")
+    four.add_argument("--images", nargs="+", required=True, metavar="NAME")
+    four.add_argument("--scale", type=int, choices=SCALES, default=4)
+    four.add_argument("--out", type=Path, default=Path("compare.png"), help="(default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -182,6 +224,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.kind == "curve":
         curve(args.out, args.log)
+    elif args.kind == "compare":
+        compare(args.out, *comparisons_of(args.results, args.test_data_dir, args.images, args.scale))
     elif args.kind == "tradeoff":
         tradeoff(args.out, args.scale)
     else:

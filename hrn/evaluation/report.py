@@ -27,6 +27,8 @@ class SetReport:
     """The scores of a test set at one scale; pictures are not kept."""
 
     name: str
+    label: str
+    """What enlarged."""
     scale: int
     source: str
     protocol: str
@@ -42,7 +44,7 @@ class SetReport:
 
 
 def set_report(
-    test_set: TestSet, results: list[ImageResult], *, shave: int, raw_grey: Collection[str] = ()
+    test_set: TestSet, label: str, results: list[ImageResult], *, shave: int, raw_grey: Collection[str] = ()
 ) -> SetReport:
     """Gather the results of a test set."""
     rows = []
@@ -53,13 +55,13 @@ def set_report(
     protocol = PROTOCOL.format(shave=shave)
     if raw := sorted(set(raw_grey) & {r.name for r in results}):
         protocol += f"; {', '.join(raw)} scored on raw grey"
-    return SetReport(test_set.name, test_set.scale, test_set.source, protocol, rows)
+    return SetReport(test_set.name, label, test_set.scale, test_set.source, protocol, rows)
 
 
-def image_table(report: SetReport, label: str) -> str:
+def image_table(report: SetReport) -> str:
     """A Markdown table with a row for each image and the mean."""
     lines = [
-        f"| {report.name} x{report.scale} | bicubic PSNR-Y / SSIM-Y | {label} PSNR-Y / SSIM-Y | PSNR-RGB | seconds |",
+        f"| {report.name} x{report.scale} | bicubic PSNR-Y / SSIM-Y | {report.label} PSNR-Y / SSIM-Y | PSNR-RGB | seconds |",
         "|---|---|---|---|---|",
     ]
     for row in report.rows:
@@ -80,14 +82,15 @@ def image_table(report: SetReport, label: str) -> str:
     return "\n".join(lines)
 
 
-def summary_table(reports: list[SetReport], label: str) -> str:
+def summary_table(reports: list[SetReport]) -> str:
     """A Markdown table with a row for bicubic and one for the model at each scale, a column for each set; PSNR-Y / SSIM-Y."""
     names = list(dict.fromkeys(r.name for r in reports))
     lines = ["| PSNR-Y / SSIM-Y | scale | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for scale in dict.fromkeys(r.scale for r in reports):
         here = {r.name: r for r in reports if r.scale == scale}
-        for who, prefix in (("bicubic", "bicubic_"), (label, "")):
-            if f"{prefix}psnr_y" in next(iter(here.values())).rows[0]:
+        first = next(iter(here.values()))
+        for who, prefix in (("bicubic", "bicubic_"), (first.label, "")):
+            if f"{prefix}psnr_y" in first.rows[0]:
                 cells = (_pair(here[n].mean(prefix)) if n in here else "" for n in names)
                 lines.append(f"| {who} | x{scale} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

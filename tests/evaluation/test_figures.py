@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hrn.data.images import write_image
 from hrn.errors import HRNError
-from hrn.evaluation.figures import compare, main, telling_crop
+from hrn.evaluation.figures import Comparison, compare, main, telling_crop
 
 
 def test_crop_is_where_the_gain_is():
@@ -25,11 +26,37 @@ def test_crop_is_where_the_gain_is():
 def test_compare_draws_a_picture(tmp_path, image):
     for suffix in ("png", "pdf"):
         path = tmp_path / f"figure.{suffix}"
-        compare(path, "a", image, {"b": image // 2}, crop=(8, 8, 24, 24), shave=4)
+        compare(path, Comparison("a", image, {"b": image // 2}, crop=(8, 8, 24, 24), shave=4))
         assert path.stat().st_size > 1000
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > 2 * figure.height
         assert len(figure.convert("RGB").getcolors(1 << 24)) > 100
+
+
+def test_named_images_of_a_run(tmp_path, image):
+    for name, picture in (("one", image), ("two", image[::-1].copy())):
+        for path in (tmp_path / f"set/{name}.png", tmp_path / f"sample/net/set/x2/SR/{name}.png"):
+            write_image(path, picture)
+    args = [
+        "compare",
+        str(tmp_path / "sample/net"),
+        "--test_data_dir",
+        str(tmp_path / "set"),
+        "--scale",
+        "2",
+        "--images",
+    ]
+    heights = []
+    for names in (["one"], ["two", "one"]):
+        assert main([*args, *names, "--out", str(tmp_path / "c.png")]) == 0
+        with Image.open(tmp_path / "c.png") as figure:
+            heights.append(figure.height)
+    assert heights[1] > 1.8 * heights[0]
+    with pytest.raises(HRNError, match="no image three in"):
+        main([*args, "three"])
+    write_image(tmp_path / "sample/net/set/x2/SR/one.png", image[:9])
+    with pytest.raises(HRNError, match=r"one\.png: is \(9, 64\), but the original \(48, 64\)"):
+        main([*args, "one"])
 
 
 def test_curves_of_logs(tmp_path, capsys):

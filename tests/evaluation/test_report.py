@@ -17,7 +17,7 @@ def nearest(lr):
 def test_tables_and_files_say_the_same(hr_folder, tmp_path):
     test_set = find_test_set(hr_folder, 2)
     results = list(evaluate(nearest, test_set, shave=5, bicubic=lambda lr: imresize(lr, scale=2)))
-    report = set_report(test_set, results, shave=5)
+    report = set_report(test_set, "nearest", results, shave=5)
     expected = [score(r.sr, r.hr, 5)["psnr_y"] for r in results]
     assert report.mean()["psnr_y"] == np.mean(expected)
     write_reports(report, tmp_path, {"checkpoint": "a.pth", **provenance("cpu")})
@@ -35,6 +35,6 @@ def test_tables_and_files_say_the_same(hr_folder, tmp_path):
     assert [row["name"] for row in rows] == ["0000", "0001", "0002", "0003"]
 
     mean = f"{np.mean(expected):.2f} / {report.mean()['ssim_y']:.4f}"
-    assert mean in image_table(report, "nearest").splitlines()[-1]
-    assert mean in summary_table([report], "nearest").splitlines()[-1]
-    assert len(image_table(report, "nearest").splitlines()) == 2 + 4 + 1
+    assert mean in image_table(report).splitlines()[-1]
+    assert mean in summary_table([report]).splitlines()[-1]
+    assert len(image_table(report).splitlines()) == 2 + 4 + 1

@@ -13,6 +13,7 @@ from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference import enlarger as module
 from hrn.inference.enlarger import MODES, Enlarger, Mode
+from hrn.inference.windows import spans
 from hrn.model import HRNConfig, build_model, preset
 
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
@@ -70,6 +71,26 @@ def test_large_images_are_cut_into_tiles(path, rng, monkeypatch, size, mode):
     difference = abs(upscale(load_model(path), image, mode=Mode(mode)) - whole)
     assert difference.max() <= 1
     assert difference.mean() < 0.01
+
+
+@pytest.mark.parametrize("mode", [Mode("local"), Mode("full"), Mode("windows")], ids=str)
+def test_no_step_at_the_border_of_a_tile(root, monkeypatch, mode):
+    """What tiles change is nowhere less smooth than inside of them, by the shipped network on a photograph."""
+    import skimage.data
+
+    image = skimage.data.astronaut()[:200, 100:360]
+    model = load_model(root / "checkpoint/hrn_light/hrn_light_x4.pth", device="cpu")
+    whole = upscale(model, image, mode=Mode("full") if mode.name == "windows" else mode).astype(float)
+    monkeypatch.setattr(module, "TILE", 128)
+    layout = mode.layout(image.shape[:2], 10**9, 10**9)
+    difference = upscale(model, image, mode=mode) - whole
+    for axis in (0, 1):
+        edges = spans(image.shape[axis], layout.window[axis], layout.overlap, layout.aligned)
+        borders = sorted({4 * edge for span in edges for edge in span} - {0, 4 * image.shape[axis]})
+        steps = abs(np.diff(difference, axis=axis)).mean(axis=(1 - axis, 2))
+        assert len(borders) >= 2
+        at_borders = steps[[b - 1 for b in borders]].max()
+        assert at_borders <= np.delete(steps, [b - 1 for b in borders]).max()
 
 
 @pytest.mark.parametrize("values", [("window",), ("windows", 16, 16), ("windows", 16, -1), ("local", 0)])

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -87,11 +88,12 @@ class Processes:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Processes]:
+def joined(device: str, timeout: timedelta | None = None) -> Iterator[Processes]:
     """Join the processes that torchrun started; where it did not, this process is alone.
 
     Args:
         device: as for :func:`hrn.runtime.pick_device`; with `auto`, each process of a machine takes a GPU of its own.
+        timeout: how long processes wait for one another; by default as long as PyTorch does, some minutes.
     """
     count = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
@@ -112,7 +114,8 @@ def joined(device: str) -> Iterator[Processes]:
         # processes that torchrun started again would find addresses of dead ones in the store that it shares with them:
         # https://github.com/pytorch/pytorch/issues/135712
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", store=store, rank=rank, world_size=count)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     yield Processes(rank, count, chosen)
     dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
 

@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from hrn.evaluation.evaluate import ImageResult, evaluate
 from hrn.evaluation.metrics import score
 from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
 from hrn.files import file_hash, write_text
-from hrn.inference.enlarger import MODES, PRECISIONS, Enlarger, Mode
+from hrn.inference.enlarger import MODES, PRECISIONS, Enlarger, Mode, default_mode
 from hrn.inference.folder import enlarge_file, jobs
 from hrn.inference.memory import parse_memory
 from hrn.inference.size import Resizer, Size, parse_size
@@ -97,7 +98,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--max_memory",
         type=parse_memory,
         metavar="SIZE",
-        help="memory to stay within, such as 2G (default: most of what is free)",
+        help="memory for each process to stay within, such as 2G (default: most of what is free)",
     )
     add("--format", default="png", choices=[e[1:] for e in EXTENSIONS], help="of --input's results (default: png)")
     add("--skip_existing", action="store_true", help="leave out images of --input whose result is there")
@@ -110,7 +111,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.input and args.test_data_dir:
         parser.error("--input and --test_data_dir exclude each other")
     if args.scale and None in args.scale:
+        if len(args.scale) > 1:
+            parser.error("--scale auto excludes other scales")
         args.scale = None
+    if args.long_edge is not None and args.long_edge < 1:
+        parser.error("--long_edge must be 1 or more")
+    if args.input and args.no_images:
+        parser.error("--no_images is for test sets")
+    if not args.input and (args.skip_existing or args.format != "png"):
+        parser.error("--skip_existing and --format need --input")
     if (args.size or args.long_edge) and (args.scale or not args.input or args.model == "bicubic"):
         parser.error("--size and --long_edge need --input and a network, and exclude --scale")
     if args.size and args.long_edge:
@@ -135,9 +144,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.num_gpu > 1 and not is_worker():
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
-    with joined(args.device) as processes:
+    with joined(args.device, timeout=timedelta(days=7)) as processes:  # some may have many more pixels than others
         ways = make_ways(args, processes.device)
         if not args.input:
+            if processes.count > 1:
+                raise HRNError("several processes share out --input only; score test sets in one")
             score_test_sets(args, ways)
             return 0
         failures = enlarge_input(args, ways, processes)
@@ -164,14 +175,14 @@ def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
     checkpoints = [load_checkpoint(path) for path in paths]
     served = {s: checkpoint for checkpoint in reversed(checkpoints) for s in checkpoint.config.scales}
     scales = sorted(served) if args.input or not args.scale else args.scale
-    mode = Mode(args.mode, args.window, args.overlap) if args.mode else None
     ways = []
     for s in scales:
         checkpoint = served.get(s, checkpoints[0])
+        network = load_network(checkpoint, model=args.model, scale=s).to(device)
         enlarger = Enlarger(
-            load_network(checkpoint, model=args.model, scale=s).to(device),
+            network,
             s,
-            mode,
+            Mode(args.mode or default_mode(network).name, args.window, args.overlap),
             ensemble=args.self_ensemble,
             precision=args.precision,
             compile=args.compile,
@@ -270,7 +281,7 @@ def enlargers_of(args: argparse.Namespace, ways: list[Way]) -> list[tuple[Bicubi
 
 def enlarge_all(args: argparse.Namespace, enlarger: Bicubic | Resizer, folder: Path, processes: Processes) -> list[str]:
     """Enlarge --input into a folder, shared out over the processes; what went wrong in any of them."""
-    todo = processes.from_first(lambda: jobs(args.input, folder, f".{args.format}"))
+    todo = processes.from_first(lambda: jobs(args.input, folder, f".{args.format}", args.sample_dir))
     if args.skip_existing:
         there = processes.from_first(lambda: [job.target.is_file() for job in todo])
         todo = [job for job, done in zip(todo, there, strict=True) if not done]

@@ -330,6 +330,7 @@ def test_ways_of_enlarging(light, photos, tmp_path):
         ("--mode", "windows", "--window", 24, "--overlap", 8),
         ("--self_ensemble",),
         ("--precision", "bf16"),
+        ("--window", 16),
     ):
         args = ["--ckpt_path", light, "--input", photos / "a.png", "--sample_dir", tmp_path / "s", *flags]
         assert sample.main([str(a) for a in args]) == 0
@@ -413,6 +414,10 @@ def test_a_wrong_flag_ends_with_2(root, tmp_path):
         ["hrn/sample.py", "--scale", "5"],
         ["hrn/sample.py", "--scale", "much", "--input", "a.png"],
         ["hrn/sample.py", "--size", "10x10"],
+        ["hrn/sample.py", "--input", "a.png", "--long_edge", "0"],
+        ["hrn/sample.py", "--input", "a.png", "--scale", "2", "auto"],
+        ["hrn/sample.py", "--input", "a.png", "--no_images"],
+        ["hrn/sample.py", "--skip_existing"],
         ["hrn/sample.py", "--size", "10x10", "--long_edge", "9", "--input", "a.png"],
         ["hrn/sample.py", "--model", "bicubic"],
     ):

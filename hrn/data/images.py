@@ -1,6 +1,7 @@
 """Reading and writing images of any kind, as uint8 RGB arrays."""
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +13,18 @@ from hrn.errors import HRNError
 from hrn.files import writing_beside
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
+TOO_DEEP = "has more than 8 bits a channel, which would be lost; convert it to 8 bits first"
 MAX_PIXELS = 400_000_000
 """Larger files are refused before they are decoded: a small file can claim any size."""
 
+WITHOUT_ALPHA = (".jpg", ".jpeg", ".bmp")
+LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".avif": 65536}
+"""Of formats that have a limit, in pixels."""
+_QUALITY = {
+    ".webp": {"lossless": True, "exact": True},
+    **{suffix: {"quality": 95, "subsampling": "4:4:4"} for suffix in (".jpg", ".jpeg", ".avif")},
+}
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _BITS_PER_SAMPLE = 258  # TIFF's tag
 
@@ -66,15 +76,13 @@ def read_picture(path: str | Path) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise HRNError(
                         f"{path}: {image.width}x{image.height} pixels are more than the limit of {MAX_PIXELS:,}"
                     )
                 if image.mode in _DEEP_MODES or _is_deep(image, path):
-                    raise HRNError(
-                        f"{path}: has more than 8 bits a channel, which would be lost; convert it to 8 bits first"
-                    )
+                    raise HRNError(f"{path}: {TOO_DEEP}")
                 return replace(_decode(image), frames=getattr(image, "n_frames", 1))
     except HRNError:
         raise
@@ -86,8 +94,13 @@ def read_picture(path: str | Path) -> Picture:
         OSError,
         SyntaxError,
         ValueError,
+        TypeError,
+        KeyError,
         EOFError,
         IndexError,
+        OverflowError,
+        MemoryError,
+        struct.error,
     ) as error:  # what Pillow's decoders raise on damaged files
         raise HRNError(f"{path}: damaged or truncated image ({error})") from None
 
@@ -98,7 +111,9 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
 
 def picture_of(image: Image.Image) -> Picture:
-    """The same for an opened Pillow image."""
+    """The same for an opened Pillow image. Raises HRNError if it has more than 8 bits a channel."""
+    if image.mode in _DEEP_MODES:
+        raise HRNError(f"an image of mode {image.mode}: {TOO_DEEP}")
     return _decode(image)
 
 
@@ -108,8 +123,9 @@ def _decode(image: Image.Image) -> Picture:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("CMYK", "LAB"):
         image, icc_profile = _to_srgb(image, icc_profile), None
-    grey = image.mode in ("1", "L", "LA", "La")
-    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    image = image.convert("LA") if image.mode == "La" else image
+    grey = image.mode in ("1", "L", "LA")
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
     rgba = image.convert("RGBA") if transparent else None
     alpha = np.asarray(rgba.getchannel("A")) if rgba is not None else None
     rgb = np.asarray((rgba or image).convert("RGB"))
@@ -159,7 +175,7 @@ def to_pillow(picture: Picture) -> Image.Image:
 
 
 def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
-    """Write an image by the suffix of `path`, beside it first and then renamed; JPEG in quality 95.
+    """Write an image by the suffix of `path`, beside it first and then renamed; JPEG and AVIF in quality 95, WebP lossless.
 
     Raises:
         HRNError: unknown suffix, or the file cannot be written.
@@ -167,15 +183,26 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     path = Path(path)
     if isinstance(picture, np.ndarray):
         picture = Picture(picture, None, False)
-    if path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
+    check_side(path, picture.rgb.shape[:2])
+    if path.suffix.lower() in WITHOUT_ALPHA:
         picture = replace(picture, alpha=None)
     image = to_pillow(picture)
     options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
-    options |= {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".webp": {"lossless": True, "exact": True}}.get(
-        path.suffix.lower(), {}
-    )
+    options |= _QUALITY.get(path.suffix.lower(), {})
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
     with writing_beside(path) as beside:
-        image.save(beside, format=kind, **options)
+        try:
+            image.save(beside, format=kind, **options)
+        except (ValueError, RuntimeError) as error:  # what Pillow's encoders raise
+            raise HRNError(f"cannot write {path}: {error}") from None
+
+
+def check_side(path: Path, size: tuple[int, int]) -> None:
+    """Raises HRNError if an image of height and width `size` is too large for the format of `path`."""
+    most = LONGEST_SIDE.get(path.suffix.lower())
+    if most and max(size) > most:
+        raise HRNError(
+            f"{path}: {size[1]}x{size[0]} pixels are too many for {path.suffix}, which ends at {most}; use PNG"
+        )

@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
+ROWS_AT_ONCE = 64
+
 
 def cubic(x: np.ndarray) -> np.ndarray:
     """Keys' cubic convolution kernel with a = -0.5, support [-2, 2]."""
@@ -64,8 +66,6 @@ def imresize(
     horizontal = resize_matrix(w, new_w, scale or new_w / w)
     if rows is not None:
         vertical = vertical[rows[0] : rows[1]]
-        first, last = vertical.indices.min(), vertical.indices.max() + 1
-        vertical, image = vertical[:, first:last], image[first:last]
     return _both_passes(image, vertical, horizontal)
 
 
@@ -97,11 +97,18 @@ def imresize_strips(
 
 
 def _both_passes(image: np.ndarray, vertical: sparse.csr_array, horizontal: sparse.csr_array) -> np.ndarray:
+    """Rows first, then columns, a few rows at once: both are computed in float64, many times the size of an image."""
     w, new_h, new_w = image.shape[1], vertical.shape[0], horizontal.shape[0]
-    resized = _to_uint8(vertical @ image.reshape(len(image), -1).astype(np.float64)).reshape(new_h, w, -1)
-    columns = resized.transpose(1, 0, 2).reshape(w, -1).astype(np.float64)
-    out = _to_uint8(horizontal @ columns).reshape(new_w, new_h, -1).transpose(1, 0, 2)
-    return np.ascontiguousarray(out).reshape((new_h, new_w, *image.shape[2:]))
+    out = np.empty((new_h, new_w, *image.shape[2:]), np.uint8)
+    for top in range(0, new_h, ROWS_AT_ONCE):
+        rows = vertical[top : top + ROWS_AT_ONCE]
+        first, end = rows.indices.min(), rows.indices.max() + 1
+        part = image[first:end].reshape(end - first, -1).astype(np.float64)
+        resized = _to_uint8(rows[:, first:end] @ part).reshape(rows.shape[0], w, -1)
+        columns = resized.transpose(1, 0, 2).reshape(w, -1).astype(np.float64)
+        done = _to_uint8(horizontal @ columns).reshape(new_w, rows.shape[0], -1).transpose(1, 0, 2)
+        out[top : top + ROWS_AT_ONCE] = done.reshape(rows.shape[0], *out.shape[1:])
+    return out
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class Bicubic:
     def strips(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """The same in strips of rows, from the top to the bottom."""
         size = image.shape[:2]
-        parts = (image[top : top + 64] for top in range(0, size[0], 64))
+        parts = (image[top : top + ROWS_AT_ONCE] for top in range(0, size[0], ROWS_AT_ONCE))
         return imresize_strips(parts, size, self.size_of(size))
 
 

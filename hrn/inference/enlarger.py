@@ -105,7 +105,8 @@ class Enlarger:
         ensemble: average over the eight flips and quarter turns of the image, at eight times the cost.
         precision: of the convolutions: `fp32`, `bf16` or `fp16` (on a GPU only); the DCT stays float32.
         compile: compile the network; worth its minute for many images in mode windows, whose sizes are few.
-        max_memory: bytes to stay within, besides what is held already; by default what is free, less a margin.
+        max_memory: bytes to stay within, besides what is held already, for each process; by default what is free, less a
+            margin.
 
     Raises:
         HRNError: a scale that the network does not have, or a precision that the device does not have.
@@ -132,7 +133,8 @@ class Enlarger:
         if precision == "fp16" and self.device.type == "cpu":
             raise HRNError("fp16 is for GPUs; a CPU takes bf16 or fp32")
         self.mode = mode or default_mode(network)
-        self.precision, self.ensemble, self.max_memory = precision, ensemble, max_memory
+        self.precision, self.ensemble = precision, ensemble
+        self.max_memory = max_memory or int(SHARE_OF_FREE * free_memory(self.device))
         self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
         if self.mode.name == "local":
             network = localised(network, self.mode.window)
@@ -173,7 +175,7 @@ class Enlarger:
 
     def _pixels(self, size: tuple[int, int]) -> int:
         """The most LR pixels that may be computed at once in an image of this size."""
-        budget = self.max_memory or int(SHARE_OF_FREE * free_memory(self.device))
+        budget = self.max_memory
         if self.device.type == "cuda":  # strips are gathered off the GPU
             return budget // self.bytes_per_pixel
         # an image of n rows of tiles holds a strip of tiles in float32 while it is filled, and what it carries on
@@ -208,7 +210,8 @@ class Enlarger:
         with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
             sr = self_ensemble(self._run, x) if self.ensemble else self._run(x)
         if not torch.isfinite(sr).all():
-            raise HRNError("the network gave values that are not finite: the checkpoint is damaged")
+            why = "the checkpoint is damaged" if self.precision != "fp16" else "try --precision bf16 or fp32"
+            raise HRNError(f"the network gave values that are not finite: {why}")
         return sr.permute(0, 2, 3, 1).cpu()
 
     def _run(self, x: Tensor) -> Tensor:

@@ -177,8 +177,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{out}  {out.stat().st_size:,} bytes")
     elif out.suffix == ".onnx":
         scale = args.scale or checkpoint.config.scales[0]
-        mode = Mode(args.mode, args.window) if args.mode else None
-        worst = export_onnx(out, checkpoint, scale, mode)
+        name = args.mode or default_mode(load_network(checkpoint, scale=scale)).name
+        worst = export_onnx(out, checkpoint, scale, Mode(name, args.window))
         print(f"{out}  {out.stat().st_size:,} bytes, differs from PyTorch by {worst * 255:.4f} grey levels at most")
     else:
         raise HRNError(f"{out}: must end in .onnx or .safetensors")

@@ -8,7 +8,16 @@ from typing import Protocol
 
 import numpy as np
 
-from hrn.data.images import EXTENSIONS, Picture, list_images, read_picture, to_pillow, write_image
+from hrn.data.images import (
+    EXTENSIONS,
+    WITHOUT_ALPHA,
+    Picture,
+    check_side,
+    list_images,
+    read_picture,
+    to_pillow,
+    write_image,
+)
 from hrn.data.png import write_png
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
@@ -35,25 +44,33 @@ class Job:
     target: Path
 
 
-def jobs(path: Path, folder: Path, suffix: str = ".png") -> list[Job]:
+def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None = None) -> list[Job]:
     """The images at `path`, a file or a folder with its subfolders, and their targets in `folder`.
 
     Names and subfolders are kept. Of images that differ in their suffix only, the target's name tells it: a.jpg.png.
 
+    Args:
+        path: of a file, which need not exist, or of a folder.
+        folder: of the targets.
+        suffix: of the targets.
+        leave_out: a folder whose images are not taken, where it lies in `path`: that of earlier results.
+
     Raises:
-        HRNError: there is nothing at `path`, or no image.
+        HRNError: a folder without images.
     """
     if not path.is_dir():
         return [Job(path, folder / f"{path.stem}{suffix}")]
-    sources = list_images(path, recursive=True)
+    results = leave_out.resolve() if leave_out else None
+    sources = [source for source in list_images(path, recursive=True) if results not in source.resolve().parents]
     if not sources:
         raise HRNError(f"no images in {path}: looked for {', '.join(EXTENSIONS)}")
     targets = [folder / source.relative_to(path).with_suffix(suffix) for source in sources]
-    taken = Counter(targets)
-    return [
-        Job(source, target if taken[target] == 1 else target.with_name(f"{source.name}{suffix}"))
-        for source, target in zip(sources, targets, strict=True)
-    ]
+    while len(taken := Counter(targets)) < len(targets):
+        targets = [
+            target if taken[target] == 1 else folder / source.relative_to(path).with_name(f"{source.name}{suffix}")
+            for source, target in zip(sources, targets, strict=True)
+        ]
+    return [Job(source, target) for source, target in zip(sources, targets, strict=True)]
 
 
 def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] = lambda pixels: None) -> str:
@@ -73,6 +90,7 @@ def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] =
     picture = read_picture(job.source)
     h, w = picture.rgb.shape[:2]
     new_h, new_w = enlarger.size_of((h, w))
+    check_side(job.target, (new_h, new_w))
     strips = _strips(picture, enlarger, progress)
     if job.target.suffix == ".png":
         channels = (1 if picture.grey else 3) + (picture.alpha is not None)
@@ -82,8 +100,12 @@ def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] =
         parts = list(strips)
         alpha = np.concatenate([part.alpha for part in parts]) if picture.alpha is not None else None
         write_image(job.target, replace(picture, rgb=np.concatenate([part.rgb for part in parts]), alpha=alpha))
-    first = f", the first of {picture.frames} frames" if picture.frames > 1 else ""
-    return f"{job.target}  {w}x{h} -> {new_w}x{new_h} ({enlarger.told((h, w))}{first})"
+    told = [enlarger.told((h, w))]
+    if picture.frames > 1:
+        told.append(f"the first of {picture.frames} frames")
+    if picture.alpha is not None and job.target.suffix in WITHOUT_ALPHA:
+        told.append(f"without its transparency, which {job.target.suffix} does not have")
+    return f"{job.target}  {w}x{h} -> {new_w}x{new_h} ({', '.join(told)})"
 
 
 def _strips(picture: Picture, enlarger: Strips, progress: Callable[[int], object]) -> Iterator[Picture]:

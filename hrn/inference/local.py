@@ -19,14 +19,15 @@ from hrn.model.hrn import HRN, Domain
 
 
 def localised(network: nn.Module, size: int) -> HRN:
-    """A network of the same weights that sees `size` pixels, the side of the patches that it was trained on.
+    """A network that shares its weights and sees `size` pixels, the side of the patches that it was trained on.
 
     Raises:
         HRNError: the network is not an :class:`HRN`.
     """
     if not isinstance(network, HRN):
         raise HRNError("mode local is for the paper's network; this one takes mode full or windows")
-    local = copy.deepcopy(network)
+    tensors = [*network.parameters(), *network.buffers()]
+    local = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # other modules, the same weights
     local.domain = BlockDomain(network.domain.dims, size)
     for dem in local.body:  # the frequency side keeps its attention: a block is as wide as it was in training
         for wrdb in (dem.spatial1, dem.spatial2):

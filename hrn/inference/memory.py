@@ -30,13 +30,24 @@ def parse_memory(text: str) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had now without pushing anything else out; on a CPU, within the limits of the control group."""
-    if device.type == "cuda":
-        return (
-            torch.cuda.mem_get_info(device)[0]
-            + torch.cuda.memory_reserved(device)
-            - torch.cuda.memory_allocated(device)
-        )
+    """Bytes that can be had now without pushing anything else out.
+
+    On a CPU within the limits of the control group, and shared with torchrun's other processes on this machine.
+    """
+    return _free_gpu_memory(device) if device.type == "cuda" else _free_cpu_memory() // processes_here()
+
+
+def processes_here() -> int:
+    """How many processes torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _free_gpu_memory(device: torch.device) -> int:
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def _free_cpu_memory() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -45,7 +56,10 @@ def free_memory(device: torch.device) -> int:
     try:
         group = Path("/sys/fs/cgroup")
         limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+        if limit == "max":
+            return free
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return min(free, max(0, int(limit) - int(used) + int(stat.get("inactive_file", 0))))  # files can be dropped
     except (OSError, ValueError):  # no control group of version 2
         return free
 

@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from hrn.data import images
-from hrn.data.images import count_pixels, list_images, read_picture, read_rgb, write_image
+from hrn.data.images import count_pixels, list_images, picture_of, read_picture, read_rgb, write_image
 from hrn.errors import HRNError
 
 
@@ -182,3 +182,37 @@ def test_list_images(tmp_path):
         (tmp_path / name).touch()
     assert [p.name for p in list_images(tmp_path)] == ["a.jpg", "b.PNG"]
     assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.jpg", "b.PNG", "c.webp"]
+
+
+def test_other_formats_are_refused_whatever_their_name(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"P6 2 1 65535\n" + bytes(12))  # Pillow would cut its 16 bits
+    with pytest.raises(HRNError, match="not an image that Pillow can read"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_pillow_images_of_other_modes(image):
+    with pytest.raises(HRNError, match="mode I;16: has more than 8 bits"):
+        picture_of(Image.fromarray(image[..., 0].astype(np.uint16) * 257))
+    grey = Image.fromarray(image[..., :2].copy(), "LA")
+    assert (picture_of(grey.convert("La")).alpha == image[..., 1]).all()
+
+
+def test_a_broken_exif_block_is_an_error_in_words(tmp_path, image):
+    Image.fromarray(image).save(tmp_path / "a.png", exif=b"II*\0")
+    with pytest.raises(HRNError, match=r"a\.png: damaged"):
+        read_rgb(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("suffix", "side"), [(".webp", 16384), (".jpg", 65501), (".avif", 65537)])
+def test_formats_that_end(tmp_path, suffix, side):
+    with pytest.raises(HRNError, match=f"are too many for {suffix}"):
+        write_image(tmp_path / f"a{suffix}", np.zeros((1, side, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+def test_lossy_formats_keep_colours_sharp(tmp_path, suffix):
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2, 0], stripes[:, 1::2, 2] = 200, 200
+    write_image(tmp_path / f"a{suffix}", stripes)
+    assert abs(read_rgb(tmp_path / f"a{suffix}").astype(int) - stripes).mean() < 8

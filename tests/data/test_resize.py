@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +79,17 @@ def test_bicubic_in_strips(rng):
     strips = list(Bicubic(3).strips(image))
     assert len(strips) > 1
     assert (np.concatenate(strips) == Bicubic(3)(image)).all()
+
+
+def test_a_large_image_is_never_whole_in_float64(rng):
+    image = rng.integers(0, 256, (3000, 400, 3), dtype=np.uint8)
+    for make in (
+        lambda: imresize(image, size=(2000, 270)),
+        lambda: list(imresize_strips([image], (3000, 400), (2000, 270))),
+    ):
+        make()
+        tracemalloc.start()
+        make()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2.5 * image.nbytes  # whole, it would be ten times

@@ -30,6 +30,30 @@ def test_names_and_subfolders_are_kept(folder, tmp_path):
     }
 
 
+def test_no_two_images_share_a_target(tmp_path):
+    for name in ("a.png", "a.jpg", "a.jpg.png", "b.png"):
+        (tmp_path / name).touch()
+    found = {j.source.name: j.target.name for j in jobs(tmp_path, tmp_path / "out")}
+    assert len(set(found.values())) == 4
+    assert found["b.png"] == "b.png"
+
+
+def test_earlier_results_are_not_enlarged_again(folder):
+    (folder / "sample/x2").mkdir(parents=True)
+    (folder / "sample/x2/a.png").touch()
+    assert len(jobs(folder, folder / "sample/x4", leave_out=folder / "sample")) == 5
+    assert len(jobs(folder, folder / "sample/x4")) == 6
+
+
+def test_what_a_format_cannot_hold_is_said(tmp_path, image):
+    Image.fromarray(np.dstack([image, image[..., :1]])).save(tmp_path / "a.png")
+    said = enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.jpg"), Bicubic(2))
+    assert "without its transparency, which .jpg does not have" in said
+    Image.fromarray(np.zeros((1, 9000, 3), np.uint8)).save(tmp_path / "wide.png")
+    with pytest.raises(HRNError, match=r"18000x2 pixels are too many for \.webp"):
+        enlarge_file(Job(tmp_path / "wide.png", tmp_path / "wide.webp"), Bicubic(2))
+
+
 def test_a_single_file_and_another_suffix(folder, tmp_path):
     assert jobs(folder / "a.png", tmp_path, ".jpg") == [Job(folder / "a.png", tmp_path / "a.jpg")]
 

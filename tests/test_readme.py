@@ -14,19 +14,22 @@ def test_results_are_the_summary_that_sample_wrote(root):
 
 
 def test_the_results_table_is_the_generated_one(root):
-    assert results_table(4) in (root / "README.md").read_text()
+    for scale in (2, 4):
+        assert results_table(scale) in (root / "README.md").read_text()
 
 
 def test_the_manifest_has_what_sample_wrote(root):
     """Rounded to what the summary shows."""
     summary = (root / "checkpoint/hrn_light/summary.md").read_text()
-    (light,) = ours(4)
-    for name in ("Set5", "Set14", "B100", "Urban100"):
-        assert f"{light.scores[name][0]:.2f} / {light.scores[name][1]:.4f}" in summary
+    for scale in (2, 4):
+        (light,) = ours(scale)
+        for name in ("Set5", "Set14", "B100", "Urban100"):
+            assert f"{light.scores[name][0]:.2f} / {light.scores[name][1]:.4f}" in summary
 
 
-def test_the_card_names_the_checkpoint(root):
-    path = root / "checkpoint/hrn_light/hrn_light_x4.pth"
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_card_names_the_checkpoint(root, scale):
+    path = root / f"checkpoint/hrn_light/hrn_light_x{scale}.pth"
     card = (root / "checkpoint/hrn_light/README.md").read_text()
     assert file_hash(path) in card
     checkpoint = load_checkpoint(path)

@@ -330,7 +330,6 @@ def test_ways_of_enlarging(light, photos, tmp_path):
         ("--mode", "windows", "--window", 24, "--overlap", 8),
         ("--self_ensemble",),
         ("--precision", "bf16"),
-        ("--window", 16),
     ):
         args = ["--ckpt_path", light, "--input", photos / "a.png", "--sample_dir", tmp_path / "s", *flags]
         assert sample.main([str(a) for a in args]) == 0

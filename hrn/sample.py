@@ -182,7 +182,7 @@ def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
         enlarger = Enlarger(
             network,
             s,
-            Mode(args.mode or default_mode(network).name, args.window, args.overlap),
+            Mode(args.mode or default_mode(checkpoint.config).name, args.window, args.overlap),
             ensemble=args.self_ensemble,
             precision=args.precision,
             compile=args.compile,

@@ -25,7 +25,7 @@ from hrn.inference.ensemble import self_ensemble
 from hrn.inference.local import localised
 from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel, free_memory, is_out_of_memory
 from hrn.inference.windows import Layout, gathered, strips
-from hrn.model.hrn import HRN
+from hrn.model.config import Config, HRNConfig
 
 TILE = 752
 """Side of the largest tile in LR pixels: beyond it memory grows and time a pixel does not fall."""
@@ -132,7 +132,7 @@ class Enlarger:
         self.device = next(network.parameters()).device
         if precision == "fp16" and self.device.type == "cpu":
             raise HRNError("fp16 is for GPUs; a CPU takes bf16 or fp32")
-        self.mode = mode or default_mode(network)
+        self.mode = mode or default_mode(network.config)
         self.precision, self.ensemble = precision, ensemble
         self.max_memory = max_memory or int(SHARE_OF_FREE * free_memory(self.device))
         self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
@@ -224,6 +224,6 @@ def check_image(image: np.ndarray) -> None:
         raise HRNError(f"an image must be an (H, W, 3) array of uint8, not {image.shape} of {image.dtype}")
 
 
-def default_mode(network: nn.Module) -> Mode:
+def default_mode(config: Config) -> Mode:
     """Local for the paper's network; the released one is not made for it."""
-    return Mode("local" if isinstance(network, HRN) else "full")
+    return Mode("local" if isinstance(config, HRNConfig) else "full")

@@ -66,7 +66,7 @@ def export_onnx(path: str | Path, checkpoint: Checkpoint, scale: int, mode: Mode
     onnxruntime = _needed("onnxruntime")
     _needed("onnxscript")
     network = load_network(checkpoint, scale=scale).to(memory_format=torch.contiguous_format)
-    mode = mode or default_mode(network)
+    mode = mode or default_mode(checkpoint.config)
     if mode.name == "windows":
         raise HRNError("mode windows is a way of calling a network; export mode full or local")
     if mode.name == "local":
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{out}  {out.stat().st_size:,} bytes")
     elif out.suffix == ".onnx":
         scale = args.scale or checkpoint.config.scales[0]
-        name = args.mode or default_mode(load_network(checkpoint, scale=scale)).name
+        name = args.mode or default_mode(checkpoint.config).name
         worst = export_onnx(out, checkpoint, scale, Mode(name, args.window))
         print(f"{out}  {out.stat().st_size:,} bytes, differs from PyTorch by {worst * 255:.4f} grey levels at most")
     else:

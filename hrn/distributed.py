@@ -9,11 +9,12 @@ several machines it needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for that, in its 
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -128,6 +129,19 @@ def is_worker() -> bool:
 def is_restarted() -> bool:
     """Whether torchrun started this process again, because one of them had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; one that torchrun started, without taking the interpreter apart.
+
+    gloo's threads may still let go of tensors, for which they need the interpreter. Where it is being taken apart, that ends
+    the process by SIGABRT instead of its exit code: https://github.com/pytorch/pytorch/pull/179291
+    """
+    if not is_worker():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def launch(script: str, argv: list[str], processes: int) -> int:

@@ -31,7 +31,7 @@ from hrn.cli import fail_in_words
 from hrn.data.benchmark import TestSet, find_test_set, photographs
 from hrn.data.images import EXTENSIONS, count_pixels, write_image
 from hrn.data.resize import Bicubic
-from hrn.distributed import Processes, is_worker, joined, launch
+from hrn.distributed import Processes, is_worker, joined, launch, leave
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import ImageResult, evaluate
 from hrn.evaluation.metrics import score
@@ -328,4 +328,4 @@ def parse_scale(text: str) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    leave(fail_in_words(main))

@@ -29,7 +29,7 @@ from hrn.checkpoint import Checkpoint
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
-from hrn.distributed import Processes, is_restarted, is_worker, joined, launch
+from hrn.distributed import Processes, is_restarted, is_worker, joined, launch, leave
 from hrn.errors import HRNError
 from hrn.model import PRESETS, preset
 from hrn.model.config import Config
@@ -279,4 +279,4 @@ def command_to_go_on() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    leave(fail_in_words(main))

@@ -161,3 +161,10 @@ def test_a_process_alone():
     assert alone.gather([1, 2]) == [1, 2]
     assert alone.most(15) == 15
     assert torch.equal(alone.mean(torch.ones(2)), torch.ones(2))
+
+
+def test_a_worker_leaves_with_its_exit_code_whatever_happens_at_the_interpreter_s_end():
+    script = "import atexit, os; from hrn.distributed import leave; atexit.register(os.abort); print('said', end=''); leave(3)"
+    env = {**os.environ, "TORCHELASTIC_RUN_ID": "1"}
+    ended = subprocess.run([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stdout) == (3, "said")

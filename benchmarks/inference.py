@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing import machine, memory_from_here, paired_seconds, synchronise
+from benchmarks.timing import machine, paired_seconds, synchronise
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.folder import Job, enlarge_file
 from hrn.inference.local import localised
@@ -34,7 +34,7 @@ from hrn.model import build_model, preset
 from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB, Fusion
 from hrn.model.summary import OUTPUT_SIZE, summarise
-from hrn.runtime import keep_memory, pick_device
+from hrn.runtime import keep_memory, memory_from_here, pick_device
 
 SCALE = 4
 SIDES = (128, 256, 512)

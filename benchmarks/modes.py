@@ -18,13 +18,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import numpy as np
 import torch
 
-from benchmarks.timing import machine, memory_from_here
+from benchmarks.timing import machine
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import find_test_set
 from hrn.evaluation.evaluate import evaluate
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.upscale import load_model
-from hrn.runtime import keep_memory
+from hrn.runtime import keep_memory, memory_from_here
 
 MODES = [
     Mode("full"), Mode("local", 32), Mode("local", 48), Mode("local", 64), Mode("local", 96),

@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -32,20 +31,3 @@ def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def memory_from_here(device: torch.device) -> Callable[[], float]:
-    """A function that tells the peak of memory from now on, in MiB over what is held now; on a CPU, resident (Linux)."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        held = torch.cuda.memory_allocated(device)
-        return lambda: (torch.cuda.max_memory_allocated(device) - held) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, which importing had raised
-    held = _status("VmRSS")
-    return lambda: (_status("VmHWM") - held) / 1024
-
-
-def _status(name: str) -> int:
-    """A line of /proc/self/status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -3,8 +3,9 @@
 import ctypes
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -39,6 +40,13 @@ def keep_memory() -> None:
             pass  # not glibc
 
 
+def release_memory() -> None:
+    """Hand freed memory back to the kernel after all: between the images of a program that waits in between."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # not glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
     """Let cuDNN search for its fastest convolutions, or keep to the ones that always give the same bits; in TF32 or not.
 
@@ -65,3 +73,27 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def memory_from_here(device: torch.device) -> Callable[[], float]:
+    """A function that tells the peak of memory from now on, in MiB over what is held now; on a CPU, resident.
+
+    Where that cannot be reset (not Linux), it tells by how much the process's peak rises.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
+        return lambda: (torch.cuda.max_memory_allocated(device) - held) / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        held = _status("VmRSS")
+        return lambda: (_status("VmHWM") - held) / 1024
+    except OSError:
+        before = peak_memory(device)
+        return lambda: (peak_memory(device) - before) / 2**20
+
+
+def _status(name: str) -> int:
+    """A line of /proc/self/status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

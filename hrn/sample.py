@@ -33,8 +33,10 @@ from hrn.data.images import EXTENSIONS, count_pixels, write_image
 from hrn.data.resize import Bicubic
 from hrn.distributed import Processes, is_worker, joined, launch, leave
 from hrn.errors import HRNError
+from hrn.evaluation.crops import telling_crop
 from hrn.evaluation.evaluate import ImageResult, evaluate
 from hrn.evaluation.metrics import score
+from hrn.evaluation.page import Page
 from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
 from hrn.files import file_hash, write_text
 from hrn.inference.enlarger import MODES, PRECISIONS, Enlarger, Mode, default_mode
@@ -104,6 +106,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--skip_existing", action="store_true", help="leave out images of --input whose result is there")
     add("--num_gpu", type=int, default=1, metavar="N", help="share --input out over so many GPUs of this machine")
     add("--no_images", action="store_true", help="score only, write no SR images")
+    add(
+        "--report",
+        action="store_true",
+        help="write report.html too: scores, before and after, crops and spectra to look at",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
     add("--cuda", action="store_const", const="cuda", dest="device", help="the same as --device cuda")
     add("--group", type=int, default=1, choices=(1,), help="no effect: kept for command lines of the released code")
@@ -116,8 +123,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.scale = None
     if args.long_edge is not None and args.long_edge < 1:
         parser.error("--long_edge must be 1 or more")
-    if args.input and args.no_images:
-        parser.error("--no_images is for test sets")
+    if args.input and (args.no_images or args.report):
+        parser.error("--no_images and --report are for test sets")
     if not args.input and (args.skip_existing or args.format != "png"):
         parser.error("--skip_existing and --format need --input")
     if (args.size or args.long_edge) and (args.scale or not args.input or args.model == "bicubic"):
@@ -130,8 +137,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                 parser.error(f"--scale {scale:g}: {'bicubic' if args.input else 'scores'} take 2, 3, 4 or 8")
     if args.model == "bicubic" and (args.ckpt_path or not args.scale):
         parser.error("--model bicubic needs --scale and no --ckpt_path")
-    if args.model == "bicubic" and args.self_ensemble:
-        parser.error("--self_ensemble needs a network")
+    if args.model == "bicubic" and (args.self_ensemble or args.report):
+        parser.error("--self_ensemble and --report need a network")
     if args.num_gpu > 1 and not args.input:
         parser.error("--num_gpu shares a folder out: it needs --input")
     if args.shave is not None and args.shave < 0:
@@ -197,21 +204,26 @@ def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
 
 def score_test_sets(args: argparse.Namespace, ways: list[Way]) -> None:
     """Enlarge and score the test sets at each scale, and print what came out."""
-    reports = []
-    for way in ways:
-        scale = way.enlarger.scale
-        for test_set in [find_test_set(p, scale) for p in args.test_data_dir or ()] or [photographs(scale)]:
-            reports.append(run_test_set(test_set, way, args))
+    runs = [(way, test_set) for way in ways for test_set in find_test_sets(args.test_data_dir, way.enlarger.scale)]
+    page = Page(sum(len(test_set.images) for _, test_set in runs)) if args.report else None
+    reports = [run_test_set(test_set, way, args, page) for way, test_set in runs]
     protocols = "\n".join(dict.fromkeys(f"x{r.scale}: {r.protocol}." for r in reports))
     summary = f"{summary_table(reports)}\n\n{protocols}\n"
     folders = [args.sample_dir / label for label in dict.fromkeys(way.label for way in ways)]
     for folder in folders:
         write_text(folder / "summary.md", summary)
+    for way in {way.label: way for way in ways}.values() if page else ():
+        page.write(args.sample_dir / way.label / "report.html", way.header, way.label)
     print(f"\n{summary}\nResults in {', '.join(f'{folder}/' for folder in folders)}")
 
 
-def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace) -> SetReport:
-    """Enlarge, write and score a test set; print its table."""
+def find_test_sets(paths: list[Path] | None, scale: int) -> list[TestSet]:
+    """The test sets at these paths; photographs that need no download, where there are none."""
+    return [find_test_set(path, scale) for path in paths or ()] or [photographs(scale)]
+
+
+def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace, page: Page | None = None) -> SetReport:
+    """Enlarge, write and score a test set, and show it on the page; print its table."""
     enlarger, scale = way.enlarger, test_set.scale
     folder = args.sample_dir / way.label / test_set.name / f"x{scale}"
     shave = scale if args.shave is None else args.shave
@@ -219,6 +231,8 @@ def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace) -> SetRe
     results, figure, gains = [], None, []
     once = enlarger.without_ensemble() if args.self_ensemble else None
     images = evaluate(enlarger, test_set, shave=shave, raw_grey=args.raw_grey, bicubic=bicubic)
+    if page:
+        page.begin()
     for result in tqdm(
         images, total=len(test_set.images), unit="image", desc=f"{test_set.name} x{scale}", disable=None, leave=False
     ):
@@ -229,8 +243,12 @@ def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace) -> SetRe
         if once:
             single = score(once(result.lr), result.hr, shave, result.name in args.raw_grey)
             gains.append(result.scores["psnr_y"] - single["psnr_y"])
+        if page:
+            page.add(result, bicubic(result.lr))
         results.append(result.without_pictures())
     report = set_report(test_set, way.label, results, shave=shave, raw_grey=args.raw_grey)
+    if page:
+        page.end(report)
     write_reports(report, folder, way.header)
     print(f"\n{test_set.source}\n\n{image_table(report)}")
     if once:
@@ -249,10 +267,10 @@ def draw_figure(
     path: Path, result: ImageResult, label: str, bicubic: Callable[[np.ndarray], np.ndarray], shave: int
 ) -> None:
     """The image of the set that gains most, with the crop that gains most."""
-    from hrn.evaluation.figures import Comparison, compare, telling_crop  # matplotlib is slow to import
+    from hrn.evaluation.figures.compare import Comparison, compare  # matplotlib is slow to import
 
     low = bicubic(result.lr)
-    crop = telling_crop(result.hr, low, result.sr)
+    crop, _ = telling_crop(result.hr, low, result.sr)
     compare(path, Comparison(result.name, result.hr, {"bicubic": low, label: result.sr}, crop, shave))
     print(f"\nfigure: {path}")
 

@@ -106,6 +106,11 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
     )
 
 
+def image_file(path: Path) -> TestImage:
+    """An original in a file of its own, whose LR is made by MATLAB's bicubic."""
+    return TestImage(path.stem, partial(_read_files, path, None))
+
+
 def photographs(scale: int) -> TestSet:
     """The photographs that scikit-image carries, as a test set that needs no download."""
     images = tuple(TestImage(name, partial(_read_photograph, name)) for name in PHOTOGRAPHS)

@@ -62,6 +62,20 @@ def count_pixels(path: Path) -> int:
         return 0
 
 
+def check_pixels(path: Path, most: int) -> int:
+    """Width times height by the file's header, before anything is decoded.
+
+    Raises:
+        HRNError: not an image, or more pixels than `most`.
+    """
+    pixels = count_pixels(path)
+    if not pixels:
+        raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})")
+    if pixels > most:
+        raise HRNError(f"{path}: has {pixels:,} pixels, more than the limit of {most:,}")
+    return pixels
+
+
 def read_picture(path: str | Path) -> Picture:
     """Decode an image file: upright (EXIF), 8 bits, RGB and perhaps alpha; the first frame of an animation.
 

@@ -1,0 +1,1 @@
+"""Figures for papers and for the README, drawn by matplotlib: `python -m hrn.evaluation.figures --help`."""

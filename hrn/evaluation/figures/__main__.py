@@ -1,0 +1,101 @@
+"""Figures for papers and for the README.
+
+python -m hrn.evaluation.figures compare --image barbara zebra --test_data_dir dataset/Set14 --methods bicubic hrn_light
+python -m hrn.evaluation.figures compare --image butterfly.png --crop 60,40,96,96 --methods bicubic hrn_light EDSR=results/edsr
+python -m hrn.evaluation.figures curve checkpoint/hrn_light/hrn_light_x4.jsonl
+python -m hrn.evaluation.figures spectrum --ckpt_path hrn_light_x4
+python -m hrn.evaluation.figures tradeoff --scale 4
+python -m hrn.evaluation.figures schedules
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hrn.cli import fail_in_words
+from hrn.data.benchmark import image_file, photographs
+from hrn.errors import HRNError
+from hrn.evaluation.crops import Crop
+from hrn.evaluation.figures.compare import compare, comparisons_of
+from hrn.evaluation.figures.curves import curve, schedules
+from hrn.evaluation.figures.spectrum import spectrum
+from hrn.evaluation.figures.tradeoff import tradeoff
+from hrn.inference.upscale import load_model
+from hrn.model.config import SCALES
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+
+    add = _adder(kinds, "compare", "crops of several methods beside the original, with their scores")
+    add("--image", nargs="+", required=True, metavar="IMAGE", help="files of originals, or names in --test_data_dir")
+    add("--test_data_dir", type=Path, nargs="+", default=[], metavar="SET", help="test sets to find names in")
+    add(
+        "--crop", type=parse_crop, nargs="+", default=[], metavar="X,Y,W,H", help="(default: where the last gains most)"
+    )
+    add(
+        "--methods",
+        nargs="+",
+        default=["bicubic", "hrn_light"],
+        metavar="METHOD",
+        help="bicubic, a folder of anybody's results, a checkpoint or its name, a model; LABEL=METHOD to name it "
+        "(default: bicubic hrn_light)",
+    )
+    add("--scale", type=int, choices=SCALES, default=4)
+
+    add = _adder(kinds, "curve", "training curves of logs")
+    add("log", type=Path, nargs="+", help="NAME_xS.jsonl as hrn/train.py writes it")
+
+    add = _adder(kinds, "schedules", "learning rates that hrn/train.py offers")
+    add("--lr", type=float, default=1e-4)
+    add("--max_steps", type=int, default=500_000)
+    add("--decay", type=int, default=200_000)
+    add("--warmup", type=int, default=20_000)
+
+    add = _adder(kinds, "spectrum", "what the branches of each DEM carry, by frequency")
+    add("--ckpt_path", default="hrn_light_x4", metavar="FILE", help="or its name (default: %(default)s)")
+    add("--scale", type=int, choices=SCALES, help="(default: the checkpoint's)")
+    add("--image", type=Path, nargs="+", default=[], help="originals (default: scikit-image's photographs)")
+
+    add = _adder(kinds, "tradeoff", "PSNR against Multi-Adds, published methods and our checkpoints")
+    add("--scale", type=int, choices=(2, 3, 4), default=4)
+    return parser.parse_args(argv)
+
+
+def _adder(kinds: argparse._SubParsersAction, name: str, help: str):
+    parser = kinds.add_parser(name, help=help)
+    out = Path(f"{name}.png")
+    parser.add_argument("--out", type=Path, default=out, help="PNG, PDF or SVG (default: %(default)s)")
+    return parser.add_argument
+
+
+def parse_crop(text: str) -> Crop:
+    """`60,40,96,96`: x, y, width, height in pixels of the original."""
+    try:
+        return Crop(*(int(part) for part in text.split(",")))
+    except (ValueError, TypeError):
+        raise HRNError(f"a crop is written as X,Y,WIDTH,HEIGHT, such as 60,40,96,96, not {text!r}") from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.kind == "compare":
+        compare(args.out, *comparisons_of(args.image, args.test_data_dir, args.methods, args.scale, args.crop))
+    elif args.kind == "curve":
+        curve(args.out, args.log)
+    elif args.kind == "spectrum":
+        network = load_model(args.ckpt_path, scale=args.scale)
+        scale = args.scale or network.config.scales[0]
+        images = [image_file(path) for path in args.image] or photographs(scale).images
+        spectrum(args.out, network, [image.load(scale).lr for image in images], scale)
+    elif args.kind == "tradeoff":
+        tradeoff(args.out, args.scale)
+    else:
+        schedules(args.out, base=args.lr, max_steps=args.max_steps, decay=args.decay, warmup=args.warmup)
+    print(f"wrote {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(fail_in_words(main))

@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -141,14 +140,6 @@ def load_models(
 def make_page(studio: Studio, examples: list[Path]) -> Any:
     """The page, a Gradio app that is not running yet."""
 
-    class Upload(gr.Image):
-        """An image that is handed over as a file, unread: hrn.data.images reads it, within limits."""
-
-        is_template = True
-
-        def preprocess(self, payload: Any) -> str | None:
-            return payload and payload.path
-
     def answer(upload: str | None, model: str, factor: float, progress: Any = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008
         if not upload:
             raise gr.Error("Choose an image first.", print_exception=False)
@@ -168,9 +159,9 @@ def make_page(studio: Studio, examples: list[Path]) -> Any:
         )
         with gr.Row():
             with gr.Column(scale=2):
-                image = Upload(
-                    label="Image", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=320
-                )
+                image = gr.Image(label="Image", type="filepath", sources=["upload", "clipboard"], height=320)
+                # handed over as a file that Gradio has not opened: hrn.data.images does that, within limits
+                image.preprocess = lambda payload: payload and payload.path
                 model = gr.Dropdown(list(studio.models), value=next(iter(studio.models)), label="Model")
                 factor = gr.Slider(1.5, LARGEST_FACTOR, value=4, step=0.5, label="Factor")
                 go = gr.Button("Enlarge", variant="primary")
@@ -192,10 +183,8 @@ def sweep(folder: Path, older_than: float) -> None:
     limit = time.time() - older_than
     for path in sorted(folder.rglob("*"), reverse=True):
         with suppress(OSError):  # another thread was quicker, or the folder is not empty
-            if path.is_dir():
-                path.rmdir()
-            elif path.stat().st_mtime < limit:
-                path.unlink()
+            if path.stat().st_mtime < limit:
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 def write_examples(folder: Path) -> list[Path]:
@@ -203,9 +192,8 @@ def write_examples(folder: Path) -> list[Path]:
     folder.mkdir()
     paths = []
     for image in photographs(4).images:
-        if (lr := image.load(4).lr).shape[2] == 3 and not np.array_equal(lr[..., 0], lr[..., 1]):
-            paths.append(folder / f"{image.name}.png")
-            write_image(paths[-1], lr)
+        paths.append(folder / f"{image.name}.png")
+        write_image(paths[-1], image.load(4).lr)
     return paths
 
 

@@ -34,11 +34,6 @@ from hrn.inference.size import Resizer, Size
 from hrn.pretrained import find_checkpoint, read_manifest
 from hrn.runtime import keep_memory, memory_from_here, pick_device, release_memory
 
-try:
-    import gradio as gr
-except ImportError:
-    gr = None
-
 MAX_UPLOAD = 32 * 2**20
 """Bytes of an upload."""
 MAX_PIXELS, MAX_RESULT_PIXELS = 16_000_000, 128_000_000
@@ -139,6 +134,7 @@ def load_models(
 
 def make_page(studio: Studio, examples: list[Path]) -> Any:
     """The page, a Gradio app that is not running yet."""
+    import gradio as gr
 
     def answer(upload: str | None, model: str, factor: float, progress: Any = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008
         if not upload:
@@ -209,20 +205,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    if gr is None:
-        raise HRNError("the page needs another package: pip install 'gradio>=6'")
-    keep_memory()
-    models = load_models(args.ckpt_path, pick_device(args.device))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    keep_memory()
     with tempfile.TemporaryDirectory(prefix="hrn_demo_") as folder:
         files = Path(folder) / "files"
         files.mkdir()
-        os.environ["GRADIO_TEMP_DIR"] = str(files)
+        os.environ["GRADIO_TEMP_DIR"] = str(files)  # which Gradio looks at when it is imported
+        try:
+            import gradio as gr
+        except ImportError:
+            raise HRNError("the page needs another package: pip install 'gradio>=6'") from None
         examples = write_examples(Path(folder) / "examples")
         gr.set_static_paths([Path(folder) / "examples"])
-        page = make_page(Studio(models, files), examples)
+        page = make_page(Studio(load_models(args.ckpt_path, pick_device(args.device)), files), examples)
         try:
             _, url, _ = page.launch(
                 server_name=args.host,

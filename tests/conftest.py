@@ -1,6 +1,7 @@
 """Small data that every test may use, and the way to the benchmark images where they are at hand."""
 
 import os
+import shutil
 from pathlib import Path
 
 import h5py
@@ -72,3 +73,17 @@ def h5_path(tmp_path, rng) -> Path:
             for s in (2, 3, 4):
                 file.create_dataset(f"X{s}/{i}", data=hr[::s, ::s])
     return path
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium, driven by Playwright."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs the browser Chromium, which is not installed (Debian: apt-get install chromium)")
+    with api.sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()

@@ -54,10 +54,7 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
 def count_pixels(path: Path) -> int:
     """Width times height by the file's header; 0 where that cannot be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.width * image.height
+        return _count_pixels(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 0
 
@@ -68,12 +65,22 @@ def check_pixels(path: Path, most: int) -> int:
     Raises:
         HRNError: not an image, or more pixels than `most`.
     """
-    pixels = count_pixels(path)
-    if not pixels:
-        raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})")
+    try:
+        pixels = _count_pixels(path)
+    except Image.DecompressionBombError as error:
+        raise HRNError(f"{path}: has more pixels than the limit of {most:,} ({error})") from None
+    except (OSError, SyntaxError, ValueError):
+        raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     if pixels > most:
         raise HRNError(f"{path}: has {pixels:,} pixels, more than the limit of {most:,}")
     return pixels
+
+
+def _count_pixels(path: Path) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.width * image.height
 
 
 def read_picture(path: str | Path) -> Picture:

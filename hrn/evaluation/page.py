@@ -1,6 +1,6 @@
 """Scores to look at: one HTML page that holds its pictures, opens from disk and needs no network.
 
-`page.html` beside this file is its template. Pictures are WebP; as many as there are share BUDGET.
+`page.html` beside this file is its template. Its pictures, as many as there are, share BUDGET.
 """
 
 import base64
@@ -16,7 +16,7 @@ from PIL import Image
 from hrn.evaluation.crops import telling_crop
 from hrn.evaluation.evaluate import ImageResult
 from hrn.evaluation.report import SetReport
-from hrn.evaluation.spectrum import error_spectrum, frequencies
+from hrn.evaluation.spectrum import error_spectrum, frequencies, mean_spectrum
 from hrn.files import write_text
 
 BUDGET = 24 * 2**20
@@ -99,7 +99,7 @@ class Page:
         for zooms, worse, better, sign in ((section.gains, bicubic, sr, 1), (section.losses, sr, bicubic, -1)):
             crop, gain = telling_crop(hr, worse, better, CROP_SIDE)
             if gain >= LEAST_GAIN:
-                parts = [_uri(_webp(Image.fromarray(crop.of(x)), lossless=True)) for x in (bicubic, sr, hr)]
+                parts = [_uri(_png(crop.of(x))) for x in (bicubic, sr, hr)]
                 zooms.append(Zoom(result.name, (crop.x, crop.y), sign * gain, *parts))
                 zooms.sort(key=lambda zoom: -abs(zoom.gain))
                 del zooms[CROPS:]
@@ -121,31 +121,38 @@ class Page:
 
 
 def _within(most: int, *pictures: np.ndarray) -> list[tuple[bytes, tuple[int, int]]]:
-    """Pictures of one size as WebP, and that size: as large as fits into `most` characters for each."""
+    """Pictures of one size as JPEG, and that size: as large as fits into `most` characters for each."""
     h, w = pictures[0].shape[:2]
     factor = min(1.0, LONGEST_SIDE / max(h, w))
     while True:
         size = (max(1, round(w * factor)), max(1, round(h * factor)))
-        coded = [_webp(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)) for picture in pictures]
+        coded = [_jpeg(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)) for picture in pictures]
         excess = max(map(len, coded)) * 4 / 3 / most
         if excess <= 1 or max(size) <= 64:
             return [(code, size) for code in coded]
         factor *= min(0.9, 0.95 * excess**-0.5)
 
 
-def _webp(image: Image.Image, **options: bool) -> bytes:
+def _jpeg(picture: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "WEBP", **(options or {"quality": 88}))
+    picture.save(file, "JPEG", quality=90, subsampling="4:4:4")
+    return file.getvalue()
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def _uri(code: bytes) -> str:
-    return "data:image/webp;base64," + base64.b64encode(code).decode("ascii")
+    kind = "png" if code.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(code).decode('ascii')}"
 
 
 def _curves(section: Section, width: int, height: int) -> dict[str, Any]:
     """The mean spectra of the errors as points of an SVG of that size, logarithmic upwards, and the labels of its axis."""
-    spectra = np.nanmean(section.spectra, axis=0)
+    spectra = mean_spectrum(section.spectra)
     spectra = np.log10(np.maximum(np.sqrt(spectra), 1e-3))
     low, high = np.floor(np.nanmin(spectra)), np.ceil(np.nanmax(spectra))
 

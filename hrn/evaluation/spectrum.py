@@ -39,6 +39,13 @@ def energy_by_frequency(coefficients: np.ndarray, bins: int = BINS) -> np.ndarra
         return np.bincount(index, energy, bins) / count
 
 
+def mean_spectrum(spectra: Sequence) -> np.ndarray:
+    """The mean over the first axis, of those that have coefficients in a bin; NaN where none has."""
+    known = np.isfinite(spectra)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, spectra, 0).sum(0) / known.sum(0)
+
+
 def error_spectrum(sr: np.ndarray, hr: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Energy of the error of Y at each frequency, in squared grey levels, (bins,).
 
@@ -74,7 +81,7 @@ def branch_spectra(network: nn.Module, images: Sequence[np.ndarray], scale: int,
         with _fused_maps(network) as seen, torch.inference_mode():
             network(torch.from_numpy(image).to(device).permute(2, 0, 1)[None] / 255, scale)
             spectra.append([[_energy(part, bins) for part in parts] for parts in seen])
-    return np.nanmean(spectra, axis=0)
+    return mean_spectrum(spectra)
 
 
 @contextmanager

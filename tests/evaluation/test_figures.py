@@ -4,59 +4,108 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hrn.checkpoint import save_checkpoint
 from hrn.data.images import write_image
 from hrn.errors import HRNError
-from hrn.evaluation.figures import Comparison, compare, main, telling_crop
-
-
-def test_crop_is_where_the_gain_is():
-    hr = np.full((100, 150, 3), 128, np.uint8)
-    worse, better = hr.copy(), hr.copy()
-    worse[60:70, 100:110] = 0
-    better[:, :50] = 140  # worse there, and not to be shown
-    x, y, w, h = telling_crop(hr, worse, better, side=20)
-    assert (w, h) == (20, 20)
-    assert x <= 100
-    assert x + w >= 110
-    assert y <= 60
-    assert y + h >= 70
-    assert telling_crop(hr[:9], worse[:9], better[:9])[2:] == (9, 9)
+from hrn.evaluation.crops import Crop
+from hrn.evaluation.figures.__main__ import main
+from hrn.evaluation.figures.compare import Comparison, compare, comparisons_of
+from hrn.evaluation.metrics import score
+from hrn.model import build_model, preset
 
 
 def test_compare_draws_a_picture(tmp_path, image):
     for suffix in ("png", "pdf"):
         path = tmp_path / f"figure.{suffix}"
-        compare(path, Comparison("a", image, {"b": image // 2}, crop=(8, 8, 24, 24), shave=4))
+        compare(path, Comparison("a", image, {"b": image // 2}, crop=Crop(8, 8, 24, 24), shave=4))
         assert path.stat().st_size > 1000
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > 2 * figure.height
         assert len(figure.convert("RGB").getcolors(1 << 24)) > 100
 
 
-def test_named_images_of_a_run(tmp_path, image):
+@pytest.fixture
+def results(tmp_path, image):
+    """A test set of two images, and what hrn/sample.py would have made of it at x2."""
     for name, picture in (("one", image), ("two", image[::-1].copy())):
         for path in (tmp_path / f"set/{name}.png", tmp_path / f"sample/net/set/x2/SR/{name}.png"):
             write_image(path, picture)
-    args = [
-        "compare",
-        str(tmp_path / "sample/net"),
-        "--test_data_dir",
-        str(tmp_path / "set"),
-        "--scale",
-        "2",
-        "--images",
-    ]
-    heights = []
-    for names in (["one"], ["two", "one"]):
-        assert main([*args, *names, "--out", str(tmp_path / "c.png")]) == 0
-        with Image.open(tmp_path / "c.png") as figure:
+    return tmp_path / "sample/net"
+
+
+def compare_args(results, *more, out="c.png"):
+    folder = results.parents[1]
+    args = ["compare", "--scale", "2", "--test_data_dir", folder / "set", "--out", folder / out, *more]
+    return [str(a) for a in args]
+
+
+def test_images_by_name_and_by_file(results):
+    folder, heights = results.parents[1], []
+    for images in (["one"], ["two", folder / "set/one.png"]):
+        assert main(compare_args(results, "--methods", "bicubic", results, "--image", *images)) == 0
+        with Image.open(folder / "c.png") as figure:
             heights.append(figure.height)
     assert heights[1] > 1.4 * heights[0]
-    with pytest.raises(HRNError, match="no image three in"):
-        main([*args, "three"])
-    write_image(tmp_path / "sample/net/set/x2/SR/one.png", image[:9])
-    with pytest.raises(HRNError, match=r"one\.png: is \(9, 64\), but the original \(48, 64\)"):
-        main([*args, "one"])
+
+
+def test_methods_of_every_kind(results, image):
+    """A folder of somebody else's, with names of their own; a label; a checkpoint by file."""
+    folder = results.parents[1]
+    write_image(folder / "theirs/one_x2_NET.png", image // 2)
+    write_image(folder / "theirs/one_x4_NET.png", image // 4)
+    config = preset("hrn_light", [2])
+    save_checkpoint(folder / "mine.pth", config, build_model(config).state_dict(), info={})
+    methods = ["bicubic", str(folder / "theirs"), f"exact={results}", str(folder / "mine.pth")]
+    (comparison,) = comparisons_of(["one"], [folder / "set"], methods, 2, [Crop(1, 2, 30, 20)])
+    assert list(comparison.methods) == ["bicubic", "theirs", "exact", "mine"]
+    assert np.array_equal(comparison.methods["theirs"], image // 2)
+    assert np.array_equal(comparison.methods["exact"], image)
+    assert score(comparison.methods["mine"], image, 2)["psnr_y"] > 20
+    assert comparison.crop == Crop(1, 2, 30, 20)
+
+
+def test_what_cannot_be_compared(results, image):
+    for name, more in {
+        "no image three": ["--image", "three"],
+        "not all in it": ["--image", "one", "--crop", "0,0,99,9"],
+        "such as 60,40,96,96": ["--image", "one", "--crop", "0,0,99"],
+        "2 crops for 1 images": ["--image", "one", "--crop", "0,0,9,9", "0,0,9,9"],
+        "no such checkpoint": ["--image", "one", "--methods", "nothing"],
+        "one file of one at x2 is needed, but there is none": [
+            "--image",
+            "one",
+            "--methods",
+            results.parents[1] / "empty",
+        ],
+    }.items():
+        (results.parents[1] / "empty").mkdir(exist_ok=True)
+        with pytest.raises(HRNError, match=name):
+            main(compare_args(results, *more, out="never.png"))
+    write_image(results / "set/x2/SR/one.png", image[:9])
+    with pytest.raises(HRNError, match="one by net is 64x9, but the original at x2 64x48"):
+        main(compare_args(results, "--image", "one", "--methods", results, out="never.png"))
+    assert not (results.parents[1] / "never.png").exists()
+
+
+def test_spectrum_is_drawn_for_each_dem(tmp_path, root):
+    out = tmp_path / "s.svg"
+    image = tmp_path / "a.png"
+    write_image(image, np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    main(
+        [
+            "spectrum",
+            "--ckpt_path",
+            str(root / "checkpoint/hrn_light/hrn_light_x4.pth"),
+            "--image",
+            str(image),
+            "--out",
+            str(out),
+        ]
+    )
+    text = out.read_text()
+    for title in ("DEM 1", "DEM 2", "frequency", "spatial 2"):
+        assert f"<!-- {title}" in text
+    assert "<!-- DEM 3" not in text
 
 
 def test_curves_of_logs(tmp_path, capsys):

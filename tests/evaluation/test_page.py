@@ -1,0 +1,144 @@
+"""The report as a page: what it holds, and how it behaves in a browser."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrn import sample
+from hrn.data.benchmark import find_test_set
+from hrn.data.resize import Bicubic
+from hrn.evaluation import page as page_module
+from hrn.evaluation.evaluate import evaluate
+from hrn.evaluation.page import Page
+from hrn.evaluation.report import set_report
+
+
+def nearest(lr):
+    return lr.repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.fixture
+def report(hr_folder, tmp_path):
+    """A page of a small set that nearest-neighbour enlarged; one name needs escaping."""
+    (hr_folder / "0003.png").rename(hr_folder / "<b>&.png")
+    test_set, bicubic = find_test_set(hr_folder, 2), Bicubic(2)
+    page, results = Page(len(test_set.images)), []
+    page.begin()
+    for result in evaluate(nearest, test_set, bicubic=bicubic):
+        page.add(result, bicubic(result.lr))
+        results.append(result)
+    page.end(set_report(test_set, "nearest", results, shave=2))
+    page.write(tmp_path / "report.html", {"device": "cpu", "nothing": None, "versions": {"a": 1}}, "nearest")
+    return tmp_path / "report.html"
+
+
+def pictures(text, kind):
+    for code in re.findall(rf'class="{kind}" src="data:image/jpeg;base64,([^"]+)"', text):
+        yield Image.open(io.BytesIO(base64.b64decode(code)))
+
+
+def test_it_holds_all_that_it_shows(report):
+    text = report.read_text()
+    assert re.findall(r'(?:src|href)="([^"]{0,5})', text)
+    assert all(link.startswith(("data:", "#")) for link in re.findall(r'(?:src|href)="([^"]*)"', text))
+    assert "http" not in re.sub(r"base64,[^\"]+", "", text)
+    assert "<b>&" not in text
+    assert "&lt;b&gt;&amp;" in text
+    assert [im.size for im in pictures(text, "after")] == [(120, 96), (96, 100), (96, 120), (96, 96)]
+
+
+def test_its_pictures_are_what_was_enlarged(report, hr_folder):
+    (hr, *_), (first, *_) = sorted(hr_folder.iterdir()), pictures(report.read_text(), "after")
+    expected = nearest(find_test_set(hr_folder, 2).images[0].load(2).lr)
+    assert hr.name == "0000.png"
+    assert np.abs(np.asarray(first.convert("RGB")).astype(int) - expected).mean() < 4
+
+
+def test_pictures_share_a_budget(hr_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "BUDGET", 40_000)
+    test_set, bicubic = find_test_set(hr_folder, 2), Bicubic(2)
+    page = Page(4)
+    page.begin()
+    for result in evaluate(nearest, test_set, bicubic=bicubic):
+        page.add(result, bicubic(result.lr))
+    sliders = page.sections[0].sliders
+    assert sum(len(s.before) + len(s.after) for s in sliders) < 40_000 + 8 * len("data:image/jpeg;base64,xxx")
+    assert all(64 <= max(s.size) < max(s.full_size) for s in sliders)
+
+
+def test_sample_writes_it(hr_folder, tmp_path, root):
+    args = ["--ckpt_path", root / "checkpoint/hrn_light/hrn_light_x4.pth", "--test_data_dir", hr_folder, "--report"]
+    sample.main([str(a) for a in [*args, "--no_images", "--sample_dir", tmp_path / "s", "--device", "cpu"]])
+    text = (tmp_path / "s/hrn_light_x4/report.html").read_text()
+    assert "4 pixels of border left out" in text
+    assert text.count('class="slider"') == 4
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_it_fits_the_screen(report, chromium, width, scheme):
+    view = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    asked: list[str] = []
+    view.on("request", lambda request: asked.append(request.url))
+    view.goto(report.as_uri())
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    ink, paper = view.evaluate(
+        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+    )
+    bright = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+    assert (bright[0] < bright[1]) == (scheme == "light")
+    zoom = view.locator(".three img").first.bounding_box()
+    assert zoom["width"] == pytest.approx(zoom["height"], abs=1)
+    assert view.evaluate("[...document.images].every(image => image.alt && image.complete && image.naturalWidth)")
+    view.close()
+
+
+def test_sliders_move_by_mouse_and_by_keyboard(report, chromium):
+    view = chromium.new_page(viewport={"width": 1280, "height": 800})
+    view.goto(report.as_uri())
+    slider = view.locator(".slider").first
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+
+    def shown():
+        """The share of the upper picture that is seen."""
+        return view.evaluate(
+            "getComputedStyle(document.querySelector('.slider .edge')).left.slice(0, -2) / document.querySelector('.slider').clientWidth"
+        )
+
+    assert shown() == pytest.approx(0.5, abs=0.01)
+    view.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + box["height"] / 2)
+    assert shown() == pytest.approx(0.2, abs=0.03)
+    clip = view.evaluate("getComputedStyle(document.querySelector('.before')).clipPath")
+    assert float(re.search(r"calc\(100% - (\S+)%\)|(\S+)%", clip)[2] or 0) > 75 or "calc" in clip
+    before = shown()
+    view.keyboard.press("ArrowRight")
+    view.keyboard.press("ArrowRight")
+    assert shown() == pytest.approx(before + 0.02, abs=0.001)
+    view.close()
+
+
+def test_tables_sort(report, chromium):
+    view = chromium.new_page()
+    view.goto(report.as_uri())
+
+    def column(n):
+        return view.locator(f".sortable tbody tr td:nth-child({n})").all_inner_texts()
+
+    names = column(1)
+    gain = view.get_by_role("columnheader", name="gain, dB").nth(1)
+    gain.get_by_role("button").click()
+    gains = [float(x) for x in column(4)]
+    assert gains == sorted(gains, reverse=True)
+    assert len(set(gains)) > 1
+    assert gain.get_attribute("aria-sort") == "descending"
+    gain.get_by_role("button").press("Enter")
+    assert [float(x) for x in column(4)] == gains[::-1]
+    view.get_by_role("columnheader", name="image", exact=True).get_by_role("button").click()
+    assert sorted(column(1)) == sorted(names)
+    assert column(1) != names or gains != gains[::-1]
+    view.close()

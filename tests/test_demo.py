@@ -1,0 +1,269 @@
+"""The page to try HRN on: what it makes, what it refuses, and how it behaves in a browser."""
+
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import uuid
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hrn import demo
+from hrn.data.images import read_rgb, write_image
+from hrn.demo import MAX_RESULT_PIXELS, Studio, load_models, sweep
+from hrn.errors import HRNError
+from hrn.inference.upscale import load_model, upscale
+
+
+@pytest.fixture
+def studio(tmp_path):
+    (tmp_path / "results").mkdir()
+    return Studio(load_models(["hrn_light_x4"], torch.device("cpu")), tmp_path / "results")
+
+
+def test_a_result_is_what_upscale_gives(studio, image, tmp_path):
+    write_image(tmp_path / "a b.png", image)
+    shares = []
+    target, (low, high), told = studio.enlarge(tmp_path / "a b.png", "hrn_light", 2.5, shares.append)
+    assert target.name == "a b_x2.5.png"
+    assert np.array_equal(read_rgb(target), upscale(load_model("hrn_light_x4", device="cpu"), image, 2.5))
+    assert low.size == high.size == (160, 120)
+    assert np.array_equal(np.asarray(high), read_rgb(target))
+    assert told.startswith("64x48 -> 160x120 (x4, then bicubic down). ")
+    assert "MiB at the peak on cpu" in told
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_all_scales_of_a_model_serve_together():
+    models = load_models(None, torch.device("cpu"))
+    assert {2, 4} <= {enlarger.scale for enlarger in models["hrn_light"]}
+
+
+def test_large_results_are_shown_smaller(studio, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "SHOWN_SIDE", 50)
+    write_image(tmp_path / "a.png", rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    target, pictures, _ = studio.enlarge(tmp_path / "a.png", "hrn_light", 4)
+    assert [p.size for p in pictures] == [(50, 33)] * 2
+    assert read_rgb(target).shape == (80, 120, 3)
+
+
+def test_what_is_refused(studio, image, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    write_image(path, image)
+    for words, args in {
+        "no such model: edsr; there are hrn_light": (path, "edsr", 4),
+        "the factor must be from 1 to 8, not 9": (path, "hrn_light", 9),
+        "the factor must be from 1 to 8, not 4": (path, "hrn_light", "4"),
+        "not an image": (tmp_path / "none.png", "hrn_light", 4),
+    }.items():
+        with pytest.raises(HRNError, match=words):
+            studio.enlarge(*args)
+    monkeypatch.setattr(demo, "MAX_PIXELS", 1000)
+    with pytest.raises(HRNError, match=r"3,072 pixels, more than the limit of 1,000"):
+        studio.enlarge(path, "hrn_light", 4)
+    monkeypatch.undo()
+    monkeypatch.setattr(demo, "MAX_RESULT_PIXELS", 64 * 48 * 4)
+    with pytest.raises(HRNError, match=r"a factor of 2\.0 is possible"):
+        studio.enlarge(path, "hrn_light", 4)
+    assert not list((tmp_path / "results").rglob("*.*"))
+    assert MAX_RESULT_PIXELS > 100e6
+
+
+def test_old_files_are_swept(tmp_path):
+    for name in ("old/a.png", "young/b.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "new").mkdir()
+    os.utime(tmp_path / "old/a.png", (0, 0))
+    sweep(tmp_path, 60)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["b.png", "new", "old", "young"]
+    os.utime(tmp_path / "old", (0, 0))
+    sweep(tmp_path, 60)
+    assert not (tmp_path / "old").exists()
+
+
+class Server:
+    """The page in a process of its own."""
+
+    def __init__(self, root: Path, temporary: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        command = [
+            sys.executable,
+            "-m",
+            "hrn.demo",
+            "--port",
+            self.url.rpartition(":")[2],
+            "--ckpt_path",
+            "hrn_light_x4",
+        ]
+        self.temporary = temporary
+        self.process = subprocess.Popen(
+            command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "TMPDIR": str(temporary), "CUDA_VISIBLE_DEVICES": ""},
+        )  # fmt: skip
+        said = self.process.stdout.readline()
+        assert f"HRN is on {self.url}" in said, said + self.process.stdout.read()
+
+    def resident(self) -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
+
+    def stop(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        said = self.process.communicate(timeout=30)[0]
+        return self.process.returncode, said
+
+    def send(self, name: str, content: bytes, factor: float = 4.0) -> tuple[bool, str | None]:
+        """Upload a file and ask for its enlargement, as the page does; whether it went well, and the error."""
+        import httpx
+
+        uploaded = httpx.post(f"{self.url}/gradio_api/upload", files={"files": (name, content)}, timeout=60)
+        if uploaded.status_code != 200:
+            return False, uploaded.text
+        file = {"path": uploaded.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+        session = uuid.uuid4().hex
+        asked = {"data": [file, "hrn_light", factor], "fn_index": self.function, "session_hash": session}
+        httpx.post(f"{self.url}/gradio_api/queue/join", json=asked, timeout=60).raise_for_status()
+        stream = httpx.stream("GET", f"{self.url}/gradio_api/queue/data?session_hash={session}", timeout=120)
+        with stream as events:
+            for line in events.iter_lines():
+                event = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if event.get("msg") == "process_completed":
+                    return event["success"], event["output"].get("error")
+        raise AssertionError("no answer")
+
+    @property
+    def function(self) -> int:
+        import httpx
+
+        functions = httpx.get(f"{self.url}/config").json()["dependencies"]
+        return next(i for i, function in enumerate(functions) if function["api_name"] == "answer")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    pytest.importorskip("gradio", reason="needs Gradio: pip install 'gradio>=6'")
+    server = Server(Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("demo"))
+    yield server
+    code, said = server.stop()
+    assert code == 0, said
+    assert not list(server.temporary.iterdir())  # nothing is left
+
+
+def encoded(image, kind="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind)
+    return file.getvalue()
+
+
+def png_of_size(width, height):
+    """A PNG of a megabyte or so of zeros that claims to be larger."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(10**6))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+
+
+def bad_upload(number, rng):
+    """(name, content, words of the answer) of an upload that is wrong in one of nine ways."""
+    image = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    png, jpeg = encoded(image), encoded(image, "JPEG")
+    return [
+        ("cut.png", png[: rng.integers(100, len(png) - 60)], "cut.png: damaged or truncated image"),
+        ("cut.jpg", jpeg[: rng.integers(1, 150)], "cut.jpg: not an image"),
+        ("nothing.png", b"", "not an image"),
+        ("page.png", b"<html>" + rng.bytes(500), "not an image"),
+        ("script.svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "not an image"),
+        ("bomb.png", png_of_size(20_000, 15_000), "more pixels than the limit of 16,000,000"),
+        ("wide.png", png_of_size(30_000_000, 1), "has 30,000,000 pixels, more than the limit of 16,000,000"),
+        ("deep.png", encoded(rng.integers(0, 60_000, (32, 32), dtype=np.uint16)), "more than 8 bits a channel"),
+        ("float.tif", encoded(rng.random((32, 32), dtype=np.float32), "TIFF"), "more than 8 bits a channel"),
+    ][number % 9]
+
+
+def test_two_hundred_bad_uploads(server, rng):
+    good = encoded(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    assert server.send("good.png", good) == (True, None)
+    before, answers = server.resident(), Counter()
+    for number in range(200):
+        name, content, words = bad_upload(number, rng)
+        went_well, error = server.send(name, content)
+        assert not went_well
+        assert words in error, (name, error)
+        assert str(server.temporary) not in error
+        answers[name] += 1
+    assert len(answers) == 9
+    assert server.resident() - before < 64 * 2**20
+    assert server.send("good.png", good) == (True, None)
+    assert "maximum allowed size" in server.send("large.png", bytes(40 * 2**20))[1]
+
+
+@pytest.fixture
+def view(server, chromium):
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(server.url)
+    page.get_by_role("button", name="Enlarge").wait_for()
+    yield page
+    page.close()
+
+
+def upload(view, path):
+    view.set_input_files("input[type=file]", str(path))
+    view.locator("button[aria-label='Remove Image'], button[aria-label='Clear']").first.wait_for()
+    view.get_by_role("button", name="Enlarge").click()
+
+
+def test_an_image_from_drop_to_download(view, rng, tmp_path):
+    write_image(tmp_path / "photo.png", rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+    upload(view, tmp_path / "photo.png")
+    view.get_by_text("80x60 -> 320x240 (x4)").wait_for()
+    handle = view.locator("[data-testid='image-slider'] .inner, .slider-wrap .inner, .inner").first
+    before = handle.bounding_box()
+    middle = (before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
+    view.mouse.move(*middle)
+    view.mouse.down()
+    view.mouse.move(middle[0] - 100, middle[1], steps=5)
+    view.mouse.up()
+    assert handle.bounding_box()["x"] == pytest.approx(before["x"] - 100, abs=15)
+    with view.expect_download() as download:
+        view.get_by_role("button", name="Download at full size").click()
+    assert download.value.suggested_filename == "photo_x4.png"
+    download.value.save_as(tmp_path / "result.png")
+    assert read_rgb(tmp_path / "result.png").shape == (240, 320, 3)
+
+
+def test_a_broken_file_and_a_bomb_are_answered_in_words(view, rng, tmp_path):
+    for number, words in ((0, "cut.png: damaged or truncated image"), (5, "more pixels than the limit of 16,000,000")):
+        name, content, _ = bad_upload(number, rng)
+        (tmp_path / name).write_bytes(content)
+        upload(view, tmp_path / name)
+        view.get_by_text(words).wait_for()
+        view.reload()
+        view.get_by_role("button", name="Enlarge").wait_for()
+
+
+def test_a_taken_port_is_said(server, root):
+    port = server.url.rpartition(":")[2]
+    ended = subprocess.run(
+        [sys.executable, "-m", "hrn.demo", "--port", port, "--ckpt_path", "hrn_light_x4"],
+        cwd=root, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(server.temporary)}, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert f"error: --port {port} of 127.0.0.1" in ended.stderr
+    time.sleep(0.1)
+    assert len(list(server.temporary.iterdir())) == 1  # the running server's

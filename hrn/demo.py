@@ -124,9 +124,10 @@ def load_models(
     models: dict[str, list[Enlarger]] = defaultdict(list)
     for name in files or read_manifest()["checkpoints"]:
         checkpoint = load_checkpoint(find_checkpoint(name))
-        for scale in checkpoint.config.scales:
+        enlargers = models[checkpoint.model_name]
+        for scale in set(checkpoint.config.scales) - {e.scale for e in enlargers}:  # of two files, the first
             network = load_network(checkpoint, scale=scale).to(device)
-            models[checkpoint.model_name].append(Enlarger(network, scale, max_memory=max_memory))
+            enlargers.append(Enlarger(network, scale, max_memory=max_memory))
     if not models:
         raise HRNError("no checkpoint is shipped; name one with --ckpt_path")
     return dict(models)

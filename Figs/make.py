@@ -1,0 +1,105 @@
+"""Draw the README's figures, and fill its tables from the files of results.
+
+    make figures
+    python Figs/make.py --tables        the tables only
+
+A table stands between two comments, of which the first says where it is from: a file of results, which a command printed, or
+`results x4`, the table of published methods and ours. Figures of test images are drawn where those are at hand
+(dataset/Set14, dataset/Urban100), and otherwise stay as they are.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:1] = [str(ROOT)]
+
+from Figs import draw_network
+from hrn.cli import fail_in_words
+from hrn.data.benchmark import photographs
+from hrn.data.images import write_image
+from hrn.errors import HRNError
+from hrn.evaluation.figures.compare import compare, comparisons_of
+from hrn.evaluation.figures.curves import curve
+from hrn.evaluation.figures.spectrum import spectrum
+from hrn.evaluation.figures.tradeoff import tradeoff
+from hrn.evaluation.results import results_table
+from hrn.files import write_text
+from hrn.inference.upscale import load_model
+from hrn.pretrained import read_manifest
+
+FIGS = ROOT / "Figs"
+PAGES = ("README.md", "benchmarks/README.md")
+LOGS = ROOT / "checkpoint/hrn_light"
+CURVES = {4: ("hrn_light_x4_stage1", "hrn_light_x4_stage2"), 3: ("hrn_light_x3",), 2: ("hrn_light_x2",)}
+NAMED = ("img012", "img033", "img092", "barbara", "zebra", "butterfly")
+"""Of the comparison figures."""
+NAMED_SETS = ("Urban100", "Set14", "Set5")
+TABLE = re.compile(r"(<!-- from (?P<source>[^>]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def fill(text: str) -> str:
+    """A page with its tables as the files of results have them now.
+
+    Raises:
+        HRNError: a source that is none.
+    """
+    return TABLE.sub(lambda match: f"{match[1]}{_table(match['source'])}\n{match[4]}", text)
+
+
+def _table(source: str) -> str:
+    if match := re.fullmatch(r"results x(\d)", source):
+        return results_table(int(match[1])).strip()
+    path = ROOT / source
+    if not path.is_file():
+        raise HRNError(f"no file of results {source}")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def fill_pages() -> None:
+    """Fill the tables of all pages."""
+    for name in PAGES:
+        page = ROOT / name
+        write_text(page, fill(page.read_text(encoding="utf-8")))
+        print(f"filled {name}")
+
+
+def draw_all() -> None:
+    """Draw all figures that can be drawn here."""
+    draw_network.main()
+    for scale, names in CURVES.items():
+        curve(FIGS / f"curve_x{scale}.png", [LOGS / f"{name}.jsonl" for name in names])
+        tradeoff(FIGS / f"tradeoff_x{scale}.png", scale)
+    light = load_model("hrn_light_x4")
+    spectrum(FIGS / "spectrum_x4.png", light, [image.load(4).lr for image in photographs(4).images], 4)
+    with tempfile.TemporaryDirectory() as folder:
+        original = Path(folder) / "astronaut.png"
+        write_image(original, next(image.load(4).hr for image in photographs(4).images if image.name == original.stem))
+        compare(FIGS / "comparison.png", *comparisons_of([str(original)], [], ["bicubic", "hrn_light_x4"], 4))
+    sets = [ROOT / "dataset" / name for name in NAMED_SETS]
+    missing = [str(path.relative_to(ROOT)) for path in sets if not path.is_dir()]
+    if missing:
+        print(f"left Figs/compare_*.webp as they are: they need {', '.join(missing)}")
+        return
+    for scale in sorted(
+        {s for entry in read_manifest()["checkpoints"].values() for s in entry["config"]["scales"]} & {2, 3, 4}
+    ):
+        compare(FIGS / f"compare_x{scale}.webp", *comparisons_of(NAMED, sets, ["bicubic", "hrn_light"], scale))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", action="store_true", help="fill the tables only")
+    args = parser.parse_args(argv)
+    fill_pages()
+    if not args.tables:
+        draw_all()
+        print("drew Figs/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(fail_in_words(main))

@@ -5,7 +5,7 @@
 
 A table stands between two comments, of which the first says where it is from: a file of results, which a command printed, or
 `results x4`, the table of published methods and ours. Figures of test images are drawn where those are at hand
-(dataset/Set14, dataset/Urban100), and otherwise stay as they are.
+(dataset/Set14, dataset/Urban100), the picture of the demo where there are Gradio and Chromium; else they stay as they are.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:1] = [str(ROOT)]
 
-from Figs import draw_network
+from Figs import draw_demo, draw_network
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import photographs
 from hrn.data.images import write_image
@@ -79,6 +79,10 @@ def draw_all() -> None:
         original = Path(folder) / "astronaut.png"
         write_image(original, next(image.load(4).hr for image in photographs(4).images if image.name == original.stem))
         compare(FIGS / "comparison.png", *comparisons_of([str(original)], [], ["bicubic", "hrn_light_x4"], 4))
+    try:
+        draw_demo.main()
+    except (ImportError, FileNotFoundError, RuntimeError) as error:
+        print(f"left Figs/demo.webp as it is: {error}")
     sets = [ROOT / "dataset" / name for name in NAMED_SETS]
     missing = [str(path.relative_to(ROOT)) for path in sets if not path.is_dir()]
     if missing:

@@ -180,6 +180,7 @@ def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
         return [Way(Bicubic(s), "bicubic", header | {"checkpoint": None}) for s in args.scale]
     paths = [find_checkpoint(p) for p in args.ckpt_path] if args.ckpt_path else shipped_checkpoints(args)
     checkpoints = [load_checkpoint(path) for path in paths]
+    hashes = {checkpoint.path: file_hash(checkpoint.path) for checkpoint in checkpoints}
     served = {s: checkpoint for checkpoint in reversed(checkpoints) for s in checkpoint.config.scales}
     scales = sorted(served) if args.input or not args.scale else args.scale
     ways = []
@@ -195,7 +196,7 @@ def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
             compile=args.compile,
             max_memory=args.max_memory,
         )
-        about = {"checkpoint": checkpoint.path.name, "checkpoint_sha256": file_hash(checkpoint.path)}
+        about = {"checkpoint": checkpoint.path.name, "checkpoint_sha256": hashes[checkpoint.path]}
         about |= {"model": checkpoint.model_name, "mode": str(enlarger.mode)}
         about |= {"self_ensemble": args.self_ensemble, "precision": args.precision}
         ways.append(Way(enlarger, checkpoint.path.stem, header | about))

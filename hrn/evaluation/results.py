@@ -75,9 +75,8 @@ def results_table(scale: int, folder: Path = FOLDER) -> str:
     for r in rows:
         cells = [f"{r.scores[s][0]:.2f} / {r.scores[s][1]:.4f}" if s in r.scores else "" for s in SETS]
         label = f"{r.method} [{sources.index(r.source) + 1}]" if r.source else f"**{r.method}**"
-        lines.append(
-            f"| {label} | {r.parameters / 1e3:,.0f} K | {r.multi_adds:,.1f} G | {' | '.join(cells)} | {r.trained_on} |"
-        )
+        cost = f"{r.parameters / 1e3:,.0f} K | {r.multi_adds:,.1f} G" if r.parameters else " | "
+        lines.append(f"| {label} | {cost} | {' | '.join(cells)} | {r.trained_on} |")
     return "\n".join([*lines, "", "; ".join(f"[{i}] {source}" for i, source in enumerate(sources, 1)) + "."])
 
 

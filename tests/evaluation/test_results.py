@@ -8,7 +8,7 @@ from hrn.model.summary import summarise
 
 
 def test_published_rows_are_complete_and_have_sources():
-    for scale, count in ((2, 12), (3, 11), (4, 12)):
+    for scale, count in ((2, 13), (3, 12), (4, 13)):
         rows = published(scale)
         assert len({r.method for r in rows}) == len(rows) == count
         for r in rows:
@@ -23,6 +23,11 @@ def test_some_figures_by_heart():
     x4 = {r.method: r for r in published(4)}
     assert (x4["CARN"].scores["Set5"], x4["CARN"].multi_adds) == ((32.13, 0.8937), 90.9)
     assert x4["RCAN"].scores["Urban100"] == (26.82, 0.8087)
+    assert [r.scores["Set5"][0] for s in (2, 3, 4) for r in published(s) if r.method == "Bicubic"] == [
+        33.66,
+        30.39,
+        28.42,
+    ]
     assert {r.method: r for r in published(2)}["VDSR"].scores["Set5"] == (37.53, 0.9587)
 
 
@@ -46,7 +51,8 @@ def test_the_table_is_in_the_order_of_multi_adds(capsys):
     costs = [float(line.split("|")[3].strip(" G").replace(",", "")) for line in out.splitlines() if " G | " in line]
     assert costs == sorted(costs)
     assert "| **hrn_light_x4** |" in out
-    assert "[1] table of CARN" in out
+    assert "[2] table of CARN" in out
+    assert "| Bicubic [1] |  |  | 28.42 / 0.8104 |" in out
 
 
 @pytest.mark.parametrize("scale", [2, 3])

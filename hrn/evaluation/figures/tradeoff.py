@@ -10,7 +10,7 @@ def tradeoff(path: Path, scale: int, test_set: str = "Set5", most: float = 1000)
     """Draw PSNR-Y on a test set against Multi-Adds, of published methods up to `most` G and of our checkpoints."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     own = ours(scale)
-    shown = [r for r in (*published(scale), *own) if r.multi_adds <= most and test_set in r.scores]
+    shown = [r for r in (*published(scale), *own) if 0 < r.multi_adds <= most and test_set in r.scores]
     before = (0.0, 0.0)
     for r in sorted(shown, key=lambda r: r.multi_adds):
         x, y = place = r.multi_adds, r.scores[test_set][0]

@@ -1,0 +1,53 @@
+"""Take Figs/demo.webp: the page of `make demo` with an example enlarged. Needs Gradio, Playwright and Chromium.
+
+python Figs/draw_demo.py
+"""
+
+import io
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+FIGS = Path(__file__).resolve().parent
+EXAMPLE = 2
+"""Which of the examples is clicked on."""
+
+
+def main() -> None:
+    """Raises ImportError without Playwright, FileNotFoundError without Chromium, RuntimeError where the page does not start."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        raise FileNotFoundError("Chromium is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "hrn.demo", "--port", port]
+    server = subprocess.Popen(command, cwd=FIGS.parent, stdout=subprocess.PIPE, text=True)
+    try:
+        if "HRN is on" not in server.stdout.readline():
+            raise RuntimeError("the page of hrn.demo did not start")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
+            page.goto(f"http://127.0.0.1:{port}")
+            page.locator(".gallery-item").nth(EXAMPLE).click()
+            page.locator("[data-testid='image'] img").first.wait_for()
+            page.get_by_role("button", name="Enlarge").click()
+            page.get_by_text("MiB at the peak").wait_for()
+            page.wait_for_timeout(1500)  # until the slider has moved to its place
+            picture = Image.open(io.BytesIO(page.screenshot()))
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+    picture.convert("RGB").save(FIGS / "demo.webp", quality=88, method=6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+import json
+
+import pytest
+
+from hrn.errors import HRNError
+from hrn.evaluation.versus import main
+
+
+def write(folder, scale, name, psnr, ssim):
+    path = folder / name / f"x{scale}" / "scores.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"set": name, "scale": scale, "mean": {"psnr_y": psnr, "ssim_y": ssim}}))
+
+
+def test_rows_are_compared_with_the_first_of_their_scale(tmp_path, capsys):
+    write(tmp_path / "two", 2, "Set5", 37.5, 0.95)
+    write(tmp_path / "four", 4, "Set5", 31.5, 0.88)
+    write(tmp_path / "four", 4, "Set14", 28.25, 0.77)
+    write(tmp_path / "all", 2, "Set5", 37.375, 0.949)
+    write(tmp_path / "all", 4, "Set5", 31.75, 0.889)
+    main([f"single={tmp_path}/two", f"single={tmp_path}/four", str(tmp_path / "all")])
+    assert capsys.readouterr().out.splitlines() == [
+        "| PSNR-Y / SSIM-Y | scale | Set5 | Set14 |",
+        "|---|---|---|---|",
+        "| single | x2 | 37.50 / 0.9500 |  |",
+        "| all | x2 | 37.38 / 0.9490 (-0.12) |  |",
+        "| single | x4 | 31.50 / 0.8800 | 28.25 / 0.7700 |",
+        "| all | x4 | 31.75 / 0.8890 (+0.25) |  |",
+    ]
+
+
+def test_what_is_not_a_folder_of_results(tmp_path):
+    with pytest.raises(HRNError, match=r"no scores\.json"):
+        main([str(tmp_path)])
+    (tmp_path / "scores.json").write_text("[]")
+    with pytest.raises(HRNError, match="not scores of"):
+        main([str(tmp_path)])

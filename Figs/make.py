@@ -5,7 +5,7 @@
 
 A table stands between two comments, of which the first says where it is from: a file of results, which a command printed, or
 `results x4`, the table of published methods and ours. Figures of test images are drawn where those are at hand
-(dataset/Set14, dataset/Urban100), the picture of the demo where there are Gradio and Chromium; else they stay as they are.
+(dataset/Set5, dataset/Set14, dataset/Urban100), the picture of the demo where there are Gradio and Chromium; else they stay as they are.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def draw_all() -> None:
         compare(FIGS / "comparison.png", *comparisons_of([str(original)], [], ["bicubic", "hrn_light_x4"], 4))
     try:
         draw_demo.main()
-    except (ImportError, FileNotFoundError, RuntimeError) as error:
+    except HRNError as error:
         print(f"left Figs/demo.webp as it is: {error}")
     sets = [ROOT / "dataset" / name for name in NAMED_SETS]
     missing = [str(path.relative_to(ROOT)) for path in sets if not path.is_dir()]

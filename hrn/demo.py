@@ -3,23 +3,25 @@
     python -m hrn.demo                                   the shipped checkpoints, on http://127.0.0.1:7860
     python -m hrn.demo --ckpt_path my_x4.pth --port 8000
 
-It listens on this machine only, unless --host says otherwise, and asks nothing of the network. One image is enlarged at a
-time, others queue. What people upload and what is made of it is deleted after KEPT seconds, and when the page is stopped.
+It listens on this machine only, unless --host says otherwise, and fetches no addresses. One image is enlarged at a time,
+others queue. What people upload and what is made of it is deleted after about KEPT seconds, and when the page is stopped.
 """
 
 import argparse
+import math
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -27,6 +29,7 @@ from hrn.checkpoint import load_checkpoint, load_network
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import photographs
 from hrn.data.images import EXTENSIONS, check_pixels, read_rgb, write_image
+from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.folder import Job, enlarge_file
@@ -36,19 +39,19 @@ from hrn.runtime import keep_memory, memory_from_here, pick_device, release_memo
 
 MAX_UPLOAD = 32 * 2**20
 """Bytes of an upload."""
-MAX_PIXELS, MAX_RESULT_PIXELS = 16_000_000, 128_000_000
+MAX_PIXELS, MAX_RESULT_PIXELS = 16_000_000, 64_000_000
 """Of an upload, and of what is made of it."""
-LARGEST_FACTOR = 8
+LARGEST_FACTOR, FACTOR_STEP = 8, 0.5
 SHOWN_SIDE = 1600
-"""Of the pictures in the slider; the download has all pixels."""
-KEPT = 900
+"""Of the pictures in the slider, which shows the middle of larger results; the download has all pixels."""
+KEPT = 1800
 """Seconds that files stay on disk."""
-WAITING = 16
-"""People who may queue."""
+WAITING = 8
+"""People who may queue: less than KEPT seconds in all."""
 
 
 class Studio:
-    """Enlarges uploads.
+    """Enlarges uploads, one at a time.
 
     Args:
         models: for each model, what enlarges by it, at different scales.
@@ -57,6 +60,10 @@ class Studio:
 
     def __init__(self, models: dict[str, list[Enlarger]], folder: Path) -> None:
         self.models, self.folder = models, folder
+        self.busy = threading.Lock()
+        """Held while an image is enlarged."""
+        self.stopped = threading.Event()
+        """Once set, what is under way ends, and nothing else begins."""
 
     def enlarge(
         self, upload: Path, model: str, factor: float, progress: Callable[[float], object] = lambda share: None
@@ -81,56 +88,70 @@ class Studio:
             raise HRNError(f"the factor must be from 1 to {LARGEST_FACTOR}, not {factor}")
         pixels = check_pixels(upload, MAX_PIXELS)
         if pixels * factor**2 > MAX_RESULT_PIXELS:
-            most = (MAX_RESULT_PIXELS / pixels) ** 0.5
+            most = math.floor((MAX_RESULT_PIXELS / pixels) ** 0.5 / FACTOR_STEP) * FACTOR_STEP
             raise HRNError(
-                f"the result would have more than {MAX_RESULT_PIXELS:,} pixels; a factor of {most:.1f} is possible"
+                f"the result would have more than {MAX_RESULT_PIXELS:,} pixels; take a factor of {most:g} or less"
             )
-        device = self.models[model][0].device
-        start, peak, done = time.perf_counter(), memory_from_here(device), 0
+        done = 0
 
         def count(some: int) -> None:
             nonlocal done
             done += some
             progress(min(1.0, done / pixels))
+            if self.stopped.is_set():
+                raise HRNError("the page is being stopped")
 
-        target = Path(tempfile.mkdtemp(dir=self.folder)) / f"{upload.stem[:80]}_x{factor:g}.png"
-        try:
-            told = enlarge_file(Job(upload, target), Resizer(self.models[model], Size(factor=factor)), count)
-            pictures = _shown(upload, target)
-        finally:
-            if device.type == "cpu":
-                release_memory()
-        seconds = time.perf_counter() - start
-        what = told.removeprefix(f"{target}").strip()
-        return target, pictures, f"{what}. {seconds:.1f} s, {peak():,.0f} MiB at the peak on {device}."
+        with self.busy:
+            count(0)
+            device = self.models[model][0].device
+            start, peak = time.perf_counter(), memory_from_here(device)
+            target = Path(tempfile.mkdtemp(dir=self.folder)) / f"{upload.stem[:80]}_x{factor:g}.png"
+            try:
+                told = enlarge_file(Job(upload, target), Resizer(self.models[model], Size(factor=factor)), count)
+                cost = f"{time.perf_counter() - start:.1f} s, {peak():,.0f} MiB more than before, on {device}"
+                pictures = _shown(upload, target)
+            finally:
+                if device.type == "cpu":
+                    release_memory()
+        told = told.removeprefix(f"{target}").strip()
+        if max(Image.open(target).size) > SHOWN_SIDE:
+            told += "; the slider shows its middle"
+        return target, pictures, f"{told}. {cost}."
 
 
 def _shown(source: Path, target: Path) -> tuple[Image.Image, Image.Image]:
-    """The source enlarged bicubically and the target, both no larger than is shown."""
-    result = Image.fromarray(read_rgb(target))
-    factor = min(1.0, SHOWN_SIDE / max(result.size))
-    size = (max(1, round(result.width * factor)), max(1, round(result.height * factor)))
-    return tuple(im.resize(size, Image.Resampling.BICUBIC) for im in (Image.fromarray(read_rgb(source)), result))
+    """The source enlarged bicubically, and the target: their middle, pixel for pixel, where they are larger than is shown."""
+    with Image.open(target) as result:
+        w, h = result.size
+        left, top = max(0, w - SHOWN_SIDE) // 2, max(0, h - SHOWN_SIDE) // 2
+        right, bottom = min(w, left + SHOWN_SIDE), min(h, top + SHOWN_SIDE)
+        after = result.crop((left, top, right, bottom))
+    rows = imresize(read_rgb(source), size=(h, w), rows=(top, bottom))
+    before = Image.fromarray(np.ascontiguousarray(rows[:, left:right]))
+    if after.mode in ("LA", "RGBA"):
+        before.putalpha(after.getchannel("A"))
+    return before, after
 
 
-def load_models(
-    files: list[str] | None, device: torch.device, max_memory: int | None = None
-) -> dict[str, list[Enlarger]]:
-    """Enlargers of checkpoint files, or of all that are shipped, by model.
+def load_models(files: list[str] | None, device: torch.device) -> dict[str, list[Enlarger]]:
+    """Enlargers of checkpoint files, or of all that are shipped, by model: a_x2.pth and a_x4.pth are one, called a.
 
     Raises:
         HRNError: none are shipped, or a file cannot be loaded.
     """
-    models: dict[str, list[Enlarger]] = defaultdict(list)
+    models: dict[str, list[Enlarger]] = {}
     for name in files or read_manifest()["checkpoints"]:
         checkpoint = load_checkpoint(find_checkpoint(name))
-        enlargers = models[checkpoint.model_name]
-        for scale in set(checkpoint.config.scales) - {e.scale for e in enlargers}:  # of two files, the first
-            network = load_network(checkpoint, scale=scale).to(device)
-            enlargers.append(Enlarger(network, scale, max_memory=max_memory))
+        label = re.sub(r"(_x\d|x\d)+$", "", checkpoint.path.stem) or checkpoint.path.stem
+        if set(checkpoint.config.scales) & {enlarger.scale for enlarger in models.get(label, ())}:
+            label = checkpoint.path.stem
+        if set(checkpoint.config.scales) & {enlarger.scale for enlarger in models.get(label, ())}:
+            raise HRNError(f"two checkpoints are called {label}")
+        networks = {scale: load_network(checkpoint, scale=scale).to(device) for scale in checkpoint.config.scales}
+        models.setdefault(label, []).extend(Enlarger(network, scale) for scale, network in networks.items())
     if not models:
         raise HRNError("no checkpoint is shipped; name one with --ckpt_path")
-    return dict(models)
+    return models
 
 
 def make_page(studio: Studio, examples: list[Path]) -> Any:
@@ -145,9 +166,14 @@ def make_page(studio: Studio, examples: list[Path]) -> Any:
                 Path(upload), model, factor, lambda s: progress(s, desc="enlarging")
             )
         except HRNError as error:
-            words = str(error).replace(f"{upload}", Path(upload).name)
+            words = re.sub(
+                rf"{re.escape(str(studio.folder))}\S*/", "", str(error)
+            )  # people know their file's name only
             raise gr.Error(words, duration=None, print_exception=False) from None
         return pictures, gr.DownloadButton(value=target, interactive=True), told
+
+    def clear() -> tuple[Any, ...]:
+        return None, gr.DownloadButton(value=None, interactive=False), ""
 
     with gr.Blocks(title="HRN", analytics_enabled=False) as page:
         gr.Markdown(
@@ -157,10 +183,8 @@ def make_page(studio: Studio, examples: list[Path]) -> Any:
         with gr.Row():
             with gr.Column(scale=2):
                 image = gr.Image(label="Image", type="filepath", sources=["upload", "clipboard"], height=320)
-                # handed over as a file that Gradio has not opened: hrn.data.images does that, within limits
-                image.preprocess = lambda payload: payload and payload.path
                 model = gr.Dropdown(list(studio.models), value=next(iter(studio.models)), label="Model")
-                factor = gr.Slider(1.5, LARGEST_FACTOR, value=4, step=0.5, label="Factor")
+                factor = gr.Slider(1.5, LARGEST_FACTOR, value=4, step=FACTOR_STEP, label="Factor")
                 go = gr.Button("Enlarge", variant="primary")
                 gr.Markdown(
                     f"{', '.join(e[1:].upper() for e in EXTENSIONS if e not in ('.jpeg', '.tiff'))}, up to "
@@ -171,8 +195,24 @@ def make_page(studio: Studio, examples: list[Path]) -> Any:
                 slider = gr.ImageSlider(label="Bicubic, and the model", format="png", interactive=False, max_height=640)
                 told = gr.Markdown()
                 download = gr.DownloadButton("Download at full size", interactive=False)
-        go.click(answer, [image, model, factor], [slider, download, told], concurrency_limit=1)
-    return page.queue(max_size=WAITING)
+        results = [slider, download, told]
+        cleared = go.click(clear, None, results, queue=False, api_visibility="private")
+        cleared.then(answer, [image, model, factor], results, concurrency_limit=1)
+    _keep_out_of_files(image)
+    return page.queue(max_size=WAITING, api_open=False)
+
+
+def _keep_out_of_files(image: Any) -> None:
+    """Let Gradio hand over an upload's path: neither opened, which hrn.data.images does within limits, nor fetched."""
+    move = image.async_move_resource_to_block_cache
+
+    async def move_files_only(path: str | Path | None) -> str | None:
+        if "://" in str(path):
+            raise ValueError("addresses are not fetched; upload the file")
+        return await move(path)
+
+    image.async_move_resource_to_block_cache = move_files_only
+    image.preprocess = lambda payload: payload and payload.path
 
 
 def sweep(folder: Path, older_than: float) -> None:
@@ -206,25 +246,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    if not 0 < args.port < 2**16:
+        raise HRNError(f"--port {args.port}: a port is a number from 1 to 65535")
     keep_memory()
-    with tempfile.TemporaryDirectory(prefix="hrn_demo_") as folder:
+    with tempfile.TemporaryDirectory(prefix="hrn_demo_", ignore_cleanup_errors=True) as folder:
         files = Path(folder) / "files"
         files.mkdir()
         os.environ["GRADIO_TEMP_DIR"] = str(files)  # which Gradio looks at when it is imported
         try:
             import gradio as gr
         except ImportError:
-            raise HRNError("the page needs another package: pip install 'gradio>=6'") from None
+            raise HRNError("the page needs another package: pip install 'gradio>=6,<7'") from None
+        studio = Studio(load_models(args.ckpt_path, pick_device(args.device)), files)
         examples = write_examples(Path(folder) / "examples")
         gr.set_static_paths([Path(folder) / "examples"])
-        page = make_page(Studio(load_models(args.ckpt_path, pick_device(args.device)), files), examples)
+        page = make_page(studio, examples)
         try:
             _, url, _ = page.launch(
                 server_name=args.host,
                 server_port=args.port,
+                share=False,
                 max_file_size=MAX_UPLOAD,
                 theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
                 prevent_thread_lock=True,
@@ -232,13 +273,39 @@ def main(argv: list[str] | None = None) -> int:
                 footer_links=[],
                 ssr_mode=False,
             )
-        except OSError as error:
-            raise HRNError(f"--port {args.port} of {args.host}: {error}") from None
-        print(f"HRN is on {url} (Ctrl-C stops it)", flush=True)
-        while not stop.wait(60):
-            sweep(files, KEPT)
+        except OSError:
+            raise HRNError(f"cannot listen on port {args.port} of {args.host}; another --port may be free") from None
+        with _stopped_by_signals(studio.stopped):
+            print(f"HRN is on {url} (Ctrl-C stops it)", flush=True)
+            while not studio.stopped.wait(60):
+                if studio.busy.acquire(blocking=False):  # else files are in use
+                    sweep(files, KEPT)
+                    studio.busy.release()
         page.close()
+        studio.busy.acquire(timeout=60)  # what is under way has ended before its files go
     return 0
+
+
+@contextmanager
+def _stopped_by_signals(stopped: threading.Event) -> Iterator[None]:
+    """Set the event at SIGINT or SIGTERM; the second one ends the process as ever."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def restore() -> None:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+    def stop(*_: object) -> None:
+        restore()
+        stopped.set()
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@
     torchrun --nproc_per_node=4 hrn/sample.py --input photos/
     python hrn/sample.py --model bicubic --test_data_dir dataset/Set5 --scale 2 3 4
 
-Images go to SAMPLE_DIR/<checkpoint>/<set or folder>/x4/SR/, with scores.csv and scores.json beside that folder.
+Images go to SAMPLE_DIR/<checkpoint>/<set or folder>/x4/SR/, with scores.csv and scores.json beside that folder; summary.md
+and, with --report, report.html to SAMPLE_DIR/<checkpoint>/.
 """
 
 import argparse
@@ -90,7 +91,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="grey images to score on their own 0-255 instead of Y, as published bicubic rows do with Set14's bridge",
     )
-    add("--mode", choices=MODES, help="what the network sees at once (README: modes; default: local)")
+    add(
+        "--mode", choices=MODES, help="what the network sees at once (README; default: local, or full for hrn_released)"
+    )
     add("--window", type=int, default=Mode.window, help="how much it sees, in LR pixels (default: %(default)s)")
     add("--overlap", type=int, default=Mode.overlap, help="of windows, in LR pixels (default: %(default)s)")
     add("--self_ensemble", action="store_true", help="average over eight flips and turns, at eight times the cost")
@@ -214,13 +217,24 @@ def score_test_sets(args: argparse.Namespace, ways: list[Way]) -> None:
     for folder in folders:
         write_text(folder / "summary.md", summary)
     for way in {way.label: way for way in ways}.values() if page else ():
-        page.write(args.sample_dir / way.label / "report.html", way.header, way.label)
+        page.write(args.sample_dir / way.label / "report.html", way.label)
     print(f"\n{summary}\nResults in {', '.join(f'{folder}/' for folder in folders)}")
 
 
 def find_test_sets(paths: list[Path] | None, scale: int) -> list[TestSet]:
-    """The test sets at these paths; photographs that need no download, where there are none."""
-    return [find_test_set(path, scale) for path in paths or ()] or [photographs(scale)]
+    """The test sets at these paths; photographs that need no download, where there are none.
+
+    Raises:
+        HRNError: a set that is not found, or names that would write to the same place.
+    """
+    sets = [find_test_set(path, scale) for path in paths or ()] or [photographs(scale)]
+    for test_set in sets:
+        if [other.name for other in sets].count(test_set.name) > 1:
+            raise HRNError(f"two test sets are called {test_set.name}; score them with a --sample_dir each")
+        names = [image.name for image in test_set.images]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise HRNError(f"{test_set.source}: two images are called {double}; their results would be one file")
+    return sets
 
 
 def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace, page: Page | None = None) -> SetReport:
@@ -233,7 +247,7 @@ def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace, page: Pa
     once = enlarger.without_ensemble() if args.self_ensemble else None
     images = evaluate(enlarger, test_set, shave=shave, raw_grey=args.raw_grey, bicubic=bicubic)
     if page:
-        page.begin()
+        page.begin(way.header)
     for result in tqdm(
         images, total=len(test_set.images), unit="image", desc=f"{test_set.name} x{scale}", disable=None, leave=False
     ):

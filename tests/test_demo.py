@@ -8,10 +8,12 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import uuid
 import zlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,8 @@ from PIL import Image
 
 from hrn import demo
 from hrn.data.images import read_rgb, write_image
-from hrn.demo import MAX_RESULT_PIXELS, Studio, load_models, sweep
+from hrn.data.resize import imresize
+from hrn.demo import Studio, load_models, sweep
 from hrn.errors import HRNError
 from hrn.inference.upscale import load_model, upscale
 
@@ -41,22 +44,66 @@ def test_a_result_is_what_upscale_gives(studio, image, tmp_path):
     assert low.size == high.size == (160, 120)
     assert np.array_equal(np.asarray(high), read_rgb(target))
     assert told.startswith("64x48 -> 160x120 (x4, then bicubic down). ")
-    assert "MiB at the peak on cpu" in told
+    assert "MiB more than before, on cpu" in told
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
 
 def test_all_scales_of_a_model_serve_together():
     models = load_models(None, torch.device("cpu"))
-    assert {2, 4} <= {enlarger.scale for enlarger in models["hrn_light"]}
+    assert {2, 3, 4} <= {enlarger.scale for enlarger in models["hrn_light"]}
 
 
-def test_large_results_are_shown_smaller(studio, rng, tmp_path, monkeypatch):
+def test_no_file_is_dropped(root, tmp_path):
+    shipped = root / "checkpoint/hrn_light/hrn_light_x4.pth"
+    for name in ("mine_x4.pth", "mine_best.pth"):
+        (tmp_path / name).write_bytes(shipped.read_bytes())
+    files = [str(tmp_path / "mine_x4.pth"), str(tmp_path / "mine_best.pth"), "hrn_light_x4", "hrn_light_x2"]
+    models = load_models(files, torch.device("cpu"))
+    scales = {name: [e.scale for e in enlargers] for name, enlargers in models.items()}
+    assert scales == {"mine": [4], "mine_best": [4], "hrn_light": [4, 2]}
+    with pytest.raises(HRNError, match="two checkpoints are called mine_x4"):
+        load_models([files[0]] * 3, torch.device("cpu"))
+
+
+def test_of_large_results_the_middle_is_shown_pixel_for_pixel(studio, rng, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "SHOWN_SIDE", 50)
-    write_image(tmp_path / "a.png", rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
-    target, pictures, _ = studio.enlarge(tmp_path / "a.png", "hrn_light", 4)
-    assert [p.size for p in pictures] == [(50, 33)] * 2
-    assert read_rgb(target).shape == (80, 120, 3)
+    lr = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    write_image(tmp_path / "a.png", lr)
+    target, (before, after), told = studio.enlarge(tmp_path / "a.png", "hrn_light", 4)
+    assert "the slider shows its middle" in told
+    middle = (slice(15, 65), slice(35, 85))
+    assert np.array_equal(np.asarray(after), read_rgb(target)[middle])
+    assert np.array_equal(np.asarray(before), imresize(lr, scale=4)[middle])
+
+
+def test_transparency_is_shown_on_both_sides(studio, image, tmp_path):
+    picture = Image.fromarray(image)
+    picture.putalpha(Image.fromarray(image[..., 0]))
+    picture.save(tmp_path / "a.png")
+    _, pictures, _ = studio.enlarge(tmp_path / "a.png", "hrn_light", 2)
+    assert [p.mode for p in pictures] == ["RGBA", "RGBA"]
+    assert np.array_equal(*(np.asarray(p)[..., 3] for p in pictures))
+
+
+def test_one_image_at_a_time(studio, image, tmp_path):
+    write_image(tmp_path / "a.png", image)
+    results: list[Path] = []
+    waiting = threading.Thread(target=lambda: results.append(studio.enlarge(tmp_path / "a.png", "hrn_light", 2)[0]))
+    with studio.busy:
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert not list(studio.folder.iterdir())
+    waiting.join(30)
+    assert results[0].is_file()
+
+
+def test_stopping_ends_what_is_under_way(studio, image, tmp_path):
+    write_image(tmp_path / "a.png", image)
+    with pytest.raises(HRNError, match="being stopped"):
+        studio.enlarge(tmp_path / "a.png", "hrn_light", 2, lambda share: studio.stopped.set())
+    assert not list(studio.folder.rglob("*.png"))
 
 
 def test_what_is_refused(studio, image, tmp_path, monkeypatch):
@@ -66,7 +113,8 @@ def test_what_is_refused(studio, image, tmp_path, monkeypatch):
         "no such model: edsr; there are hrn_light": (path, "edsr", 4),
         "the factor must be from 1 to 8, not 9": (path, "hrn_light", 9),
         "the factor must be from 1 to 8, not 4": (path, "hrn_light", "4"),
-        "not an image": (tmp_path / "none.png", "hrn_light", 4),
+        "no such image file": (tmp_path / "none.png", "hrn_light", 4),
+        "not an image": (Path(__file__), "hrn_light", 4),
     }.items():
         with pytest.raises(HRNError, match=words):
             studio.enlarge(*args)
@@ -74,11 +122,11 @@ def test_what_is_refused(studio, image, tmp_path, monkeypatch):
     with pytest.raises(HRNError, match=r"3,072 pixels, more than the limit of 1,000"):
         studio.enlarge(path, "hrn_light", 4)
     monkeypatch.undo()
-    monkeypatch.setattr(demo, "MAX_RESULT_PIXELS", 64 * 48 * 4)
-    with pytest.raises(HRNError, match=r"a factor of 2\.0 is possible"):
+    monkeypatch.setattr(demo, "MAX_RESULT_PIXELS", 64 * 48 * 2.9**2)
+    with pytest.raises(HRNError, match=r"take a factor of 2\.5 or less"):
         studio.enlarge(path, "hrn_light", 4)
-    assert not list((tmp_path / "results").rglob("*.*"))
-    assert MAX_RESULT_PIXELS > 100e6
+    studio.enlarge(path, "hrn_light", 2.5)
+    assert len(list(studio.folder.rglob("*.*"))) == 1
 
 
 def test_old_files_are_swept(tmp_path):
@@ -124,20 +172,29 @@ class Server:
 
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
-        said = self.process.communicate(timeout=30)[0]
+        said = self.process.communicate(timeout=90)[0]
         return self.process.returncode, said
 
     def send(self, name: str, content: bytes, factor: float = 4.0) -> tuple[bool, str | None]:
         """Upload a file and ask for its enlargement, as the page does; whether it went well, and the error."""
+        uploaded = self.upload(name, content)
+        return self.ask(uploaded.json()[0], factor) if uploaded.status_code == 200 else (False, uploaded.text)
+
+    def upload(self, name: str, content: bytes):
         import httpx
 
-        uploaded = httpx.post(f"{self.url}/gradio_api/upload", files={"files": (name, content)}, timeout=60)
-        if uploaded.status_code != 200:
-            return False, uploaded.text
-        file = {"path": uploaded.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+        return httpx.post(f"{self.url}/gradio_api/upload", files={"files": (name, content)}, timeout=60)
+
+    def ask(self, path: str, factor: float = 4.0) -> tuple[bool, str | None]:
+        """Ask for the enlargement of a path that is said to be uploaded."""
+        import httpx
+
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
         session = uuid.uuid4().hex
         asked = {"data": [file, "hrn_light", factor], "fn_index": self.function, "session_hash": session}
-        httpx.post(f"{self.url}/gradio_api/queue/join", json=asked, timeout=60).raise_for_status()
+        joined = httpx.post(f"{self.url}/gradio_api/queue/join", json=asked, timeout=60)
+        if joined.status_code != 200:
+            return False, joined.text
         stream = httpx.stream("GET", f"{self.url}/gradio_api/queue/data?session_hash={session}", timeout=120)
         with stream as events:
             for line in events.iter_lines():
@@ -156,7 +213,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    pytest.importorskip("gradio", reason="needs Gradio: pip install 'gradio>=6'")
+    pytest.importorskip("gradio", reason="needs Gradio: pip install 'gradio>=6,<7'")
     server = Server(Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("demo"))
     yield server
     code, said = server.stop()
@@ -213,13 +270,68 @@ def test_two_hundred_bad_uploads(server, rng):
     assert "maximum allowed size" in server.send("large.png", bytes(40 * 2**20))[1]
 
 
+def test_what_was_not_uploaded_is_not_read(server, root):
+    for path in (
+        str(root / "Figs/comparison.png"),
+        "/etc/passwd",
+        "http://127.0.0.1:1/a.png",
+        "https://example.org/a.png",
+    ):
+        went_well, error = server.ask(path)
+        assert not went_well
+        assert "root:" not in str(error)
+
+
+def test_the_queue_cannot_be_gone_round(server):
+    import httpx
+
+    file = {"path": "/none", "meta": {"_type": "gradio.FileData"}}
+    for way in ("run/answer", "api/answer"):  # "call" queues
+        got = httpx.post(f"{server.url}/gradio_api/{way}", json={"data": [file, "hrn_light", 4]}, timeout=60)
+        assert got.status_code in (401, 404), (way, got.text)
+
+
+def test_stopped_during_an_enlargement(root, rng, tmp_path):
+    pytest.importorskip("gradio", reason="needs Gradio: pip install 'gradio>=6,<7'")
+    import httpx
+
+    server = Server(root, tmp_path)
+    content = encoded(rng.integers(0, 255, (900, 900, 3), dtype=np.uint8))
+    path = server.upload("large.png", content).json()[0]
+
+    def ask():
+        with suppress(httpx.HTTPError):  # the server goes away
+            server.ask(path)
+
+    threading.Thread(target=ask, daemon=True).start()
+    results = Path(path).parents[1]  # of the uploads, beside which results are written
+    deadline = time.monotonic() + 60
+    while not list(results.glob("tmp*/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    code, said = server.stop()
+    assert code == 0, said
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def view(server, chromium):
+    """The page in a browser, which asks nothing of others."""
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(server.url)
     page.get_by_role("button", name="Enlarge").wait_for()
     yield page
     page.close()
+    assert {url for url in asked if not url.startswith((server.url, "data:", "blob:"))} == set()
+
+
+def test_an_example_is_clicked_on(view):
+    view.locator(".gallery-item").nth(2).click()
+    view.locator("[data-testid='image'] img").first.wait_for()
+    view.get_by_role("button", name="Enlarge").click()
+    view.get_by_text("112x75 -> 448x300 (x4)").wait_for()
 
 
 def upload(view, path):
@@ -264,6 +376,6 @@ def test_a_taken_port_is_said(server, root):
         cwd=root, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(server.temporary)}, check=False,
     )  # fmt: skip
     assert ended.returncode == 2
-    assert f"error: --port {port} of 127.0.0.1" in ended.stderr
+    assert f"error: cannot listen on port {port} of 127.0.0.1" in ended.stderr
     time.sleep(0.1)
     assert len(list(server.temporary.iterdir())) == 1  # the running server's

@@ -44,8 +44,11 @@ def test_filling_changes_what_is_between_the_marks_only(make):
 def test_what_the_pages_show_is_there(root, make):
     for name in (*make.PAGES, "checkpoint/hrn_light/README.md"):
         page = root / name
-        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        for link, anchor in re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)", page.read_text()):
             assert (page.parent / link).exists(), f"{name}: {link}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)", (page.parent / link).read_text(), re.MULTILINE)
+                assert anchor in [title.lower().replace(" ", "-") for title in titles], f"{name}: {link}#{anchor}"
 
 
 def test_the_manifest_has_what_sample_wrote(root):

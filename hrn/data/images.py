@@ -27,6 +27,19 @@ _QUALITY = {
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _BITS_PER_SAMPLE = 258  # TIFF's tag
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+"""What Pillow's decoders raise on damaged files."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ def count_pixels(path: Path) -> int:
     """Width times height by the file's header; 0 where that cannot be read."""
     try:
         return _count_pixels(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (*_DAMAGED, Image.DecompressionBombError):
         return 0
 
 
@@ -63,13 +76,15 @@ def check_pixels(path: Path, most: int) -> int:
     """Width times height by the file's header, before anything is decoded.
 
     Raises:
-        HRNError: not an image, or more pixels than `most`.
+        HRNError: missing, not an image, or more pixels than `most`.
     """
+    if not path.is_file():
+        raise HRNError(f"no such image file: {path}")
     try:
         pixels = _count_pixels(path)
     except Image.DecompressionBombError as error:
         raise HRNError(f"{path}: has more pixels than the limit of {most:,} ({error})") from None
-    except (OSError, SyntaxError, ValueError):
+    except _DAMAGED:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     if pixels > most:
         raise HRNError(f"{path}: has {pixels:,} pixels, more than the limit of {most:,}")
@@ -111,18 +126,7 @@ def read_picture(path: str | Path) -> Picture:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     except Image.DecompressionBombError as error:
         raise HRNError(f"{path}: {error}") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        IndexError,
-        OverflowError,
-        MemoryError,
-        struct.error,
-    ) as error:  # what Pillow's decoders raise on damaged files
+    except _DAMAGED as error:
         raise HRNError(f"{path}: damaged or truncated image ({error})") from None
 
 

@@ -1,6 +1,6 @@
 """Scores to look at: one HTML page that holds its pictures, opens from disk and needs no network.
 
-`page.html` beside this file is its template. Its pictures, as many as there are, share BUDGET.
+`page.html` beside this file is its template. Its sliders' pictures, as many as there are, share BUDGET.
 """
 
 import base64
@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from hrn.evaluation.crops import telling_crop
+from hrn.evaluation.crops import Crop, telling_crop
 from hrn.evaluation.evaluate import ImageResult
 from hrn.evaluation.report import SetReport
 from hrn.evaluation.spectrum import error_spectrum, frequencies, mean_spectrum
@@ -48,8 +48,7 @@ class Zoom:
     """A crop in three ways."""
 
     name: str
-    place: tuple[int, int]
-    """x and y in HR pixels."""
+    crop: Crop
     gain: float
     """By how much the mean squared error of Y is less than bicubic's."""
     bicubic: str
@@ -61,6 +60,7 @@ class Zoom:
 class Section:
     """What the page shows of a test set at a scale."""
 
+    header: dict[str, Any]
     sliders: list[Slider] = field(default_factory=list)
     gains: list[Zoom] = field(default_factory=list)
     losses: list[Zoom] = field(default_factory=list)
@@ -80,9 +80,9 @@ class Page:
         self.share = BUDGET // max(1, images) // 2
         self.sections: list[Section] = []
 
-    def begin(self) -> None:
-        """Begin a test set."""
-        self.sections.append(Section())
+    def begin(self, header: dict[str, Any]) -> None:
+        """Begin a test set; `header` is what its scores depend on."""
+        self.sections.append(Section(header))
 
     def add(self, result: ImageResult, bicubic: np.ndarray) -> None:
         """Add a scored image of the set, with its pictures.
@@ -100,7 +100,7 @@ class Page:
             crop, gain = telling_crop(hr, worse, better, CROP_SIDE)
             if gain >= LEAST_GAIN:
                 parts = [_uri(_png(crop.of(x))) for x in (bicubic, sr, hr)]
-                zooms.append(Zoom(result.name, (crop.x, crop.y), sign * gain, *parts))
+                zooms.append(Zoom(result.name, crop, sign * gain, *parts))
                 zooms.sort(key=lambda zoom: -abs(zoom.gain))
                 del zooms[CROPS:]
 
@@ -108,7 +108,7 @@ class Page:
         """End the set that was begun last, with its scores."""
         self.sections[-1].report = report
 
-    def write(self, path: Path, header: dict[str, Any], label: str) -> None:
+    def write(self, path: Path, label: str) -> None:
         """Write the page of the sets that `label` enlarged."""
         loader = FileSystemLoader(Path(__file__).parent)
         environment = Environment(
@@ -116,7 +116,7 @@ class Page:
         )
         sections = [section for section in self.sections if section.report.label == label]
         template = environment.get_template("page.html")
-        text = template.render(label=label, header=header, sections=sections, side=CROP_SIDE, curves=_curves)
+        text = template.render(label=label, sections=sections, side=CROP_SIDE, curves=_curves)
         write_text(path, text)
 
 

@@ -1,7 +1,7 @@
 """Where in the frequency domain, the paper's second one, energy lies: of errors, and of what HRN's branches carry.
 
-A coefficient (u, v) of the orthonormal 2-D DCT of an H x W image counts for the frequency max(u/H, v/W), in parts of the
-highest one that the image can hold. An image that was reduced by s keeps what lies below 1/s.
+A coefficient (u, v) of the orthonormal 2-D DCT of an H x W image counts for the normalised frequency max(u/H, v/W), 1 being
+Nyquist's. An image that was reduced by s can hold what lies below 1/s.
 """
 
 from collections.abc import Iterator, Sequence

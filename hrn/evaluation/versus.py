@@ -59,7 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     results: dict[str, Scores] = {}
     for text in parser.parse_args(argv).folders:
         label, _, folder = text.rpartition("=")
-        results.setdefault(label or Path(folder).name, {}).update(read_scores(Path(folder)))
+        row, scores = results.setdefault(label or Path(folder).name, {}), read_scores(Path(folder))
+        for scale, name in row.keys() & scores.keys():
+            raise HRNError(
+                f"two results for {name} x{scale} of {label or Path(folder).name}; name them by LABEL=FOLDER"
+            )
+        row.update(scores)
     print(versus_table(results))
     return 0
 

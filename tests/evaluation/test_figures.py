@@ -17,7 +17,7 @@ from hrn.model import build_model, preset
 def test_compare_draws_a_picture(tmp_path, image):
     for suffix in ("png", "pdf"):
         path = tmp_path / f"figure.{suffix}"
-        compare(path, Comparison("a", image, {"b": image // 2}, crop=Crop(8, 8, 24, 24), shave=4))
+        compare(path, Comparison("$5_$6", image, {"b": image // 2}, crop=Crop(8, 8, 24, 24), shave=4))
         assert path.stat().st_size > 1000
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > 2 * figure.height
@@ -71,6 +71,7 @@ def test_what_cannot_be_compared(results, image):
         "such as 60,40,96,96": ["--image", "one", "--crop", "0,0,99"],
         "2 crops for 1 images": ["--image", "one", "--crop", "0,0,9,9", "0,0,9,9"],
         "no such checkpoint": ["--image", "one", "--methods", "nothing"],
+        "two methods are called bicubic": ["--image", "one", "--methods", "bicubic", "bicubic"],
         "one file of one at x2 is needed, but there is none": [
             "--image",
             "one",

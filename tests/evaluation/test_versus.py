@@ -29,6 +29,13 @@ def test_rows_are_compared_with_the_first_of_their_scale(tmp_path, capsys):
     ]
 
 
+def test_results_of_one_name_are_not_mixed(tmp_path):
+    write(tmp_path / "a/net", 2, "Set5", 37.5, 0.95)
+    write(tmp_path / "b/net", 2, "Set5", 37.0, 0.94)
+    with pytest.raises(HRNError, match="two results for Set5 x2 of net"):
+        main([str(tmp_path / "a/net"), str(tmp_path / "b/net")])
+
+
 def test_what_is_not_a_folder_of_results(tmp_path):
     with pytest.raises(HRNError, match=r"no scores\.json"):
         main([str(tmp_path)])

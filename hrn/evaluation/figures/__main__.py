@@ -2,7 +2,7 @@
 
 python -m hrn.evaluation.figures compare --image barbara zebra --test_data_dir dataset/Set14 --methods bicubic hrn_light
 python -m hrn.evaluation.figures compare --image butterfly.png --crop 60,40,96,96 --methods bicubic hrn_light EDSR=results/edsr
-python -m hrn.evaluation.figures curve checkpoint/hrn_light/hrn_light_x4.jsonl
+python -m hrn.evaluation.figures curve checkpoint/hrn_light/hrn_light_x3.jsonl
 python -m hrn.evaluation.figures spectrum --ckpt_path hrn_light_x4
 python -m hrn.evaluation.figures tradeoff --scale 4
 python -m hrn.evaluation.figures schedules
@@ -10,6 +10,7 @@ python -m hrn.evaluation.figures schedules
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from hrn.cli import fail_in_words
@@ -63,8 +64,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _adder(kinds: argparse._SubParsersAction, name: str, help: str):
-    parser = kinds.add_parser(name, help=help)
+def _adder(kinds: argparse._SubParsersAction, name: str, about: str) -> Callable[..., object]:
+    parser = kinds.add_parser(name, help=about)
     out = Path(f"{name}.png")
     parser.add_argument("--out", type=Path, default=out, help="PNG, PDF or SVG (default: %(default)s)")
     return parser.add_argument

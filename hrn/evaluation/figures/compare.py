@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare(path: Path, *comparisons: Comparison) -> None:
-    """Draw comparisons, one below the other, as PNG or PDF."""
+    """Draw comparisons, one below the other, as PNG, PDF, SVG or WebP."""
     height = 3.2 if len(comparisons) == 1 else 2.4  # inches
     widths = [
         [height * min(1.5, c.hr.shape[1] / c.hr.shape[0])]
@@ -58,11 +58,13 @@ def _draw_row(axes: np.ndarray, comparison: Comparison) -> None:
     corner = (crop.x - 0.5, crop.y - 0.5)
     box = plt.Rectangle(corner, crop.width, crop.height, fill=False, edgecolor="#e02020", linewidth=1.6)
     axes[0].add_patch(box)
-    axes[0].set_xlabel(comparison.title)
-    for axis, (name, image) in zip(axes[1:], {**comparison.methods, "original": hr}.items(), strict=True):
+    axes[0].set_xlabel(comparison.title, parse_math=False)
+    for axis, (name, image) in zip(axes[1:-1], comparison.methods.items(), strict=True):
         axis.imshow(crop.of(image), interpolation="nearest")
-        scores = score(image, hr, comparison.shave) if name != "original" else None
-        axis.set_xlabel(f"{name}\n{scores['psnr_y']:.2f} dB / {scores['ssim_y']:.4f}" if scores else name)
+        scores = score(image, hr, comparison.shave)
+        axis.set_xlabel(f"{name}\n{scores['psnr_y']:.2f} dB / {scores['ssim_y']:.4f}", parse_math=False)
+    axes[-1].imshow(crop.of(hr), interpolation="nearest")
+    axes[-1].set_xlabel("original")
     for axis in axes:
         axis.set(xticks=[], yticks=[])
 
@@ -85,7 +87,12 @@ def comparisons_of(
     """
     if len(crops) > 1 and len(crops) != len(images):
         raise HRNError(f"{len(crops)} crops for {len(images)} images; give one for each, or one for all")
-    ways = dict(_method(method, scale) for method in methods)
+    ways: dict[str, Method] = {}
+    for method in methods:
+        label, way = _method(method, scale)
+        if label in ways:
+            raise HRNError(f"two methods are called {label}; name them by LABEL=METHOD")
+        ways[label] = way
     found = []
     for i, image in enumerate(_find(images, test_sets, scale)):
         pair = image.load(scale)

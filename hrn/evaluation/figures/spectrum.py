@@ -31,7 +31,7 @@ def spectrum(path: Path, network: nn.Module, images: Sequence[np.ndarray], scale
         for branch, share in zip(BRANCHES, dem, strict=True):
             colour, style = STYLES[branch]
             axis.plot(frequencies(), 100 * share, style, color=colour, label=branch, linewidth=1.5)
-        axis.set(title=f"DEM {number}", xlabel="frequency, of the LR image's highest", ylim=(0, 100))
+        axis.set(title=f"DEM {number}", xlabel="normalised frequency (1: Nyquist of LR)", ylim=(0, 100))
         axis.grid(alpha=0.3)
     np.atleast_1d(axes)[0].set_ylabel("share of the energy, %")
     np.atleast_1d(axes)[-1].legend(fontsize="small")

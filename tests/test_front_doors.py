@@ -407,20 +407,44 @@ def test_bad_input_to_train(h5_path, tmp_path, capsys):
     assert "--ckpt_dir" in in_words(train.main, training_flags(h5_path, tmp_path / "file/ck"), capsys)
 
 
-def test_a_wrong_flag_ends_with_2(root, tmp_path):
-    for args in (
-        ["hrn/train.py", "--model", "edsr", "--ckpt_name", "a"],
-        ["hrn/sample.py", "--scale", "5"],
-        ["hrn/sample.py", "--scale", "much", "--input", "a.png"],
-        ["hrn/sample.py", "--size", "10x10"],
-        ["hrn/sample.py", "--input", "a.png", "--long_edge", "0"],
-        ["hrn/sample.py", "--input", "a.png", "--scale", "2", "auto"],
-        ["hrn/sample.py", "--input", "a.png", "--no_images"],
-        ["hrn/sample.py", "--skip_existing"],
-        ["hrn/sample.py", "--size", "10x10", "--long_edge", "9", "--input", "a.png"],
-        ["hrn/sample.py", "--model", "bicubic"],
-    ):
-        assert run(root / args[0], *args[1:], cwd=tmp_path, check=False).returncode == 2
+@pytest.mark.parametrize(
+    ("door", "flags"),
+    [
+        (train, "--model edsr --ckpt_name a"),
+        (sample, "--scale 5"),
+        (sample, "--scale much --input a.png"),
+        (sample, "--size 10x10"),
+        (sample, "--input a.png --long_edge 0"),
+        (sample, "--input a.png --scale 2 auto"),
+        (sample, "--input a.png --no_images"),
+        (sample, "--input a.png --report"),
+        (sample, "--model bicubic --scale 2 --report"),
+        (sample, "--skip_existing"),
+        (sample, "--size 10x10 --long_edge 9 --input a.png"),
+        (sample, "--model bicubic"),
+    ],
+)
+def test_a_wrong_flag_ends_with_2(door, flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        door.main(flags.split())
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_wrong_flag_ends_the_script_with_2(root, tmp_path):
+    assert run(root / "hrn/sample.py", "--scale", "5", cwd=tmp_path, check=False).returncode == 2
+
+
+def test_results_of_two_sets_or_images_of_one_name_are_not_mixed(light, image, tmp_path, capsys):
+    for name in ("a/set/one.png", "b/set/one.png", "c/two.png", "c/two.bmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / name)
+    args = ["--ckpt_path", light, "--sample_dir", tmp_path / "s", "--test_data_dir"]
+    assert "two test sets are called set" in in_words(
+        sample.main, [*args, tmp_path / "a/set", tmp_path / "b/set"], capsys
+    )
+    assert "two images are called two" in in_words(sample.main, [*args, tmp_path / "c"], capsys)
+    assert not (tmp_path / "s").exists()
 
 
 def test_sizes_and_scores_of_a_grey_set(light, tmp_path, capsys):

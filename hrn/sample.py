@@ -14,7 +14,6 @@ and, with --report, report.html to SAMPLE_DIR/<checkpoint>/.
 
 import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -259,7 +258,7 @@ def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace, page: Pa
             single = score(once(result.lr), result.hr, shave, result.name in args.raw_grey)
             gains.append(result.scores["psnr_y"] - single["psnr_y"])
         if page:
-            page.add(result, bicubic(result.lr))
+            page.add(result)
         results.append(result.without_pictures())
     report = set_report(test_set, way.label, results, shave=shave, raw_grey=args.raw_grey)
     if page:
@@ -269,7 +268,7 @@ def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace, page: Pa
     if once:
         print(f"\nself-ensemble: {np.mean(gains):+.3f} dB PSNR-Y, {min(gains):+.3f} to {max(gains):+.3f} by image")
     if figure and not args.no_images:
-        draw_figure(folder / "comparison.png", figure, way.label, bicubic, shave)
+        draw_figure(folder / "comparison.png", figure, way.label, shave)
     return report
 
 
@@ -278,15 +277,13 @@ def gain(result: ImageResult) -> float:
     return result.scores["psnr_y"] - result.bicubic["psnr_y"]
 
 
-def draw_figure(
-    path: Path, result: ImageResult, label: str, bicubic: Callable[[np.ndarray], np.ndarray], shave: int
-) -> None:
+def draw_figure(path: Path, result: ImageResult, label: str, shave: int) -> None:
     """The image of the set that gains most, with the crop that gains most."""
     from hrn.evaluation.figures.compare import Comparison, compare  # matplotlib is slow to import
 
-    low = bicubic(result.lr)
-    crop, _ = telling_crop(result.hr, low, result.sr)
-    compare(path, Comparison(result.name, result.hr, {"bicubic": low, label: result.sr}, crop, shave))
+    crop, _ = telling_crop(result.hr, result.bicubic_sr, result.sr)
+    methods = {"bicubic": result.bicubic_sr, label: result.sr}
+    compare(path, Comparison(result.name, result.hr, methods, crop, shave))
     print(f"\nfigure: {path}")
 
 

@@ -27,12 +27,13 @@ class ImageResult:
     bicubic: dict[str, float] | None
     seconds: float
     sr: np.ndarray | None
+    bicubic_sr: np.ndarray | None
     hr: np.ndarray | None
     lr: np.ndarray | None
 
     def without_pictures(self) -> "ImageResult":
         """To keep scores without holding a whole set in memory."""
-        return replace(self, sr=None, hr=None, lr=None)
+        return replace(self, sr=None, bicubic_sr=None, hr=None, lr=None)
 
 
 def evaluate(
@@ -62,13 +63,14 @@ def evaluate(
         start = time.perf_counter()
         sr = enlarge(pair.lr)
         seconds = time.perf_counter() - start
+        bicubic_sr = bicubic(pair.lr) if bicubic else None
         raw = image.name in raw_grey
         try:
             scores = score(sr, pair.hr, shave, raw)
-            beside = score(bicubic(pair.lr), pair.hr, shave, raw) if bicubic else None
+            beside = score(bicubic_sr, pair.hr, shave, raw) if bicubic else None
         except ValueError as error:
             raise HRNError(f"{image.name}: {error}") from None
-        yield ImageResult(image.name, pair.lr.shape[:2], scores, beside, seconds, sr, pair.hr, pair.lr)
+        yield ImageResult(image.name, pair.lr.shape[:2], scores, beside, seconds, sr, bicubic_sr, pair.hr, pair.lr)
 
 
 def mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:

@@ -84,14 +84,9 @@ class Page:
         """Begin a test set; `header` is what its scores depend on."""
         self.sections.append(Section(header))
 
-    def add(self, result: ImageResult, bicubic: np.ndarray) -> None:
-        """Add a scored image of the set, with its pictures.
-
-        Args:
-            result: with `sr` and `hr`.
-            bicubic: (H, W, 3) uint8 of the same size.
-        """
-        section, hr, sr = self.sections[-1], result.hr, result.sr
+    def add(self, result: ImageResult) -> None:
+        """Add a scored image of the set, with its pictures, bicubic's too."""
+        section, hr, sr, bicubic = self.sections[-1], result.hr, result.sr, result.bicubic_sr
         before, after = _within(self.share, bicubic, sr)
         full_size = (sr.shape[1], sr.shape[0])
         section.sliders.append(Slider(result.name, _uri(before[0]), _uri(after[0]), after[1], full_size))

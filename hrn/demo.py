@@ -114,8 +114,8 @@ class Studio:
                 if device.type == "cpu":
                     release_memory()
         told = told.removeprefix(f"{target}").strip()
-        if max(Image.open(target).size) > SHOWN_SIDE:
-            told += "; the slider shows its middle"
+        with Image.open(target) as result:
+            told += "; the slider shows its middle" if max(result.size) > SHOWN_SIDE else ""
         return target, pictures, f"{told}. {cost}."
 
 
@@ -166,9 +166,7 @@ def make_page(studio: Studio, examples: list[Path]) -> Any:
                 Path(upload), model, factor, lambda s: progress(s, desc="enlarging")
             )
         except HRNError as error:
-            words = re.sub(
-                rf"{re.escape(str(studio.folder))}\S*/", "", str(error)
-            )  # people know their file's name only
+            words = re.sub(rf"{re.escape(str(studio.folder))}\S*/", "", str(error))  # people know the file's name only
             raise gr.Error(words, duration=None, print_exception=False) from None
         return pictures, gr.DownloadButton(value=target, interactive=True), told
 

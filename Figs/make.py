@@ -29,6 +29,7 @@ from hrn.evaluation.figures.tradeoff import tradeoff
 from hrn.evaluation.results import results_table
 from hrn.files import write_text
 from hrn.inference.upscale import load_model
+from hrn.model.config import SCALES
 
 FIGS = ROOT / "Figs"
 PAGES = ("README.md", "benchmarks/README.md")
@@ -37,13 +38,14 @@ CURVES = {
     "x4": ("hrn_light_x4_stage1", "hrn_light_x4_stage2"),
     "x3": ("hrn_light_x3",),
     "x2": ("hrn_light_x2",),
+    "x8": ("hrn_light_x8",),
     "x2x3x4": ("hrn_light_x2x3x4",),
 }
 """Logs of each checkpoint."""
 NAMED = ("img012", "img033", "img092", "barbara", "zebra", "butterfly")
 """Of the comparison figures."""
-COMPARED = (2, 3, 4)
-"""Scales with published results."""
+PRICED = (2, 3, 4)
+"""Scales whose published results come with their cost."""
 NAMED_SETS = ("Urban100", "Set14", "Set5")
 TABLE = re.compile(r"(<!-- from (?P<source>[^>]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 
@@ -79,7 +81,7 @@ def draw_all() -> None:
     draw_network.main()
     for scales, names in CURVES.items():
         curve(FIGS / f"curve_{scales}.png", [LOGS / f"{name}.jsonl" for name in names])
-    for scale in COMPARED:
+    for scale in PRICED:
         tradeoff(FIGS / f"tradeoff_x{scale}.png", scale)
     light = load_model("hrn_light_x4")
     spectrum(FIGS / "spectrum_x4.png", light, [image.load(4).lr for image in photographs(4).images], 4)
@@ -96,7 +98,7 @@ def draw_all() -> None:
     if missing:
         print(f"left Figs/compare_*.webp as they are: they need {', '.join(missing)}")
         return
-    for scale in COMPARED:
+    for scale in SCALES:
         compare(FIGS / f"compare_x{scale}.webp", *comparisons_of(NAMED, sets, ["bicubic", "hrn_light"], scale))
 
 

@@ -26,8 +26,9 @@ class Result:
 
     method: str
     parameters: int
+    """0 where it has none, or where they were not published."""
     multi_adds: float
-    """For 1280x720 output, in units of 10^9."""
+    """For 1280x720 output, in units of 10^9; 0 as above."""
     scores: dict[str, tuple[float, float]]
     """PSNR-Y in dB and SSIM-Y for each of SETS that is known."""
     trained_on: str
@@ -65,8 +66,10 @@ def ours(scale: int, folder: Path = FOLDER) -> list[Result]:
 
 
 def results_table(scale: int, folder: Path = FOLDER) -> str:
-    """Published rows and ours in the order of their Multi-Adds, as Markdown; ours are bold. The sources follow."""
-    rows = sorted([*published(scale), *ours(scale, folder)], key=lambda r: r.multi_adds)
+    """Published rows and ours as Markdown, in the order of their Multi-Adds, then PSNR; ours are bold. The sources follow."""
+    rows = sorted(
+        [*published(scale), *ours(scale, folder)], key=lambda r: (r.multi_adds, r.scores.get(SETS[0], (0, 0)))
+    )
     sources = list(dict.fromkeys(r.source for r in rows if r.source))
     lines = [
         f"| x{scale}, PSNR-Y / SSIM-Y | parameters | Multi-Adds | {' | '.join(SETS)} | trained on |",
@@ -75,14 +78,15 @@ def results_table(scale: int, folder: Path = FOLDER) -> str:
     for r in rows:
         cells = [f"{r.scores[s][0]:.2f} / {r.scores[s][1]:.4f}" if s in r.scores else "" for s in SETS]
         label = f"{r.method} [{sources.index(r.source) + 1}]" if r.source else f"**{r.method}**"
-        cost = f"{r.parameters / 1e3:,.0f} K | {r.multi_adds:,.1f} G" if r.parameters else " | "
-        lines.append(f"| {label} | {cost} | {' | '.join(cells)} | {r.trained_on} |")
+        parameters = f"{r.parameters / 1e3:,.0f} K" if r.parameters else ""
+        multi_adds = f"{r.multi_adds:,.1f} G" if r.multi_adds else ""
+        lines.append(f"| {label} | {parameters} | {multi_adds} | {' | '.join(cells)} | {r.trained_on} |")
     return "\n".join([*lines, "", "; ".join(f"[{i}] {source}" for i, source in enumerate(sources, 1)) + "."])
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=int, nargs="+", choices=(2, 3, 4), default=[4])
+    parser.add_argument("--scale", type=int, nargs="+", choices=(2, 3, 4, 8), default=[4])
     args = parser.parse_args(argv)
     print("\n\n".join(results_table(scale) for scale in args.scale))
     return 0

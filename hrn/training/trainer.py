@@ -302,9 +302,8 @@ class Trainer:
         missing, unused = initialise_from(self.learner.model, load_checkpoint(path))
         if self.learner.ema:
             self.learner.ema.module.load_state_dict(self.learner.model.state_dict())
-        logger.info(
-            "%s: took over all but %s; left %s", path, ", ".join(missing) or "nothing", ", ".join(unused) or "nothing"
-        )
+        new = f"all but {', '.join(missing)}" if missing else "all weights"
+        logger.info("%s: took over %s; left %s", path, new, ", ".join(unused) or "nothing")
         self.info["init_from"] = {"file": path.name, "sha256": file_hash(path)}
 
     def _tell(self, line: dict[str, Any]) -> None:

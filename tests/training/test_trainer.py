@@ -227,6 +227,8 @@ def test_starting_from_other_weights(make, small, same, caplog):
     with caplog.at_level(logging.INFO):
         second = make("second", config=replace(small, scales=(3,)))
         second.initialise_from(first.files.best)
+        make("same", valid=False).initialise_from(first.files.best)
+    assert "took over all weights; left nothing" in caplog.text
     assert (
         "took over all but tails.x3.0.weight, tails.x3.0.bias; left tails.x2.0.weight, tails.x2.0.bias" in caplog.text
     )

@@ -14,16 +14,16 @@ import torch
 
 from benchmarks.timing import machine, paired_seconds
 from hrn.model.dct import MATRIX_UP_TO, dct, idct
-from hrn.runtime import keep_memory
+from hrn.runtime import keep_memory, pick_device
 
 CHANNELS = 24
 
 
 def main() -> None:
     keep_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device()
     print(
-        f"DCT then inverse DCT, {CHANNELS} channels, float32, {machine()}; auto takes the matrix up to {MATRIX_UP_TO}\n"
+        f"DCT then inverse DCT, {CHANNELS} channels, float32, {machine(device)}; auto takes the matrix up to {MATRIX_UP_TO}\n"
     )
     print("| size | batch | fft ms | matrix ms | fft / matrix | fft ms, with gradient | matrix ms | fft / matrix |")
     print("|---|---|---|---|---|---|---|---|")

@@ -24,7 +24,7 @@ from hrn.data.benchmark import find_test_set
 from hrn.evaluation.evaluate import evaluate
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.upscale import load_model
-from hrn.runtime import keep_memory, memory_from_here
+from hrn.runtime import keep_memory, memory_from_here, pick_device
 
 MODES = [
     Mode("full"), Mode("local", 32), Mode("local", 48), Mode("local", 64), Mode("local", 96),
@@ -65,7 +65,7 @@ def main() -> int:
     if args.worker is not None:
         worker(MODES[args.worker], args)
         return 0
-    print(f"{args.ckpt_path}, {machine()}\n")
+    print(f"{args.ckpt_path}, {machine(pick_device(args.device))}\n")
     found = []
     for i, mode in enumerate(MODES):
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(i)]

@@ -26,8 +26,8 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def machine() -> str:
+def machine(device: torch.device | str = "cpu") -> str:
     """A line that says what was measured on."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"

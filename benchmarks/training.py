@@ -144,7 +144,7 @@ def main() -> None:
     print(loading_table(args.path, args.scale, args.patch_size), flush=True)
     table, computed = step_table(args)
     print(
-        f"\n{args.model} x{args.scale}, {args.batch_size} LR patches of {args.patch_size} a step, {machine()}\n\n{table}\n"
+        f"\n{args.model} x{args.scale}, {args.batch_size} LR patches of {args.patch_size} a step, {machine(pick_device())}\n\n{table}\n"
     )
     loaded = loaded_per_second(args)
     binds = "computing" if computed < loaded else "loading"

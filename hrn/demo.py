@@ -111,8 +111,7 @@ class Studio:
                 cost = f"{time.perf_counter() - start:.1f} s, {peak():,.0f} MiB more than before, on {device}"
                 pictures = _shown(upload, target)
             finally:
-                if device.type == "cpu":
-                    release_memory()
+                release_memory(device)
         told = told.removeprefix(f"{target}").strip()
         with Image.open(target) as result:
             told += "; the slider shows its middle" if max(result.size) > SHOWN_SIDE else ""

@@ -5,7 +5,8 @@
     python hrn/train.py --num_gpu 4 ...                   the same as the first
 
 With --max_restarts, torchrun starts all processes again when one dies, and they go on from the newest training state. On
-several machines it needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for that, in its environment.
+several machines it needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for that, in its environment, and where their names do not
+lead to an address that the others reach, GLOO_SOCKET_IFNAME with the name of the network's interface.
 """
 
 import os
@@ -98,8 +99,8 @@ def joined(device: str, timeout: timedelta | None = None) -> Iterator[Processes]
     """
     count = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
-    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        if count > 1 and local >= torch.cuda.device_count():
+    if count > 1 and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
+        if local >= torch.cuda.device_count():
             raise HRNError(f"{local + 1} processes on this machine, but {torch.cuda.device_count()} GPUs")
         device = f"cuda:{local}"
     elif count > 1 and device.startswith("cuda"):
@@ -115,7 +116,7 @@ def joined(device: str, timeout: timedelta | None = None) -> Iterator[Processes]
         # processes that torchrun started again would find addresses of dead ones in the store that it shares with them:
         # https://github.com/pytorch/pytorch/issues/135712
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"  # Python objects go by gloo
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     yield Processes(rank, count, chosen)
     dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one

@@ -1,6 +1,7 @@
 """What a process needs to be told once: which device to use and how, and how to keep its memory."""
 
 import ctypes
+import logging
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -11,19 +12,40 @@ import torch
 
 from hrn.errors import HRNError
 
+logger = logging.getLogger(__name__)
+
+_AMPERE = (8, 0)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU. Raises HRNError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """`auto` is the GPU where there is one that works, else the CPU. Raises HRNError for a device that does not work here."""
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        device = torch.device("cuda" if name == "auto" else name)
+        (torch.ones(1, device=device) + 1).item()  # PyTorch may see a GPU, but have no kernels for it
     except (RuntimeError, AssertionError) as error:
-        raise HRNError(f"--device {name}: not usable here ({str(error).splitlines()[0]})") from None
+        why = str(error).splitlines()[0]
+        if name != "auto":
+            raise HRNError(f"--device {name}: not usable here ({why})") from None
+        logger.warning("the GPU cannot be used (%s); the CPU is", why)
+        return torch.device("cpu")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    if device.type == "mps" and torch.__version__ < (2, 14):
+        raise HRNError(
+            f"--device {name}: PyTorch {torch.__version__} convolves wrongly there, from 2.14 on it does not "
+            "(https://github.com/pytorch/pytorch/issues/192212); update it, or use --device cpu"
+        )
     return device
+
+
+def check_generation(precision: str, device: torch.device) -> None:
+    """Raises HRNError for bf16 or TF32 on NVIDIA's GPUs before Ampere, where PyTorch computes them in slow ways or fails."""
+    nvidia = device.type == "cuda" and not torch.version.hip
+    if precision in ("tf32", "bf16") and nvidia and torch.cuda.get_device_capability(device) < _AMPERE:
+        raise HRNError(f"{torch.cuda.get_device_name(device)} has no {precision}; take fp16 or fp32")
 
 
 def keep_memory() -> None:
@@ -40,11 +62,18 @@ def keep_memory() -> None:
             pass  # not glibc
 
 
-def release_memory() -> None:
-    """Hand freed memory back to the kernel after all: between the images of a program that waits in between."""
+def release_memory(device: torch.device) -> None:
+    """Hand freed memory back after all, to the kernel and the GPU: between the images of a program that waits in between."""
+    empty_cache(device)
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # not glibc
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Hand a GPU's freed memory back, for other shapes or other programs."""
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).empty_cache()
 
 
 def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
@@ -58,14 +87,22 @@ def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
 
 
 @contextmanager
-def without_search() -> Iterator[None]:
-    """Do not search for the fastest convolutions: images of many sizes would start a search each."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
+def convolutions_of_images(*, tf32: bool) -> Iterator[None]:
+    """cuDNN in float32 unless TF32 is asked for, and without a search: images of many sizes would start one each.
+
+    Where a program has set PyTorch's newer `fp32_precision`, that holds: the older setting cannot be read then.
+    """
+    cudnn, before = torch.backends.cudnn, {"benchmark": torch.backends.cudnn.benchmark}
+    with suppress(RuntimeError):
+        before["allow_tf32"] = cudnn.allow_tf32
+    cudnn.benchmark = False
+    if "allow_tf32" in before:
+        cudnn.allow_tf32 = tf32
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before
+        for name, value in before.items():
+            setattr(cudnn, name, value)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -198,6 +198,8 @@ def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
             compile=args.compile,
             max_memory=args.max_memory,
         )
+        if not args.input:
+            enlarger.warm_up()
         about = {"checkpoint": checkpoint.path.name, "checkpoint_sha256": hashes[checkpoint.path]}
         about |= {"model": checkpoint.model_name, "mode": str(enlarger.mode)}
         about |= {"self_ensemble": args.self_ensemble, "precision": args.precision}

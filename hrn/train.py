@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hrn import __version__
-from hrn.checkpoint import Checkpoint
+from hrn.checkpoint import Checkpoint, load_checkpoint
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
@@ -212,7 +212,7 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
         trainer.resume(state)
         del state
     elif args.init_from:
-        trainer.initialise_from(processes.from_first(partial(find_checkpoint, args.init_from)))
+        trainer.initialise_from(processes.from_first(lambda: load_checkpoint(find_checkpoint(args.init_from))))
     if args.dry_run:
         plan = measure_plan(trainer)
         if processes.first:

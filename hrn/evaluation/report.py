@@ -101,7 +101,7 @@ def provenance(device: torch.device | str) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device)
         if torch.device(device).type == "cuda"
-        else f"cpu ({platform.machine()})",
+        else f"{torch.device(device).type} ({platform.machine()})",
         "versions": {
             "hrn": __version__,
             "python": platform.python_version(),

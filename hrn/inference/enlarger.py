@@ -26,6 +26,7 @@ from hrn.inference.local import localised
 from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel, free_memory, is_out_of_memory
 from hrn.inference.windows import Layout, gathered, strips
 from hrn.model.config import Config, HRNConfig
+from hrn.runtime import check_generation, convolutions_of_images, empty_cache
 
 TILE = 752
 """Side of the largest tile in LR pixels: beyond it memory grows and time a pixel does not fall."""
@@ -33,7 +34,8 @@ TILE_OVERLAP = 32
 """LR pixels that a tile shares with the next."""
 BATCH_PIXELS = {"cpu": 2 * 64 * 64, "cuda": 64 * 64 * 64}
 """LR pixels of windows that are computed at once: what stays in the caches of a CPU, or fills a GPU."""
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of convolutions. The first is what scores are measured in; PyTorch itself convolves in TF32 unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Enlarger:
         scale: one of the network's scales; its first one by default.
         mode: how the image is given to the network; by default as the table of modes says for this kind of network.
         ensemble: average over the eight flips and quarter turns of the image, at eight times the cost.
-        precision: of the convolutions: `fp32`, `bf16` or `fp16` (on a GPU only); the DCT stays float32.
+        precision: of the convolutions: `fp32`, `bf16`, or on a GPU `tf32` or `fp16`; the DCT stays float32.
         compile: compile the network; worth its minute for many images in mode windows, whose sizes are few.
         max_memory: bytes to stay within, besides what is held already, for each process; by default what is free, less a
             margin.
@@ -127,14 +129,14 @@ class Enlarger:
         self.scale = scale or scales[0]
         if self.scale not in scales:
             raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{self.scale}")
-        if precision not in PRECISIONS:
-            raise HRNError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision}")
         self.device = next(network.parameters()).device
-        if precision == "fp16" and self.device.type == "cpu":
-            raise HRNError("fp16 is for GPUs; a CPU takes bf16 or fp32")
+        check_precision(precision, self.device)
+        if compile and self.device.type == "mps":
+            raise HRNError("PyTorch cannot compile the DCT for mps, which has no float64")
         self.mode = mode or default_mode(network.config)
         self.precision, self.ensemble = precision, ensemble
         self.max_memory = max_memory or int(SHARE_OF_FREE * free_memory(self.device))
+        self.host_memory = max_memory or int(SHARE_OF_FREE * free_memory(torch.device("cpu")))
         self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
         if self.mode.name == "local":
             network = localised(network, self.mode.window)
@@ -151,6 +153,11 @@ class Enlarger:
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the result for an image of height and width `size`."""
         return size[0] * self.scale, size[1] * self.scale
+
+    def warm_up(self) -> None:
+        """Let a GPU load what it computes by, so that this does not count for the first image."""
+        if self.device.type != "cpu":
+            self(np.zeros((self.mode.window, self.mode.window, 3), np.uint8))
 
     def without_ensemble(self) -> "Enlarger":
         """The same, once over each image."""
@@ -176,10 +183,11 @@ class Enlarger:
     def _pixels(self, size: tuple[int, int]) -> int:
         """The most LR pixels that may be computed at once in an image of this size."""
         budget = self.max_memory
-        if self.device.type == "cuda":  # strips are gathered off the GPU
-            return budget // self.bytes_per_pixel
         # an image of n rows of tiles holds a strip of tiles in float32 while it is filled, and what it carries on
         strip = 2 * 12 * self.scale**2
+        if self.device.type == "cuda":  # strips are gathered off the GPU
+            whole = min(budget // self.bytes_per_pixel, self.host_memory // strip)
+            return whole if size[0] * size[1] <= whole else min(whole, int(self.host_memory / (size[1] * strip)) ** 2)
         whole = budget // (self.bytes_per_pixel + strip)
         if size[0] * size[1] <= whole:
             return whole
@@ -194,8 +202,7 @@ class Enlarger:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self.device)
         if len(batch) > 1:
             half = len(batch) // 2
             return torch.cat([self._windows(batch[:half]), self._windows(batch[half:])])
@@ -207,7 +214,8 @@ class Enlarger:
     def _forward(self, batch: np.ndarray) -> Tensor:
         x = torch.tensor(batch, device=self.device).permute(0, 3, 1, 2).float().div_(255)
         dtype = PRECISIONS[self.precision]
-        with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
+        autocast = torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+        with convolutions_of_images(tf32=self.precision == "tf32"), autocast:
             sr = self_ensemble(self._run, x) if self.ensemble else self._run(x)
         if not torch.isfinite(sr).all():
             why = "the checkpoint is damaged" if self.precision != "fp16" else "try --precision bf16 or fp32"
@@ -216,6 +224,15 @@ class Enlarger:
 
     def _run(self, x: Tensor) -> Tensor:
         return self._network(x, self.scale).float()
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises HRNError unless a device computes in one of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise HRNError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision}")
+    if precision in ("tf32", "fp16") and device.type == "cpu":
+        raise HRNError(f"{precision} is for GPUs; a CPU takes bf16 or fp32")
+    check_generation(precision, device)
 
 
 def check_image(image: np.ndarray) -> None:

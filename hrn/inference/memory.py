@@ -83,4 +83,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory could not be had, on a GPU or a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # a CPU; CUDA's driver and mps; CUDA's libraries
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)

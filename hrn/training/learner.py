@@ -16,6 +16,7 @@ from hrn.distributed import Processes
 from hrn.model import ReleasedConfig, build_model
 from hrn.model.config import Config
 from hrn.model.norm import BatchNorm, normalise_over
+from hrn.runtime import check_generation
 from hrn.training.recipe import LOSSES, OPTIMIZERS, PRECISIONS, Execution, Recipe
 
 Patches = tuple[Tensor, Tensor]
@@ -30,17 +31,19 @@ class Learner:
         recipe: with `norm_batch` set.
         execution: how the machine is used.
         processes: that share each batch.
+
+    Raises:
+        HRNError: the device has not the precision.
     """
 
     def __init__(self, config: Config, recipe: Recipe, execution: Execution, processes: Processes) -> None:
         self.recipe, self.execution, self.processes = recipe, execution, processes
         device = processes.device
+        check_generation(recipe.precision, device)
         torch.manual_seed(recipe.seed)
         self.model = build_model(config).to(device, memory_format=self._layout).train()
         normalise_over(self.model, recipe.norm_batch)
-        self.ema = AveragedModel(self.model, multi_avg_fn=self._average) if recipe.ema else None
-        self._weight = torch.zeros((), device=device)
-        """Of the present weights in their running mean: 1 - decay, or 0 after a step that was not finite."""
+        self.ema = AveragedModel(self.model) if recipe.ema else None
         norms = [m for m in self.model.modules() if isinstance(m, BatchNorm)]
         self._running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -92,17 +95,25 @@ class Learner:
         if self.scaler.is_enabled():
             self.scaler.update()
         if self.ema:
-            self._weight = finite * (1 - self.recipe.ema)
-            self.ema.update_parameters(self.model)
+            self._average(finite * (1 - self.recipe.ema))
         seen = torch.stack([loss.double(), norm.double(), torch.ones_like(loss, dtype=torch.float64)])
         self.sums[scale_index] += torch.where(finite, seen, 0.0)
         self.skipped[0] += ~finite
         self.skipped[1] = torch.where(finite, 0, self.skipped[1] + 1)
 
-    def _average(self, mean: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
-        difference = torch._foreach_sub(weights, mean)
-        torch._foreach_mul_(difference, self._weight)
-        torch._foreach_add_(mean, difference)
+    @torch.no_grad()
+    def _average(self, weight: Tensor) -> None:
+        """Let the present weights count for `weight` in their running mean; AveragedModel's own way waits for the GPU."""
+        mean, present = ([*model.parameters()] for model in (self.ema.module, self.model))
+        if self.ema.n_averaged:  # on the CPU
+            difference = torch._foreach_sub(present, mean)
+            torch._foreach_mul_(difference, weight)
+            torch._foreach_add_(mean, difference)
+        else:
+            torch._foreach_copy_(mean, present)
+        if buffers := [*self.model.buffers()]:
+            torch._foreach_copy_([*self.ema.module.buffers()], buffers)
+        self.ema.n_averaged += 1
 
     def tally(self) -> dict[str, Any]:
         """Mean loss and norm of the gradient since the last call, and all steps skipped so far."""
@@ -158,6 +169,11 @@ class Learner:
         """The model as it is called in training; it shares the model's weights."""
         network, device = self.model, self.processes.device
         if self.execution.compile:
+            if torch.backends.cudnn.deterministic:
+                from torch._inductor import config as inductor  # slow to import
+
+                if hasattr(inductor, "deterministic"):
+                    inductor.deterministic = True  # it chooses by rule then, not by timing
             graphs = device.type == "cuda" and self.processes.count == self.execution.accumulate == 1
             mode = "reduce-overhead" if graphs else None  # CUDA graphs: patches have one size
             network = torch.compile(network, fullgraph=True, dynamic=False, mode=mode)

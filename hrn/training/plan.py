@@ -8,6 +8,7 @@ import torch
 from hrn.errors import HRNError
 from hrn.model.summary import OUTPUT_SIZE, summarise
 from hrn.runtime import peak_memory
+from hrn.training.stop import loading_processes_end
 from hrn.training.trainer import Trainer
 from hrn.training.watch import duration
 
@@ -56,18 +57,19 @@ def measure_plan(trainer: Trainer, warmup: int = 3, steps: int = 5) -> Plan:
     """
     if trainer.step >= trainer.recipe.max_steps:
         raise HRNError(f"nothing to plan: step {trainer.step} of {trainer.recipe.max_steps} is reached")
-    batches = iter(trainer.batches())
     device = trainer.processes.device
     loading, computing = [], []
-    for _ in range(min(warmup + steps, trainer.recipe.max_steps - trainer.step)):
-        start = time.perf_counter()
-        parts = next(batches)
-        loaded = time.perf_counter()
-        trainer.learner.step(parts, trainer.recipe.lr_at(trainer.step))
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        loading.append(loaded - start)
-        computing.append(time.perf_counter() - loaded)
+    with loading_processes_end():
+        batches = iter(trainer.batches())
+        for _ in range(min(warmup + steps, trainer.recipe.max_steps - trainer.step)):
+            start = time.perf_counter()
+            parts = next(batches)
+            loaded = time.perf_counter()
+            trainer.learner.step(parts, trainer.recipe.lr_at(trainer.step))
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            loading.append(loaded - start)
+            computing.append(time.perf_counter() - loaded)
     kept = slice(-steps, None)
     return Plan(
         trainer,

@@ -1,6 +1,9 @@
-"""SIGTERM and SIGINT as requests to stop after the current step."""
+"""How a run is stopped: SIGTERM and SIGINT as requests to stop after the current step, and loading processes by a failure."""
 
+import multiprocessing
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -36,3 +39,15 @@ def be_deaf(worker: int) -> None:
     """For loading processes: the training process alone decides when to stop, and kills them if it fails."""
     for number in StopRequest.HEARD:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def loading_processes_end() -> Iterator[None]:
+    """If what is inside fails, kill them: they are deaf to the SIGTERM that they would get at the end."""
+    try:
+        yield
+    except BaseException:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise another error over this one
+        for loading in multiprocessing.active_children():
+            loading.kill()
+        raise

@@ -5,7 +5,6 @@ else is drawn: the same recipe gives the same run, stopped or not.
 """
 
 import logging
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hrn.checkpoint import Checkpoint, initialise_from, load_checkpoint, save_checkpoint
+from hrn.checkpoint import Checkpoint, initialise_from, save_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs, PatchDataset
 from hrn.distributed import Processes, is_worker
@@ -26,11 +25,10 @@ from hrn.files import file_hash
 from hrn.inference.enlarger import Enlarger
 from hrn.model import config_to_dict
 from hrn.model.config import Config
-from hrn.runtime import without_search
 from hrn.training.files import JsonLines, RunFiles
 from hrn.training.learner import Learner, Patches
 from hrn.training.recipe import Execution, Recipe, share_of
-from hrn.training.stop import StopRequest, be_deaf
+from hrn.training.stop import StopRequest, be_deaf, loading_processes_end
 from hrn.training.watch import TensorBoard, screen_line
 
 logger = logging.getLogger(__name__)
@@ -105,14 +103,9 @@ class Trainer:
         if self.processes.first:
             self.log.cut(self.step if self.owed is None else self.step - 1)
             self.files.clear_after(self.step)
-        try:
-            with StopRequest(patient=is_worker()) as request:
-                stopped = self._report(self.owed, request, 0) if self.owed is not None else 0
-                stopped = stopped or self._loop(request, progress)
-        except BaseException:
-            for loading in multiprocessing.active_children():
-                loading.kill()  # they are deaf to the SIGTERM that they would get at the end
-            raise
+        with loading_processes_end(), StopRequest(patient=is_worker()) as request:
+            stopped = self._report(self.owed, request, 0) if self.owed is not None else 0
+            stopped = stopped or self._loop(request, progress)
         if not self.valid and not stopped:
             self.save_weights({})
         return stopped
@@ -125,6 +118,7 @@ class Trainer:
             self.step += 1
             progress(self.step)
             looking = self._last or self.step % LOOK_EVERY.get(self.processes.device.type, 1) == 0
+            looking = looking or (self.processes.count == 1 and request.signal)
             stopped = self._look(request) if looking else 0
             line: dict[str, Any] = {}
             if self.step % recipe.print_interval == 0 or self._last:
@@ -212,12 +206,11 @@ class Trainer:
         """
         network = self.learner.shipped.eval()
         rows = []
-        with without_search():
-            for test_set in self.valid:
-                mine = self._score(network, test_set, request)
-                if mine is None:
-                    break
-                rows.append(mean_scores(self.processes.gather(mine)))
+        for test_set in self.valid:
+            mine = self._score(network, test_set, request)
+            if mine is None:
+                break
+            rows.append(mean_scores(self.processes.gather(mine)))
         self.learner.model.train()
         if len(rows) < len(self.valid):
             return None
@@ -297,14 +290,15 @@ class Trainer:
         self.step, self.owed, self.best = (state.training[k] for k in ("step", "owed", "best"))
         self.info = {**state.info, **self.info}
 
-    def initialise_from(self, path: Path) -> None:
-        """Start from the weights of another run, as far as they fit."""
-        missing, unused = initialise_from(self.learner.model, load_checkpoint(path))
+    def initialise_from(self, checkpoint: Checkpoint) -> None:
+        """Start from the weights of another run, as far as they fit. Raises HRNError where none do."""
+        missing, unused = initialise_from(self.learner.model, checkpoint)
         if self.learner.ema:
             self.learner.ema.module.load_state_dict(self.learner.model.state_dict())
         new = f"all but {', '.join(missing)}" if missing else "all weights"
-        logger.info("%s: took over %s; left %s", path, new, ", ".join(unused) or "nothing")
-        self.info["init_from"] = {"file": path.name, "sha256": file_hash(path)}
+        logger.info("%s: took over %s; left %s", checkpoint.path, new, ", ".join(unused) or "nothing")
+        if self.processes.first:  # which has the file
+            self.info["init_from"] = {"file": checkpoint.path.name, "sha256": file_hash(checkpoint.path)}
 
     def _tell(self, line: dict[str, Any]) -> None:
         if self.processes.first:

@@ -12,7 +12,7 @@ from hrn.checkpoint import save_checkpoint
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference import enlarger as module
-from hrn.inference.enlarger import MODES, Enlarger, Mode
+from hrn.inference.enlarger import MODES, Enlarger, Mode, check_precision
 from hrn.inference.windows import spans
 from hrn.model import HRNConfig, build_model, preset
 
@@ -122,11 +122,34 @@ def test_compiled_is_the_same(small, image, monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"precision": "fp16"}, "fp16 is for GPUs"), ({"precision": "int8"}, "the precision must be one of fp32")],
+    [
+        ({"precision": "fp16"}, "fp16 is for GPUs"),
+        ({"precision": "tf32"}, "tf32 is for GPUs"),
+        ({"precision": "int8"}, "the precision must be one of fp32"),
+    ],
 )
 def test_precisions_that_are_not_there(small, options, message):
     with pytest.raises(HRNError, match=message):
         Enlarger(small, **options)
+
+
+def test_older_gpus_are_not_given_what_they_emulate(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    for precision in ("bf16", "tf32"):
+        with pytest.raises(HRNError, match=f"Tesla T4 has no {precision}; take fp16 or fp32"):
+            check_precision(precision, torch.device("cuda"))
+    for precision in ("fp32", "fp16"):
+        check_precision(precision, torch.device("cuda"))
+
+
+def test_strips_of_a_wide_image_stay_within_the_memory_beside_a_gpu(small):
+    enlarger = Enlarger(small, max_memory=2**30)
+    enlarger.device = torch.device("cuda")
+    size = (4000, 60000)
+    side = enlarger.mode.layout(size, enlarger._pixels(size), 1).window[0]
+    strip = side * size[1] * enlarger.scale**2 * 3 * 4  # in float32
+    assert 2**30 / 4 < 2 * strip <= 2**30
 
 
 def test_released_networks_are_taken_whole(image):

@@ -226,8 +226,8 @@ def test_starting_from_other_weights(make, small, same, caplog):
     first.fit()
     with caplog.at_level(logging.INFO):
         second = make("second", config=replace(small, scales=(3,)))
-        second.initialise_from(first.files.best)
-        make("same", valid=False).initialise_from(first.files.best)
+        second.initialise_from(load_checkpoint(first.files.best))
+        make("same", valid=False).initialise_from(load_checkpoint(first.files.best))
     assert "took over all weights; left nothing" in caplog.text
     assert (
         "took over all but tails.x3.0.weight, tails.x3.0.bias; left tails.x2.0.weight, tails.x2.0.bias" in caplog.text
@@ -236,7 +236,9 @@ def test_starting_from_other_weights(make, small, same, caplog):
     same({k: v for k, v in own.items() if "tails" not in k}, {k: v for k, v in theirs.items() if "tails" not in k})
     assert second.info["init_from"]["file"] == "first.pth"
     with pytest.raises(HRNError, match="none of its weights fit"):
-        make("third", config=replace(small, channels=9, reduction=2, scales=(4,))).initialise_from(first.files.best)
+        make("third", config=replace(small, channels=9, reduction=2, scales=(4,))).initialise_from(
+            load_checkpoint(first.files.best)
+        )
 
 
 def test_a_full_disk_costs_no_run(make, tmp_path, caplog):
@@ -289,8 +291,10 @@ def test_workers_load_the_same_patches(make):
         assert all(torch.equal(a, b) for a, b in zip(one[0], other[0], strict=True))
 
 
-def test_a_failure_while_loading_ends_the_run(root, h5_path, tmp_path):
-    """Loading processes are deaf to signals, and must not outlive the run for that."""
+@pytest.mark.parametrize("failing", ["PatchDataset.__getitem__", "Learner.step"])
+@pytest.mark.parametrize("work", ["trainer.fit()", "measure_plan(trainer)"])
+def test_a_failure_ends_the_loading_processes(root, h5_path, tmp_path, failing, work):
+    """They are deaf to signals, and must neither outlive the run or the plan for that, nor hide what went wrong."""
     script = tmp_path / "fail.py"
     script.write_text(
         "import sys\n"
@@ -300,17 +304,20 @@ def test_a_failure_while_loading_ends_the_run(root, h5_path, tmp_path):
         "from conftest import RECIPE, SMALL\n"
         "from hrn.data.h5 import H5Pairs, PatchDataset\n"
         "from hrn.training.files import RunFiles\n"
+        "from hrn.training.learner import Learner\n"
+        "from hrn.training.plan import measure_plan\n"
         "from hrn.training.recipe import Execution\n"
         "from hrn.training.trainer import Trainer\n"
-        "def fail(self, index):\n"
+        "def fail(self, *inputs):\n"
         "    raise OSError('the disk is gone')\n"
-        "PatchDataset.__getitem__ = fail\n"
+        f"{failing} = fail\n"
         f"files = RunFiles(Path({str(tmp_path)!r}), 'run')\n"
-        f"Trainer(SMALL, RECIPE, H5Pairs({str(h5_path)!r}, (2,)), [], files, Execution(workers=2)).fit()\n"
+        f"trainer = Trainer(SMALL, RECIPE, H5Pairs({str(h5_path)!r}, (2,)), [], files, Execution(workers=2))\n"
+        f"{work}\n"
     )
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    assert "the disk is gone" in result.stderr
+    assert "the disk is gone" in result.stderr.strip().splitlines()[-1]
 
 
 def test_unreadable_image_is_found_at_the_start(h5_path):

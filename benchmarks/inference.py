@@ -189,7 +189,7 @@ def matrix_product_peak() -> float:
     n, device = 2048, pick_device()
     a, b = torch.rand(n, n, device=device), np.ones((n, n), np.float32)
     x = torch.rand(1, n, 32, n // 32, device=device).to(memory_format=torch.channels_last)
-    with torch.inference_mode(), convolutions_of_images(tf32=False):
+    with torch.inference_mode(), convolutions_of_images(device, tf32=False):
         ways = (lambda: a @ a, lambda: b @ b, lambda: F.conv2d(x, a[..., None, None]))
         return n**3 / min(paired_seconds(*ways, rounds=5))
 

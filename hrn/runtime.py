@@ -19,7 +19,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the GPU where there is one that works, else the CPU. Raises HRNError for a device that does not work here."""
+    """`auto` is the GPU where there is one that PyTorch has kernels for, else the CPU.
+
+    Raises:
+        HRNError: the device is not there, does not work, or is in use by others alone.
+    """
     if name == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
     try:
@@ -27,9 +31,9 @@ def pick_device(name: str = "auto") -> torch.device:
         (torch.ones(1, device=device) + 1).item()  # PyTorch may see a GPU, but have no kernels for it
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
-        if name != "auto":
+        if name != "auto" or "no kernel image" not in why:
             raise HRNError(f"--device {name}: not usable here ({why})") from None
-        logger.warning("the GPU cannot be used (%s); the CPU is", why)
+        logger.warning("this PyTorch has nothing for the GPU (%s); the CPU is used", why)
         return torch.device("cpu")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
@@ -87,22 +91,21 @@ def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
 
 
 @contextmanager
-def convolutions_of_images(*, tf32: bool) -> Iterator[None]:
-    """cuDNN in float32 unless TF32 is asked for, and without a search: images of many sizes would start one each.
+def convolutions_of_images(device: torch.device, *, tf32: bool) -> Iterator[None]:
+    """On a CUDA GPU, convolve in float32 unless TF32 is asked for, and without a search: many sizes would start one each.
 
-    Where a program has set PyTorch's newer `fp32_precision`, that holds: the older setting cannot be read then.
+    Both settings are the whole program's, so this is for one thread at a time.
     """
-    cudnn, before = torch.backends.cudnn, {"benchmark": torch.backends.cudnn.benchmark}
-    with suppress(RuntimeError):
-        before["allow_tf32"] = cudnn.allow_tf32
-    cudnn.benchmark = False
-    if "allow_tf32" in before:
-        cudnn.allow_tf32 = tf32
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.conv.fp32_precision
+    cudnn.benchmark, cudnn.conv.fp32_precision = False, "tf32" if tf32 else "ieee"
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(cudnn, name, value)
+        cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
 def peak_memory(device: torch.device) -> int:

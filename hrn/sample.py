@@ -198,8 +198,6 @@ def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
             compile=args.compile,
             max_memory=args.max_memory,
         )
-        if not args.input:
-            enlarger.warm_up()
         about = {"checkpoint": checkpoint.path.name, "checkpoint_sha256": hashes[checkpoint.path]}
         about |= {"model": checkpoint.model_name, "mode": str(enlarger.mode)}
         about |= {"self_ensemble": args.self_ensemble, "precision": args.precision}
@@ -246,6 +244,8 @@ def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace, page: Pa
     bicubic = None if isinstance(enlarger, Bicubic) else Bicubic(scale)
     results, figure, gains = [], None, []
     once = enlarger.without_ensemble() if args.self_ensemble else None
+    if not isinstance(enlarger, Bicubic) and enlarger.device.type != "cpu":
+        enlarger(test_set.images[0].load(scale).lr)  # a GPU first loads what it computes by
     images = evaluate(enlarger, test_set, shave=shave, raw_grey=args.raw_grey, bicubic=bicubic)
     if page:
         page.begin(way.header)

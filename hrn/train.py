@@ -59,7 +59,7 @@ HELP = {
     "compile": "use torch.compile: minutes to start, then faster",
     "channels_last": "memory layout of the features",
     "tf32": "let GPUs round float32 convolutions to TF32",
-    "deterministic": "on a GPU, only convolutions that always give the same bits",
+    "deterministic": "on a GPU, only convolutions and compiled kernels that always give the same bits",
     "workers": "loading processes for each training process; -1: 4 with a GPU, else 0",
     "keep": "training states that are kept",
 }
@@ -174,6 +174,8 @@ def main(argv: list[str] | None = None) -> int:
         prepare(args, args.num_gpu)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     with joined(args.device if args.num_gpu else "cpu") as processes:
+        if processes.device.type == "mps":
+            raise HRNError("--device mps: training needs float64, which it has not; use cuda or cpu")
         return train(args, processes, prepare(args, processes.count))
 
 

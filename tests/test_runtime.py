@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.torch_version import TorchVersion
@@ -18,9 +15,21 @@ def test_a_gpu_that_does_not_work_is_left_alone(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "ones", no_kernel)
     assert pick_device() == torch.device("cpu")
-    assert "the GPU cannot be used (CUDA error: no kernel image is available" in caplog.text
+    assert "nothing for the GPU (CUDA error: no kernel image is available" in caplog.text
     with pytest.raises(HRNError, match=r"--device cuda: not usable here \(CUDA error: no kernel image"):
         pick_device("cuda")
+
+
+def test_a_gpu_that_others_fill_is_not_passed_over(monkeypatch):
+    """A run of days would otherwise begin on the CPU."""
+
+    def full(*size, device):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", full)
+    with pytest.raises(HRNError, match=r"--device auto: not usable here \(CUDA out of memory"):
+        pick_device()
 
 
 def test_a_gpu_that_works_has_a_number(monkeypatch):
@@ -42,28 +51,16 @@ def test_mps_before_it_was_right_is_refused(monkeypatch):
     assert pick_device("mps") == torch.device("mps")
 
 
-def test_images_are_enlarged_in_float32_and_training_goes_on_as_before():
-    before = cudnn.benchmark, cudnn.allow_tf32
+@pytest.mark.parametrize("tf32", [False, True])
+def test_settings_of_a_gpu_are_as_before_after_an_image(tf32):
+    before = cudnn.benchmark, cudnn.conv.fp32_precision
     try:
-        cudnn.benchmark, cudnn.allow_tf32 = True, True
-        for tf32 in (False, True):
-            with convolutions_of_images(tf32=tf32):
-                assert (cudnn.benchmark, cudnn.allow_tf32) == (False, tf32)
-            assert (cudnn.benchmark, cudnn.allow_tf32) == (True, True)
-        with pytest.raises(ZeroDivisionError), convolutions_of_images(tf32=False):
-            raise ZeroDivisionError
-        assert (cudnn.benchmark, cudnn.allow_tf32) == (True, True)
+        cudnn.benchmark, cudnn.conv.fp32_precision = True, "ieee" if tf32 else "tf32"
+        outside = cudnn.benchmark, cudnn.conv.fp32_precision
+        with convolutions_of_images(torch.device("cuda"), tf32=tf32):
+            assert (cudnn.benchmark, cudnn.conv.fp32_precision) == (False, "tf32" if tf32 else "ieee")
+        assert (cudnn.benchmark, cudnn.conv.fp32_precision) == outside
+        with convolutions_of_images(torch.device("cpu"), tf32=tf32):
+            assert (cudnn.benchmark, cudnn.conv.fp32_precision) == outside
     finally:
-        cudnn.benchmark, cudnn.allow_tf32 = before
-
-
-def test_the_newer_setting_of_a_program_holds():
-    """In a process of its own, since the two settings cannot be untangled again."""
-    program = """
-import torch
-from hrn.runtime import convolutions_of_images
-torch.backends.fp32_precision = "ieee"
-with convolutions_of_images(tf32=True):
-    assert torch.backends.cudnn.conv.fp32_precision == "ieee", torch.backends.cudnn.conv.fp32_precision
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
+        cudnn.benchmark, cudnn.conv.fp32_precision = before

@@ -35,7 +35,7 @@ TILE_OVERLAP = 32
 BATCH_PIXELS = {"cpu": 2 * 64 * 64, "cuda": 64 * 64 * 64}
 """LR pixels of windows that are computed at once: what stays in the caches of a CPU, or fills a GPU."""
 PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Of convolutions. The first is what scores are measured in; PyTorch itself convolves in TF32 unless told otherwise."""
+"""Of convolutions; PyTorch itself takes TF32 for float32 unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class Enlarger:
         scale: one of the network's scales; its first one by default.
         mode: how the image is given to the network; by default as the table of modes says for this kind of network.
         ensemble: average over the eight flips and quarter turns of the image, at eight times the cost.
-        precision: of the convolutions: `fp32`, `bf16`, or on a GPU `tf32` or `fp16`; the DCT stays float32.
+        precision: of the convolutions: `fp32`, `bf16`, on a GPU `fp16`, on NVIDIA's `tf32`; the DCT stays float32.
         compile: compile the network; worth its minute for many images in mode windows, whose sizes are few.
         max_memory: bytes to stay within, besides what is held already, for each process; by default what is free, less a
             margin.
 
     Raises:
-        HRNError: a scale that the network does not have, or a precision that the device does not have.
+        HRNError: a scale that the network does not have, or what the device does not have: the precision, or compiling.
     """
 
     def __init__(
@@ -153,11 +153,6 @@ class Enlarger:
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the result for an image of height and width `size`."""
         return size[0] * self.scale, size[1] * self.scale
-
-    def warm_up(self) -> None:
-        """Let a GPU load what it computes by, so that this does not count for the first image."""
-        if self.device.type != "cpu":
-            self(np.zeros((self.mode.window, self.mode.window, 3), np.uint8))
 
     def without_ensemble(self) -> "Enlarger":
         """The same, once over each image."""
@@ -215,7 +210,7 @@ class Enlarger:
         x = torch.tensor(batch, device=self.device).permute(0, 3, 1, 2).float().div_(255)
         dtype = PRECISIONS[self.precision]
         autocast = torch.autocast(self.device.type, dtype) if dtype else nullcontext()
-        with convolutions_of_images(tf32=self.precision == "tf32"), autocast:
+        with convolutions_of_images(self.device, tf32=self.precision == "tf32"), autocast:
             sr = self_ensemble(self._run, x) if self.ensemble else self._run(x)
         if not torch.isfinite(sr).all():
             why = "the checkpoint is damaged" if self.precision != "fp16" else "try --precision bf16 or fp32"
@@ -230,8 +225,10 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raises HRNError unless a device computes in one of PRECISIONS."""
     if precision not in PRECISIONS:
         raise HRNError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision}")
-    if precision in ("tf32", "fp16") and device.type == "cpu":
-        raise HRNError(f"{precision} is for GPUs; a CPU takes bf16 or fp32")
+    if precision == "fp16" and device.type == "cpu":
+        raise HRNError("fp16 is for GPUs; a CPU takes bf16 or fp32")
+    if precision == "tf32" and (device.type != "cuda" or torch.version.hip):
+        raise HRNError("tf32 is for NVIDIA's GPUs; others take bf16, fp16 or fp32, and a CPU bf16 or fp32")
     check_generation(precision, device)
 
 

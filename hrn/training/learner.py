@@ -169,7 +169,7 @@ class Learner:
         """The model as it is called in training; it shares the model's weights."""
         network, device = self.model, self.processes.device
         if self.execution.compile:
-            if torch.backends.cudnn.deterministic:
+            if self.execution.deterministic:
                 from torch._inductor import config as inductor  # slow to import
 
                 if hasattr(inductor, "deterministic"):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -47,7 +48,14 @@ def loading_processes_end() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise another error over this one
-        for loading in multiprocessing.active_children():
-            loading.kill()
+        if loading := multiprocessing.active_children():
+            main = threading.current_thread() is threading.main_thread()
+            # PyTorch's handler would raise another error over this one
+            before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
+            for process in loading:
+                process.kill()
+            for process in loading:
+                process.join()
+            if before is not None:
+                signal.signal(signal.SIGCHLD, before)
         raise

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -113,6 +114,21 @@ def test_bf16_is_near_fp32(small, image):
     assert 0 < abs(exact - near).mean() < 2
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_float32_is_not_tf32(small, image, monkeypatch, precision):
+    """Which is PyTorch's default for convolutions on a GPU."""
+    asked = []
+
+    @contextmanager
+    def convolutions_of_images(device, *, tf32):
+        asked.append((device.type, tf32))
+        yield
+
+    monkeypatch.setattr(module, "convolutions_of_images", convolutions_of_images)
+    Enlarger(small, precision=precision)(image)
+    assert set(asked) == {("cpu", False)}
+
+
 def test_compiled_is_the_same(small, image, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
     for mode in (Mode("local", 16), Mode("windows", 32, 8)):
@@ -124,7 +140,7 @@ def test_compiled_is_the_same(small, image, monkeypatch):
     ("options", "message"),
     [
         ({"precision": "fp16"}, "fp16 is for GPUs"),
-        ({"precision": "tf32"}, "tf32 is for GPUs"),
+        ({"precision": "tf32"}, "tf32 is for NVIDIA"),
         ({"precision": "int8"}, "the precision must be one of fp32"),
     ],
 )

@@ -35,7 +35,7 @@ FIGS = ROOT / "Figs"
 PAGES = ("README.md", "benchmarks/README.md")
 LOGS = ROOT / "checkpoint/hrn_light"
 CURVES = {
-    "x4": ("hrn_light_x4_stage1", "hrn_light_x4_stage2"),
+    "x4": ("hrn_light_x4_stage1", "hrn_light_x4_stage2", "hrn_light_x4_stage3"),
     "x3": ("hrn_light_x3",),
     "x2": ("hrn_light_x2",),
     "x8": ("hrn_light_x8",),

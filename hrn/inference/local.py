@@ -56,7 +56,7 @@ class BlockDomain(Domain):
         rows, columns = (self._blocks(side) for side in size)
         blocks = super().to_image(f, f.shape[-2:]).permute(0, 2, 3, 1).unflatten(0, (-1, rows, columns))
         pixels = blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, C), whole blocks
-        return pixels[:, : size[0], : size[1]].permute(0, 3, 1, 2)
+        return pixels.narrow(1, 0, size[0]).narrow(2, 0, size[1]).permute(0, 3, 1, 2)
 
     def _blocks(self, length: int) -> int:
         """How many cover a length."""

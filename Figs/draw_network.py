@@ -1,177 +1,264 @@
-"""Draw Figs/network.svg: HRN and its modules as this code wires them, after figures 1 and 2 of the paper.
+"""Draw Figs/network.svg: HRN and its modules, after figures 1 and 2 of the paper, from the network that the code builds.
 
-python Figs/draw_network.py
+    python Figs/draw_network.py
+    python Figs/draw_network.py --model hrn_light --scale 2 --out light_x2.svg
+
+How many modules there are, what each convolution is, and how many feature maps meet before it, are read off the network.
 """
 
+import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+if not __package__:
+    sys.path[:1] = [str(Path(__file__).resolve().parents[1])]
+
+import torch
+from torch import nn
+
+from hrn.files import write_text
+from hrn.model import HRN, PRESETS, SCALES, HRNConfig, build_model, preset
+from hrn.model.attention import CoordinateAttention
+from hrn.model.blocks import WRAB, WRDB, Fusion
+from hrn.model.hrn import DEM
+
 COLOURS = {"conv": "#d98880", "block": "#f5cba7", "dct": "#aed6f1", "op": "#fdfefe", "up": "#e59866", "gate": "#fdebd0"}
-BOX, GAP = 74, 26
+WIDTH, MARGIN = 940, 20
+HEIGHT = 40
+"""Of a box."""
+
+Box = tuple[str, str, str]
+"""A kind, a label, and a second line under it."""
+
+
+def conv_box(conv: nn.Conv2d, after: str = "", kind: str = "conv") -> Box:
+    """`3x3, ELU` over `64 to 256`."""
+    k = conv.kernel_size[0]
+    return kind, f"{k}x{k}{after}", f"{conv.in_channels} to {conv.out_channels}"
 
 
 class Drawing:
     """SVG elements on a white page."""
 
-    def __init__(self, width: int, height: int) -> None:
-        self.size, self.parts = (width, height), []
+    def __init__(self, title: str) -> None:
+        self.title, self.parts = title, []
 
     def text(
-        self, x: float, y: float, words: str, size: int = 13, weight: str = "normal", anchor: str = "middle"
+        self, x: float, y: float, words: str, size: int = 12, weight: str = "normal", anchor: str = "middle"
     ) -> None:
         self.parts.append(
-            f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}">{words}</text>'
+            f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}">{words}</text>'
         )
 
-    def box(self, x: float, y: float, words: str, kind: str, width: float = BOX, height: float = 34) -> None:
+    def heading(self, y: float, words: str) -> None:
+        self.text(MARGIN, y, words, 15, "bold", "start")
+
+    def box(self, x: float, y: float, box: Box, width: float, height: float = HEIGHT) -> None:
         """Centred on (x, y)."""
+        kind, label, under = box
         self.parts.append(
-            f'<rect x="{x - width / 2}" y="{y - height / 2}" width="{width}" height="{height}" rx="5" fill="{COLOURS[kind]}" stroke="#333"/>'
+            f'<rect x="{x - width / 2:g}" y="{y - height / 2:g}" width="{width:g}" height="{height:g}" rx="5" '
+            f'fill="{COLOURS[kind]}" stroke="#333"/>'
         )
-        self.text(x, y + 4.5, words, 12)
+        self.text(x, y + (-2 if under else 4), label)
+        if under:
+            self.text(x, y + 13, under, 10)
 
     def arrow(self, *points: tuple[float, float]) -> None:
-        path = " ".join(f"{x},{y}" for x, y in points)
+        path = " ".join(f"{x:g},{y:g}" for x, y in points)
         self.parts.append(
-            f'<polyline points="{path}" fill="none" stroke="#333" stroke-width="1.4" marker-end="url(#head)"/>'
+            f'<polyline points="{path}" fill="none" stroke="#333" stroke-width="1.3" marker-end="url(#head)"/>'
         )
 
-    def plus(self, x: float, y: float, sign: str = "+") -> None:
-        self.parts.append(f'<circle cx="{x}" cy="{y}" r="9" fill="#fff" stroke="#333"/>')
+    def joint(self, x: float, y: float, sign: str = "+") -> None:
+        self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="9" fill="#fff" stroke="#333"/>')
         self.text(x, y + 5, sign, 15)
 
-    def chain(self, x: float, y: float, *boxes: tuple[str, str], width: float = BOX, gap: float = GAP) -> list[float]:
-        """Boxes in a row, with arrows into and between them; their centres."""
-        centres = [x + width / 2 + i * (width + gap) for i in range(len(boxes))]
-        for centre, (words, kind) in zip(centres, boxes, strict=True):
+    def chain(self, x: float, y: float, boxes: Sequence[Box], width: float, gap: float) -> list[float]:
+        """Boxes in a row from `x` on, with arrows into and between them; their centres."""
+        centres = [x + gap + width / 2 + i * (width + gap) for i in range(len(boxes))]
+        for centre, box in zip(centres, boxes, strict=True):
             self.arrow((centre - width / 2 - gap, y), (centre - width / 2, y))
-            self.box(centre, y, words, kind, width)
+            self.box(centre, y, box, width)
         return centres
 
-    def save(self, path: Path) -> None:
-        w, h = self.size
-        head = '<marker id="head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#333"/></marker>'
+    def svg(self, height: int) -> str:
+        head = (
+            '<marker id="head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="6.5" markerHeight="6.5" orient="auto">'
+            '<path d="M0,0 L8,4 L0,8 z" fill="#333"/></marker>'
+        )
         body = "\n".join(self.parts)
-        path.write_text(
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" font-family="Helvetica, Arial, sans-serif" fill="#222">\n'
-            f"<title>HRN, DEM, WRDB, WRAB and coordinate attention</title>\n<defs>{head}</defs>\n"
-            f'<rect width="{w}" height="{h}" fill="#fff"/>\n{body}\n</svg>\n',
-            encoding="utf-8",
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="Helvetica, Arial, sans-serif" fill="#222">\n'
+            f"<title>{self.title}</title>\n<defs>{head}</defs>\n"
+            f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n{body}\n</svg>\n'
         )
 
 
-def network(d: Drawing, y: float) -> None:
-    d.text(20, y - 40, "HRN", 15, "bold", "start")
-    d.text(28, y + 4, "LR", anchor="start")
-    head, dem1, dem2, up, _ = d.chain(
-        112,
-        y,
-        ("Conv 3x3", "conv"),
-        ("DEM 1", "block"),
-        ("DEM D", "block"),
-        ("Upsample", "up"),
-        ("Conv 3x3", "conv"),
-        gap=62,
-    )
-    d.text((dem1 + dem2) / 2, y - 8, "...", 18)
-    f = y + 62
-    x0 = head + BOX / 2 + 20
-    d.arrow((x0, y), (x0, f), (x0 + 12, f))
-    d.box(x0 + 34, f, "DCT", "dct", 44)
-    for start, end in ((x0 + 56, dem1), (dem1, dem2)):
-        d.arrow((start, f), (end, f), (end, y + 17))
-    d.text((dem1 + dem2) / 2, f - 6, "frequency branch", 11)
-    joint = (dem2 + up) / 2
-    d.plus(joint, y)
-    d.arrow((x0, y), (x0, y - 34), (joint, y - 34), (joint, y - 9))
-    d.text((x0 + joint) / 2, y - 39, "global skip x0", 11)
-    d.arrow((up + BOX / 2 + 62 + BOX, y), (up + BOX / 2 + 62 + BOX + 40, y))
-    d.text(up + BOX / 2 + 62 + BOX + 56, y + 4, "SR")
+def tail_boxes(tail: nn.Sequential) -> list[Box]:
+    """Of the sub-pixel convolution: each convolution with the shuffle that follows it."""
+    boxes = []
+    for layer, following in zip(tail, [*list(tail)[1:], None], strict=True):
+        if isinstance(layer, nn.Conv2d):
+            shuffles = isinstance(following, nn.PixelShuffle)
+            after = f", shuffle {following.upscale_factor}" if shuffles else ""
+            boxes.append(conv_box(layer, after, "up" if shuffles else "conv"))
+    return boxes
 
 
-def dem(d: Drawing, y: float) -> None:
-    d.text(20, y - 88, "DEM: dual-domain enhancement module", 15, "bold", "start")
-    d.text(34, y + 4, "x")
-    w1, c1, _, c2 = d.chain(
-        110, y, ("WRDB", "block"), ("1x1, ELU", "conv"), ("WRDB", "block"), ("1x1, ELU", "conv"), gap=62
-    )
-    d.arrow((42, y), (50, y), (60, y))
-    start, b1, end = 62, w1 + BOX / 2 + 16, c2 - BOX / 2 - 22
-    d.arrow((start, y), (start, y + 34), (c1 - BOX / 2 - 22, y + 34), (c1 - BOX / 2 - 22, y + 2))
-    d.arrow((start, y), (start, y + 52), (end, y + 52), (end, y + 2))
-    d.arrow((b1, y), (b1, y - 28), (end - 12, y - 28), (end - 12, y - 2))
-    d.text((start + end) / 2, y + 66, "concatenations", 11)
-    f = y - 56
-    d.text(34, f + 4, "f")
-    d.arrow((42, f), (w1 - BOX / 2, f))
-    d.box(w1, f, "WRDB", "block")
-    d.arrow((w1 + BOX / 2, f), (c2 + BOX / 2 + 40, f))
-    d.text(c2 + BOX / 2 + 54, f + 4, "f'")
-    d.arrow((end + 8, f), (end + 8, y - 2))
-    d.box(end + 8, y - 42, "IDCT", "dct", 44, 22)
-    d.arrow((c2 + BOX / 2, y), (c2 + BOX / 2 + 40, y))
-    d.text(c2 + BOX / 2 + 54, y + 4, "x'")
+def draw_hrn(d: Drawing, network: HRN, y: float) -> None:
+    d.heading(y - 50, "HRN")
+    (tail,) = network.tails.values()
+    dems = [("block", f"DEM {i + 1}", "") for i in range(len(network.body))]
+    ends = tail_boxes(tail)
+    d.text(MARGIN + 14, y + 4, "LR")
+    width, gap = 62, 24
+    (head,) = d.chain(MARGIN + 28, y, [conv_box(network.head)], width, gap)
+    x0 = head + width / 2 + 10
+    centres = d.chain(x0 + 14, y, dems, width, gap)
+    d.arrow((head + width / 2, y), (centres[0] - width / 2, y))
+    joint = centres[-1] + width / 2 + 22
+    d.arrow((centres[-1] + width / 2, y), (joint - 9, y))
+    d.joint(joint, y)
+    d.arrow((x0, y), (x0, y - 36), (joint, y - 36), (joint, y - 9))
+    d.text((x0 + joint) / 2, y - 41, "x0", 11)
+    last = d.chain(joint + 9, y, ends, 92, 20)[-1] + 46
+    d.arrow((last, y), (last + 20, y))
+    d.text(last + 33, y + 4, "SR")
+    f = y + 58
+    d.arrow((x0, y), (x0, f - 11))
+    d.box(x0, f, ("dct", "DCT", ""), 44, 22)
+    start = x0 + 22
+    for i, centre in enumerate(centres):  # each DEM takes the coefficients that the one before it hands on
+        d.arrow((start, f), (centre - 14, f), (centre - 14, y + HEIGHT / 2))
+        d.text((start + centre - 14) / 2, f - 5, f"f{i}", 11)
+        start = centre + 14
+        if i + 1 < len(centres):
+            d.parts.append(
+                f'<polyline points="{start:g},{y + HEIGHT / 2:g} {start:g},{f:g}" fill="none" stroke="#333" stroke-width="1.3"/>'
+            )
 
 
-def wrdb(d: Drawing, y: float) -> None:
-    d.text(20, y - 56, "WRDB: wide-activated residual-in-residual dense block", 15, "bold", "start")
-    d.text(34, y + 4, "x")
-    names = [("WRAB", "block"), ("1x1", "conv"), ("WRAB", "block"), ("1x1", "conv"), ("WRAB", "block"), ("1x1", "conv")]
-    centres = d.chain(84, y, *names, width=58, gap=34)
-    x = 64
-    d.arrow((42, y), (x, y))
-    for i in (1, 3, 5):
-        joint = centres[i] - 29 - 12
-        for k, source in enumerate([x, *[centres[j] + 29 + 8 for j in range(0, i - 1, 2)]]):
-            depth = y + 30 + 12 * (3 - k) - 4 * (5 - i)
-            d.arrow((source, y), (source, depth), (joint - 5 * k, depth), (joint - 5 * k, y + 2))
-    out = centres[-1] + 29 + 30
-    d.arrow((centres[-1] + 29, y), (out - 9, y))
-    d.plus(out, y)
-    d.arrow((x, y), (x, y - 36), (out, y - 36), (out, y - 9))
+def joined(d: Drawing, fuse: Fusion, at: float, y: float, lines: Sequence[tuple[float, float]], drawn: int = 1) -> None:
+    """Arrows from (x, y) over a height to just before the box at `at`: of the maps that meet there, those not `drawn` yet."""
+    maps = fuse.in_channels // fuse.out_channels
+    if len(lines) + drawn != maps:
+        raise ValueError(f"{maps} feature maps are joined, but {len(lines) + drawn} drawn")
+    for i, (start, height) in enumerate(lines):
+        x = at - 8 - 7 * i
+        d.arrow((start, y), (start, y + height), (x, y + height), (x, y + (2 if height > 0 else -2)))
+
+
+def draw_dem(d: Drawing, dem: DEM, y: float) -> None:
+    d.heading(y - 96, "DEM: dual-domain enhancement module")
+    d.text(MARGIN + 14, y + 4, "x")
+    width, wrdb = 86, ("block", "WRDB", "")
+    boxes = [wrdb, conv_box(dem.fuse1, ", ELU"), wrdb, conv_box(dem.fuse2, ", ELU")]
+    start = MARGIN + 44
+    d.arrow((MARGIN + 22, y), (start, y))
+    w1, c1, _, c2 = d.chain(start, y, boxes, width, 64)
+    left, right = -width / 2, width / 2
+    joined(d, dem.fuse1, c1 + left, y, [(start, 36)])
+    f = y - 58
+    idct = c2 + left - 36
+    joined(d, dem.fuse2, c2 + left, y, [(w1 + right + 12, -30), (start, 54)], drawn=2)
+    d.text((start + c2) / 2, y + 68, "what meets before a 1x1 is concatenated", 11)
+    d.text(MARGIN + 14, f + 4, "f")
+    d.arrow((MARGIN + 22, f), (w1 + left, f))
+    d.box(w1, f, wrdb, width)
+    d.arrow((w1 + right, f), (c2 + right + 40, f))
+    d.text(c2 + right + 54, f + 4, "f'")
+    d.arrow((idct, f), (idct, y - 2))
+    d.box(idct, y - 38, ("dct", "IDCT", ""), 44, 20)
+    d.arrow((c2 + right, y), (c2 + right + 40, y))
+    d.text(c2 + right + 54, y + 4, "x'")
+
+
+def draw_wrdb(d: Drawing, wrdb: WRDB, y: float) -> None:
+    d.heading(y - 56, "WRDB: wide-activated residual-in-residual dense block")
+    d.text(MARGIN + 14, y + 4, "x")
+    boxes = [box for fuse in wrdb.fuse for box in (("block", "WRAB", ""), conv_box(fuse))]
+    width, start = 68, MARGIN + 44
+    d.arrow((MARGIN + 22, y), (start, y))
+    centres = d.chain(start, y, boxes, width, 44)
+    outs = [start]
+    for i, fuse in enumerate(wrdb.fuse):
+        lines = [(x, 30 + 11 * (len(wrdb.fuse) - k)) for k, x in enumerate(outs)]
+        joined(d, fuse, centres[2 * i + 1] - width / 2, y, lines)
+        outs.append(centres[2 * i] + width / 2 + 9)
+    out = centres[-1] + width / 2 + 30
+    d.arrow((centres[-1] + width / 2, y), (out - 9, y))
+    d.joint(out, y)
+    d.arrow((start, y), (start, y - 36), (out, y - 36), (out, y - 9))
     d.arrow((out + 9, y), (out + 40, y))
 
 
-def wrab(d: Drawing, y: float) -> None:
-    d.text(20, y - 56, "WRAB: wide-activated residual attention block", 15, "bold", "start")
-    d.text(34, y + 4, "x")
-    centres = d.chain(
-        84, y, ("3x3, C to EC", "conv"), ("ELU", "op"), ("3x3, EC to C", "conv"), ("CA", "gate"), width=88, gap=30
+def draw_wrab(d: Drawing, wrab: WRAB, y: float) -> None:
+    d.heading(y - 56, "WRAB: wide-activated residual attention block")
+    d.text(MARGIN + 14, y + 4, "x")
+    start, width = MARGIN + 44, 92
+    d.arrow((MARGIN + 22, y), (start, y))
+    boxes = [conv_box(wrab.widen, ", ELU"), conv_box(wrab.narrow), ("gate", "CA", "")]
+    end = d.chain(start, y, boxes, width, 34)[-1] + width / 2
+    d.arrow((end, y), (end + 21, y))
+    d.joint(end + 30, y)
+    d.arrow((start, y), (start, y - 36), (end + 30, y - 36), (end + 30, y - 9))
+    d.arrow((end + 39, y), (end + 70, y))
+
+
+def draw_attention(d: Drawing, attention: CoordinateAttention, y: float) -> None:
+    d.heading(y - 66, "CA: coordinate attention")
+    d.text(MARGIN + 14, y + 4, "x")
+    start, end = MARGIN + 44, MARGIN + 690
+    sign = {"multiply": "&#215;", "add": "+"}[attention.gates]
+    for side, pool, gate in ((-1, "mean over W", attention.gate_h), (1, "mean over H", attention.gate_w)):
+        line = y + side * 26
+        d.arrow((MARGIN + 22, y), (start, y), (start, line), (start + 16, line))
+        d.box(start + 62, line, ("op", pool, ""), 92, 32)
+        d.arrow((start + 108, line), (start + 134, line))
+        d.arrow((start + 370, line), (start + 396, line))
+        d.box(start + 436, line, conv_box(gate), 80, 34)
+        d.arrow((start + 476, line), (start + 498, line))
+        d.box(start + 536, line, ("gate", "sigmoid", ""), 76, 32)
+        d.arrow((start + 574, line), (end, line), (end, y + side * 9))
+    _, squeeze, channels = conv_box(attention.squeeze)
+    d.box(start + 252, y, ("op", f"concatenate, {squeeze}, BN, ELU, split", channels), 236, 88)
+    d.joint(end, y, sign)
+    out = end
+    if attention.gates == "add":  # the gates meet first, and weigh x then
+        out = end + 46
+        d.arrow((end + 9, y), (out - 9, y))
+        d.joint(out, y, "&#215;")
+    d.arrow((start, y), (start, y + 62), (out - 24, y + 62), (out - 24, y + 8), (out - 8, y + 4))
+    d.arrow((out + 9, y), (out + 50, y))
+
+
+def drawing_of(model: str = "hrn", scale: int = 4) -> str:
+    """The SVG of a preset at a scale."""
+    with torch.device("meta"):
+        network = build_model(preset(model, [scale]))
+    dem = network.body[0]
+    wrdb = dem.spatial1
+    d = Drawing(f"{model} x{scale}: HRN, DEM, WRDB, WRAB and coordinate attention")
+    draw_hrn(d, network, 76)
+    draw_dem(d, dem, 286)
+    draw_wrdb(d, wrdb, 442)
+    draw_wrab(d, wrdb.blocks[0], 606)
+    draw_attention(d, wrdb.blocks[0].attention, 740)
+    return d.svg(826)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = [name for name, config in PRESETS.items() if isinstance(config, HRNConfig)]
+    parser.add_argument("--model", default="hrn", choices=models, help="(default: %(default)s)")
+    parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="(default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).with_name("network.svg"), help="(default: %(default)s)"
     )
-    out = centres[-1] + 44 + 30
-    d.arrow((42, y), (60, y))
-    d.arrow((centres[-1] + 44, y), (out - 9, y))
-    d.plus(out, y)
-    d.arrow((58, y), (58, y - 36), (out, y - 36), (out, y - 9))
-    d.arrow((out + 9, y), (out + 40, y))
-
-
-def attention(d: Drawing, y: float) -> None:
-    d.text(20, y - 66, "CA: coordinate attention", 15, "bold", "start")
-    d.text(34, y + 4, "x")
-    for sign, pool in ((-1, "mean over W"), (1, "mean over H")):
-        line = y + sign * 26
-        d.arrow((42, y), (58, y), (58, line), (72, line))
-        d.box(118, line, pool, "op", 92, 30)
-        d.arrow((164, line), (190, line))
-        d.arrow((426, line), (452, line))
-        d.box(482, line, "1x1", "conv", 60, 30)
-        d.arrow((512, line), (530, line))
-        d.box(566, line, "sigmoid", "gate", 72, 30)
-        d.arrow((602, line), (640, line), (640, y + sign * 9))
-    d.box(308, y, "concatenate, 1x1 to C/r, BN, ELU, split", "op", 236, 86)
-    d.plus(640, y, "&#215;")
-    d.arrow((58, y), (58, y + 60), (622, y + 60), (622, y + 6), (632, y + 4))
-    d.arrow((649, y), (690, y))
-
-
-def main() -> None:
-    drawing = Drawing(860, 820)
-    network(drawing, 66)
-    dem(drawing, 274)
-    wrdb(drawing, 430)
-    wrab(drawing, 590)
-    attention(drawing, 730)
-    drawing.save(Path(__file__).parent / "network.svg")
+    args = parser.parse_args(argv)
+    write_text(args.out, drawing_of(args.model, args.scale))
 
 
 if __name__ == "__main__":

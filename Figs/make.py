@@ -3,8 +3,8 @@
     make figures
     python Figs/make.py --tables        the tables only
 
-A table stands between two comments, of which the first says where it is from: a file of results, which a command printed, or
-`results x4`, the table of published methods and ours. Figures of test images are drawn where those are at hand
+A table stands between two comments, of which the first says where it is from: a file of results, which a command printed,
+`results x4`, the table of published methods and ours, or `presets x4`, what the networks are and cost. Figures of test images are drawn where those are at hand
 (dataset/Set5, dataset/Set14, dataset/Urban100), the picture of the demo where there are Gradio and Chromium; else they stay as they are.
 """
 
@@ -30,6 +30,7 @@ from hrn.evaluation.results import results_table
 from hrn.files import write_text
 from hrn.inference.upscale import load_model
 from hrn.model.config import SCALES
+from hrn.model.summary import presets_table
 
 FIGS = ROOT / "Figs"
 PAGES = ("README.md", "benchmarks/README.md")
@@ -62,6 +63,8 @@ def fill(text: str) -> str:
 def _table(source: str) -> str:
     if match := re.fullmatch(r"results x(\d)", source):
         return results_table(int(match[1])).strip()
+    if match := re.fullmatch(r"presets x(\d)", source):
+        return presets_table(int(match[1]))
     path = ROOT / source
     if not path.is_file():
         raise HRNError(f"no file of results {source}")
@@ -78,7 +81,7 @@ def fill_pages() -> None:
 
 def draw_all() -> None:
     """Draw all figures that can be drawn here."""
-    draw_network.main()
+    draw_network.main([])
     for scales, names in CURVES.items():
         curve(FIGS / f"curve_{scales}.png", [LOGS / f"{name}.jsonl" for name in names])
     for scale in PRICED:

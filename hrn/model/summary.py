@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrn.model import build_model
-from hrn.model.config import Config
+from hrn.model.config import PRESETS, Config, HRNConfig, preset
 
 OUTPUT_SIZE = (720, 1280)
 """Height and width of the output that the field counts Multi-Adds for."""
@@ -39,6 +39,25 @@ def summarise(config: Config, scale: int | None = None) -> list[PartCost]:
     root = type(network).__name__
     parts = [_cost(name, part, counts, f"{root}.{path}") for name, path, part in _parts(network, scale)]
     return [*parts, _cost("total", network, counts, root)]
+
+
+def presets_table(scale: int) -> str:
+    """What the presets are and cost at a scale, as Markdown."""
+    lines = [
+        f"| `--model` | channels | DEMs | WRABs in a WRDB | expansion | parameters x{scale} | Multi-Adds, {OUTPUT_SIZE[1]}x{OUTPUT_SIZE[0]} |",
+        "|---" * 7 + "|",
+    ]
+    for name in PRESETS:
+        config = preset(name, [scale])
+        total = summarise(config)[-1]
+        sizes = (
+            (config.channels, config.n_dem, config.n_wrab, config.expansion)
+            if isinstance(config, HRNConfig)
+            else ("",) * 4
+        )
+        cells = " | ".join(str(size) for size in sizes)
+        lines.append(f"| `{name}` | {cells} | {total.parameters:,} | {total.multi_adds / 1e9:.2f} G |")
+    return "\n".join(lines)
 
 
 def _parts(network: nn.Module, scale: int) -> list[tuple[str, str, nn.Module]]:

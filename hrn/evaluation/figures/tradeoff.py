@@ -1,26 +1,66 @@
 """PSNR against cost, of published methods and of this repository's checkpoints."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
 
 from hrn.evaluation.figures.canvas import OTHERS, OURS, plt, save
 from hrn.evaluation.results import ours, published
+
+PLACES = [(1, 3, "left"), (1, -11, "left"), (-1, 3, "right"), (-1, -11, "right")]
+"""Where a label may stand beside its point, the best first: right or left of it, how much higher, and its alignment."""
 
 
 def tradeoff(path: Path, scale: int, test_set: str = "Set5", most: float = 1000) -> None:
     """Draw PSNR-Y on a test set against Multi-Adds, of published methods up to `most` G and of our checkpoints."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     own = ours(scale)
-    shown = [r for r in (*published(scale), *own) if 0 < r.multi_adds <= most and test_set in r.scores]
-    before = (0.0, 0.0)
-    for r in sorted(shown, key=lambda r: (r.multi_adds, -r.scores[test_set][0])):
-        x, y = place = r.multi_adds, r.scores[test_set][0]
-        under = x < 1.5 * before[0] and abs(y - before[1]) < 0.1  # its label would meet the last one's
-        colour = OURS if r in own else OTHERS
-        axis.scatter(*place, s=20 + r.parameters / 2e4, color=colour, alpha=0.75, linewidth=0)
-        label = f"{r.method}, {r.parameters / 1e3:,.0f} K"
-        axis.annotate(label, place, (7, -11 if under else 3), textcoords="offset points", fontsize=7)
-        before = place
+    shown = [r for r in (*own, *published(scale)) if 0 < r.multi_adds <= most and test_set in r.scores]
+    points = [(r.multi_adds, r.scores[test_set][0]) for r in shown]
+    areas = [20 + r.parameters / 2e4 for r in shown]
+    for r, point, area in zip(shown, points, areas, strict=True):
+        axis.scatter(*point, s=area, color=OURS if r in own else OTHERS, alpha=0.75, linewidth=0)
     axis.set(xscale="log", xlabel="Multi-Adds for 1280x720 output, G", ylabel=f"PSNR-Y on {test_set} x{scale}, dB")
     axis.margins(0.12)
     axis.grid(alpha=0.3)
+    figure.canvas.draw()  # where the points are is known from here on
+    labels = [(f"{r.method}, {r.parameters / 1e3:,.0f} K", OURS if r in own else "black") for r in shown]
+    label_points(axis, points, [math.sqrt(area / math.pi) for area in areas], labels)
     save(figure, path)
+
+
+def label_points(
+    axis: Axes,
+    points: Sequence[tuple[float, float]],
+    radii: Sequence[float],
+    labels: Sequence[tuple[str, str]],
+) -> None:
+    """Write a text in a colour beside each point, where it meets the fewest of the others and stays within the axis.
+
+    Args:
+        axis: that was drawn already.
+        points: in its data's units.
+        radii: of the points, in typographic points.
+        labels: a text and a colour for each.
+    """
+    pixels = axis.transData.transform(points)
+    half = [radius * axis.figure.dpi / 72 for radius in radii]
+    taken = [Bbox.from_extents(x - r, y - r, x + r, y + r) for (x, y), r in zip(pixels, half, strict=True)]
+    for point, radius, (text, colour) in zip(points, radii, labels, strict=True):
+        notes = [
+            axis.annotate(
+                text, point, (side * (radius + 4), dy), textcoords="offset points", ha=align, fontsize=7, color=colour
+            )
+            for side, dy, align in PLACES
+        ]
+        boxes = [note.get_window_extent() for note in notes]
+        outside = [not (axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1) for box in boxes]
+        bad = [o * len(points) + box.count_overlaps(taken) for o, box in zip(outside, boxes, strict=True)]
+        best = bad.index(min(bad))
+        taken.append(boxes[best])
+        for i, note in enumerate(notes):
+            if i != best:
+                note.remove()

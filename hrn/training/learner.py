@@ -103,17 +103,23 @@ class Learner:
 
     @torch.no_grad()
     def _average(self, weight: Tensor) -> None:
-        """Let the present weights count for `weight` in their running mean; AveragedModel's own way waits for the GPU."""
-        mean, present = ([*model.parameters()] for model in (self.ema.module, self.model))
+        """Let the present weights count for `weight` in their running mean; AveragedModel's own way waits for the GPU.
+
+        BatchNorm's running statistics are averaged alike: those of the present weights do not fit the mean ones.
+        """
+        mean, present = (self._averaged(model) for model in (self.ema.module, self.model))
         if self.ema.n_averaged:  # on the CPU
             difference = torch._foreach_sub(present, mean)
             torch._foreach_mul_(difference, weight)
             torch._foreach_add_(mean, difference)
         else:
             torch._foreach_copy_(mean, present)
-        if buffers := [*self.model.buffers()]:
-            torch._foreach_copy_([*self.ema.module.buffers()], buffers)
         self.ema.n_averaged += 1
+
+    @staticmethod
+    def _averaged(model: nn.Module) -> list[Tensor]:
+        """Parameters and statistics; counters are left out."""
+        return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
 
     def tally(self) -> dict[str, Any]:
         """Mean loss and norm of the gradient since the last call, and all steps skipped so far."""

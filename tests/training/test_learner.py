@@ -126,14 +126,18 @@ def test_a_learner_goes_on_where_its_state_was_taken(learner, same):
 
 
 def test_the_running_mean_is_the_formula(learner):
-    """mean <- decay * mean + (1 - decay) * weights, from the first update's weights on."""
+    """mean <- decay * mean + (1 - decay) * weights, from the first update's weights on; BatchNorm's statistics too."""
     one = learner(ema=0.9)
     wanted = None
     for _ in range(4):
         one.step([patches()], 1e-3)
-        now = one.model.head.weight.detach().double()
-        wanted = now.clone() if wanted is None else 0.9 * wanted + 0.1 * now
-    torch.testing.assert_close(one.shipped.head.weight.double(), wanted, atol=1e-7, rtol=0)
+        now = {k: v.double() for k, v in weights(one).items()}
+        wanted = now if wanted is None else {k: 0.9 * wanted[k] + 0.1 * now[k] for k in now}
+    mean = one.shipped.state_dict()
+    assert sum("running_" in name for name in wanted) >= 2
+    for name, value in wanted.items():
+        torch.testing.assert_close(mean[name].double(), value, atol=1e-6, rtol=1e-5)
+        assert gap({name: mean[name].double()}, {name: now[name]}) > 1e-6 or not now[name].any(), name
 
 
 @pytest.mark.parametrize("there", [True, False])

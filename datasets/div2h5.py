@@ -7,7 +7,6 @@ python datasets/div2h5.py --hr HR/ --lr LR/ --scales 2 4 --out dataset/mine.h5
 
 import argparse
 import os
-import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -21,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hrn.cli import fail_in_words
+from hrn.data.benchmark import find_lr
 from hrn.data.images import EXTENSIONS, list_images, read_rgb
 from hrn.data.resize import bicubic_lr, modcrop
 from hrn.errors import HRNError
@@ -62,6 +62,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.hr and not args.out:
         parser.error("--hr needs --out FILE")
+    if args.workers is not None and args.workers < 1:
+        parser.error("--workers must be 1 or more")
     return args
 
 
@@ -151,18 +153,6 @@ def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.nd
             )
         images[f"X{s}"] = lr
     return images
-
-
-def find_lr(hr_path: Path, folder: Path, scale: int) -> Path:
-    """The LR file of an HR file: 0001x2.png for 0001.png (DIV2K), or the same name; a suffix _HR or x1 may end the HR name."""
-    stem = re.sub(r"(_?HR|x1)$", "", hr_path.stem)
-    for name in (f"{stem}x{scale}", f"{stem}_LR", stem, hr_path.stem):
-        for suffix in dict.fromkeys((hr_path.suffix, *EXTENSIONS)):
-            if (folder / f"{name}{suffix}").is_file():
-                return folder / f"{name}{suffix}"
-    raise HRNError(
-        f"{hr_path}: no LR image for it in {folder}; looked for {stem}x{scale}{hr_path.suffix} and {stem}{hr_path.suffix}"
-    )
 
 
 if __name__ == "__main__":

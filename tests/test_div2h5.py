@@ -102,11 +102,25 @@ def test_bad_input_is_named_and_nothing_is_left(div2h5, hr_folder, tmp_path, rng
     lr = tmp_path / "LR/X2"
     lr.mkdir(parents=True)
     common = ("--hr", str(hr_folder), "--lr", str(tmp_path / "LR"), "--out", str(out), "--scales", "2")
-    fails(r"0000\.png: no LR image for it in .*X2; looked for 0000x2\.png", *common)
+    fails(r"0000\.png: no LR image for it in .*X2; looked for 0000x2 or 0000 or", *common)
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(lr / "0000x2.png")
     fails(r"0000x2\.png is 10x10, but .*0000\.png of 120x96 needs 60x48 at x2", *common)
     (hr_folder / "0003.png").write_bytes((hr_folder / "0003.png").read_bytes()[:300])
     fails(r"0003\.png: damaged or truncated", "--hr", str(hr_folder), "--out", str(out))
+
+
+def test_names_are_those_of_the_images(div2h5, hr_folder, tmp_path):
+    """As `--raw_grey` and the files of results take them."""
+    div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), "--scales", "2", "--workers", "1"])
+    pairs = H5Pairs(tmp_path / "a.h5", (2,))
+    assert [pairs.name(i) for i in range(4)] == ["0000", "0001", "0002", "0003"]
+
+
+@pytest.mark.parametrize("workers", ["0", "-1"])
+def test_no_workers(div2h5, capsys, workers):
+    with pytest.raises(SystemExit):
+        div2h5.main(["--workers", workers])
+    assert "--workers must be 1 or more" in capsys.readouterr().err
 
 
 def test_no_write_permission(div2h5, hr_folder, tmp_path):

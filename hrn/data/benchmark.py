@@ -1,5 +1,6 @@
 """Test sets as people have them on disk: pairs of HR and LR images, found without flags."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -77,13 +78,15 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
         HRNError: nothing of the kind is there, or LR images are missing for some HR images.
     """
     path = Path(path)
+    path = path if path.name not in ("", "..") else path.resolve()
+    name = path.name or "root"
     if path.is_file() and path.suffix.lower() in (".h5", ".hdf5"):
         pairs = H5Pairs(path, (scale,))
         images = tuple(TestImage(pairs.name(i), partial(_read_h5, pairs, i, scale)) for i in range(len(pairs)))
         return TestSet(path.stem, scale, images, f"{path}: HR and X{scale}")
     # (HR folder, LR folder or None, name, what ends an HR stem)
     candidates = [
-        (path.with_name(f"{path.name}_HRx{scale}"), path.with_name(f"{path.name}_LR_bicubic") / f"X{scale}"),
+        (path.parent / f"{path.name}_HRx{scale}", path.parent / f"{path.name}_LR_bicubic" / f"X{scale}"),
         (path / f"{path.name}_HRx{scale}", path / f"{path.name}_LR_bicubic" / f"X{scale}"),
         (path / "HR", path / "LR_bicubic" / f"X{scale}"),
         (path / "HR", None),
@@ -97,13 +100,37 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
         if lr_folder == hr_folder:
             hr_paths = [p for p in hr_paths if "HR" in p.stem]
         if hr_paths:
-            images = tuple(TestImage(p.stem, partial(_read_files, p, _lr_of(p, lr_folder, scale))) for p in hr_paths)
+            lr_paths = [find_lr(p, lr_folder, scale) if lr_folder else None for p in hr_paths]
+            pairs = zip(hr_paths, lr_paths, strict=True)
+            images = tuple(TestImage(hr.stem, partial(_read_files, hr, lr)) for hr, lr in pairs)
             source = f"HR {hr_folder}, LR {lr_folder or 'MATLAB bicubic of HR'}"
-            return TestSet(path.name or path.resolve().name, scale, images, source)
+            return TestSet(name, scale, images, source)
     raise HRNError(
         f"no test images for x{scale} at {path}; looked for ({', '.join(EXTENSIONS)})\n"
-        + LAYOUTS.replace("{s}", str(scale)).replace("Set5", path.name)
+        + LAYOUTS.replace("{s}", str(scale)).replace("Set5", name)
     )
+
+
+def find_lr(hr: Path, folder: Path, scale: int) -> Path:
+    """The LR file of an HR file, in any of the field's ways.
+
+    For 0001: 0001x4, 0001, 0001_LR or 0001_LRx4. An HR in the HR file's name, or x1 or x4 at its end, may be left out.
+    In the folder of the HR file itself: img_LR for img_HR.
+
+    Raises:
+        HRNError: there is none.
+    """
+    bare = re.sub(rf"_HR|HR$|(x1|x{scale})$", "", hr.stem)
+    names = (
+        [hr.stem.replace("HR", "LR")]
+        if hr.parent == folder
+        else [f"{stem}{end}" for stem in (hr.stem, bare) for end in (f"x{scale}", "", "_LR", f"_LRx{scale}")]
+    )
+    for name in names:
+        for suffix in dict.fromkeys((hr.suffix, *EXTENSIONS)):
+            if (folder / f"{name}{suffix}").is_file():
+                return folder / f"{name}{suffix}"
+    raise HRNError(f"{hr}: no LR image for it in {folder}; looked for {' or '.join(dict.fromkeys(names))}")
 
 
 def image_file(path: Path) -> TestImage:
@@ -132,20 +159,3 @@ def _read_h5(pairs: H5Pairs, index: int, scale: int) -> tuple[Picture, np.ndarra
 
 def _read_files(hr: Path, lr: Path | None) -> tuple[Picture, np.ndarray | None]:
     return read_picture(hr), read_rgb(lr) if lr else None
-
-
-def _lr_of(hr: Path, folder: Path | None, scale: int) -> Path | None:
-    """The LR file of an HR file: 0001x4 for 0001, img_LR for img_HR, or the same stem; None where there is no folder."""
-    if folder is None:
-        return None
-    stem = hr.stem.replace("_HR", "").removesuffix(f"x{scale}")
-    names = (
-        [hr.stem.replace("HR", "LR")]
-        if hr.parent == folder
-        else [f"{stem}x{scale}", stem, hr.stem, f"{stem}_LR", f"{stem}_LRx{scale}"]
-    )
-    for name in names:
-        for suffix in dict.fromkeys((hr.suffix, *EXTENSIONS)):
-            if (folder / f"{name}{suffix}").is_file():
-                return folder / f"{name}{suffix}"
-    raise HRNError(f"{hr}: no LR image for it in {folder}; looked for {' or '.join(names)}")

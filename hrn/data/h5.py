@@ -3,6 +3,9 @@
 Groups `HR`, `X2`, `X3`, `X4`, `X8`; in each, uint8 (H, W, 3) datasets keyed "0", "1", ...; the same key is the same image.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -11,7 +14,11 @@ import torch
 from torch.utils.data import Dataset
 
 from hrn.data.augment import augment
+from hrn.data.images import EXTENSIONS
 from hrn.errors import HRNError
+
+_DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+"""What h5py raises on damaged files."""
 
 
 class H5Pairs:
@@ -31,11 +38,8 @@ class H5Pairs:
         self._file: h5py.File | None = None
         if not self.path.is_file():
             raise HRNError(f"no such h5 file: {self.path}\nMake it with: python datasets/div2h5.py (--help tells how)")
-        try:
-            with h5py.File(self.path, "r") as file:
-                self.keys, self.hr_sizes = self._check(file)
-        except OSError as error:
-            raise HRNError(f"{self.path}: not a readable h5 file ({error})") from None
+        with self._reading("not a readable h5 file"), h5py.File(self.path, "r") as file:
+            self.keys, self.hr_sizes = self._check(file)
 
     def _check(self, file: h5py.File) -> tuple[list[str], list[tuple[int, int]]]:
         for group in self.groups:
@@ -96,15 +100,36 @@ class H5Pairs:
         return len(self.keys)
 
     def name(self, index: int) -> str:
-        """The file that an image was made from, where the h5 says it, else its key."""
-        return str(self.file["HR"][self.keys[index]].attrs.get("name", self.keys[index]))
+        """The stem of the file that an image was made from, where the h5 says it, else its key; can name a file."""
+        key = self.keys[index]
+        with self._reading(f"cannot read the name of HR/{key}"):
+            said = self.file["HR"][key].attrs.get("name")
+        said = said.decode(errors="replace") if isinstance(said, bytes) else said
+        stem = _stem(said) if isinstance(said, str) else ""
+        return next(name for name in (stem, key, str(index)) if _names_a_file(name))
 
     def read(self, group: str, index: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """A part of an image, (h, w, 3) uint8; only that part is read from the disk."""
-        try:
+        with self._reading(f"cannot read {group}/{self.keys[index]}"):
             return self.file[group][self.keys[index]][rows, columns]
-        except OSError as error:
-            raise HRNError(f"{self.path}: cannot read {group}/{self.keys[index]} ({error})") from None
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Errors of h5py in words."""
+        try:
+            yield
+        except _DAMAGED as error:
+            raise HRNError(f"{self.path}: {what} ({error})") from None
+
+
+def _stem(name: str) -> str:
+    """A file's name without what ends the name of an image."""
+    return name[: -len(suffix)] if (suffix := Path(name).suffix).lower() in EXTENSIONS else name
+
+
+def _names_a_file(name: str) -> bool:
+    """Whether a file can have this name on any system, and does not lie elsewhere by it."""
+    return name.strip(" .") != "" and name.isprintable() and not re.search(r'[/\\:*?"<>|]', name)
 
 
 class PatchDataset(Dataset):

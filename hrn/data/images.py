@@ -2,7 +2,10 @@
 
 import io
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +21,8 @@ MAX_PIXELS = 400_000_000
 """Larger files are refused before they are decoded: a small file can claim any size."""
 
 WITHOUT_ALPHA = (".jpg", ".jpeg", ".bmp")
+WITHOUT_GREY = (".webp", ".avif")
+WITHOUT_PROFILE = (".bmp",)
 LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".avif": 65536}
 """Of formats that have a limit, in pixels."""
 _QUALITY = {
@@ -36,10 +41,14 @@ _DAMAGED = (
     EOFError,
     IndexError,
     OverflowError,
+    RuntimeError,
     MemoryError,
     struct.error,
 )
 """What Pillow's decoders raise on damaged files."""
+_STRIP_PIXELS = 2**20
+"""Converted at once: Pillow and NumPy both make copies."""
+_decoding = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,8 @@ def check_pixels(path: Path, most: int) -> int:
         raise HRNError(f"no such image file: {path}")
     try:
         pixels = _count_pixels(path)
-    except Image.DecompressionBombError as error:
-        raise HRNError(f"{path}: has more pixels than the limit of {most:,} ({error})") from None
+    except Image.DecompressionBombError:
+        raise HRNError(f"{path}: has more pixels than the limit of {most:,}") from None
     except _DAMAGED:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     if pixels > most:
@@ -92,10 +101,22 @@ def check_pixels(path: Path, most: int) -> int:
 
 
 def _count_pixels(path: Path) -> int:
-    with warnings.catch_warnings():
+    with _opened(path) as image:
+        return image.width * image.height
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A file whose header has been read; Pillow refuses what has more than MAX_PIXELS, there or on decoding."""
+    with _decoding, warnings.catch_warnings():  # both settings are the whole program's
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path, formats=_FORMATS) as image:
-            return image.width * image.height
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above it, and refuses above twice as many
+        try:
+            with Image.open(path, formats=_FORMATS) as image:
+                yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -110,22 +131,19 @@ def read_picture(path: str | Path) -> Picture:
     if not path.is_file():
         raise HRNError(f"no such image file: {path}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise HRNError(
-                        f"{path}: {image.width}x{image.height} pixels are more than the limit of {MAX_PIXELS:,}"
-                    )
-                if image.mode in _DEEP_MODES or _is_deep(image, path):
-                    raise HRNError(f"{path}: {TOO_DEEP}")
-                return replace(_decode(image), frames=getattr(image, "n_frames", 1))
+        with _opened(path) as image:
+            if image.mode in _DEEP_MODES or _is_deep(image, path):
+                raise HRNError(f"{path}: {TOO_DEEP}")
+            ImageOps.exif_transpose(image, in_place=True)
+            return replace(_decode(image), frames=getattr(image, "n_frames", 1))
     except HRNError:
         raise
     except UnidentifiedImageError:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
-    except Image.DecompressionBombError as error:
-        raise HRNError(f"{path}: {error}") from None
+    except Image.DecompressionBombError:
+        raise HRNError(f"{path}: has more pixels than the limit of {MAX_PIXELS:,}") from None
+    except MemoryError:
+        raise HRNError(f"{path}: not enough memory for it, or damaged") from None
     except _DAMAGED as error:
         raise HRNError(f"{path}: damaged or truncated image ({error})") from None
 
@@ -139,26 +157,32 @@ def picture_of(image: Image.Image) -> Picture:
     """The same for an opened Pillow image. Raises HRNError if it has more than 8 bits a channel."""
     if image.mode in _DEEP_MODES:
         raise HRNError(f"an image of mode {image.mode}: {TOO_DEEP}")
-    return _decode(image)
+    return _decode(ImageOps.exif_transpose(image))
 
 
 def _decode(image: Image.Image) -> Picture:
+    """The samples of an upright image, a strip at once."""
     icc_profile = image.info.get("icc_profile")
-    image.load()
-    image = ImageOps.exif_transpose(image)
     if image.mode in ("CMYK", "LAB"):
         image, icc_profile = _to_srgb(image, icc_profile), None
     image = image.convert("LA") if image.mode == "La" else image
-    grey = image.mode in ("1", "L", "LA")
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
-    rgba = image.convert("RGBA") if transparent else None
-    alpha = np.asarray(rgba.getchannel("A")) if rgba is not None else None
-    rgb = np.asarray((rgba or image).convert("RGB"))
-    return Picture(rgb, alpha, grey, icc_profile)
+    w, h = image.size
+    rgb = np.empty((h, w, 3), np.uint8)
+    alpha = np.empty((h, w), np.uint8) if transparent else None
+    at_once = max(1, _STRIP_PIXELS // w)
+    for top in range(0, h, at_once):
+        bottom = min(top + at_once, h)
+        strip = image.crop((0, top, w, bottom))
+        if transparent:
+            strip = strip.convert("RGBA")
+            alpha[top:bottom] = strip.getchannel("A")
+        rgb[top:bottom] = strip.convert("RGB")
+    return Picture(rgb, alpha, image.mode in ("1", "L", "LA"), icc_profile)
 
 
 def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
-    """CMYK or Lab to sRGB: CMYK by its profile, or by Pillow's simple rule where it has none or a broken one."""
+    """CMYK, grey or Lab to sRGB: by its profile, or by Pillow's simple rule where it has none or a broken one."""
     try:
         if image.mode == "LAB":
             profile = ImageCms.createProfile("LAB")
@@ -211,6 +235,8 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     check_side(path, picture.rgb.shape[:2])
     if path.suffix.lower() in WITHOUT_ALPHA:
         picture = replace(picture, alpha=None)
+    if path.suffix.lower() in WITHOUT_GREY and picture.grey:
+        picture = _in_colour(picture)
     image = to_pillow(picture)
     options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
     options |= _QUALITY.get(path.suffix.lower(), {})
@@ -222,6 +248,14 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
             image.save(beside, format=kind, **options)
         except (ValueError, RuntimeError) as error:  # what Pillow's encoders raise
             raise HRNError(f"cannot write {path}: {error}") from None
+
+
+def _in_colour(picture: Picture) -> Picture:
+    """A grey picture as an RGB one: in sRGB where its profile is of grey, which must not stand in an RGB file."""
+    if not picture.icc_profile or picture.icc_profile[16:20] != b"GRAY":  # the header's colour space
+        return replace(picture, grey=False)
+    image = _to_srgb(Image.fromarray(picture.rgb).convert("L"), picture.icc_profile)
+    return replace(picture, rgb=np.asarray(image), grey=False, icc_profile=None)
 
 
 def check_side(path: Path, size: tuple[int, int]) -> None:

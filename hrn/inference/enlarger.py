@@ -12,6 +12,7 @@ brings; the default is chosen by its table.
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ class Mode:
             "local": f"local, {self.window}",
         }[self.name]
 
+    def computed(self, size: tuple[int, int]) -> int:
+        """The LR pixels that are computed of an image or a tile: in mode local, whole blocks."""
+        step = self.window if self.name == "local" else 1
+        return math.prod(-(-side // step) * step for side in size)
+
     def layout(self, size: tuple[int, int], pixels: int, batch_pixels: int) -> Layout:
         """How an image is cut so that no more than `pixels` are computed at once.
 
@@ -84,13 +90,15 @@ class Mode:
                 raise HRNError(f"not enough memory for a window of {self.window} pixels; give more, or smaller windows")
             at_once = max(1, min(pixels, batch_pixels) // (window[0] * window[1]))
             return Layout((self.window, self.window), self.overlap, at_once=at_once)
-        if size[0] * size[1] <= min(pixels, TILE * TILE):
+        if size[0] * size[1] <= TILE * TILE and self.computed(size) <= pixels:
             return Layout(size, 0)
         step = self.window if self.name == "local" else 1  # blocks of neighbouring tiles then coincide
         least = max(step, 16)
-        apart = (min(max(TILE, least + TILE_OVERLAP), int(pixels**0.5)) - TILE_OVERLAP) // step * step
+        fitting = int(pixels**0.5) - -(-TILE_OVERLAP // step) * step  # the overlap too takes whole blocks
+        apart = min(max(TILE - TILE_OVERLAP, least), fitting) // step * step
         if apart < least:
-            raise HRNError(f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; give more")
+            instead = ", or a smaller window" if self.name == "local" else ""
+            raise HRNError(f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; give more{instead}")
         return Layout((apart + TILE_OVERLAP,) * 2, TILE_OVERLAP, aligned=self.name == "local")
 
 
@@ -177,18 +185,19 @@ class Enlarger:
 
     def _pixels(self, size: tuple[int, int]) -> int:
         """The most LR pixels that may be computed at once in an image of this size."""
-        budget = self.max_memory
         # an image of n rows of tiles holds a strip of tiles in float32 while it is filled, and what it carries on
         strip = 2 * 12 * self.scale**2
+        area, computed = size[0] * size[1], self.mode.computed(size)
         if self.device.type == "cuda":  # strips are gathered off the GPU
-            whole = min(budget // self.bytes_per_pixel, self.host_memory // strip)
-            return whole if size[0] * size[1] <= whole else min(whole, int(self.host_memory / (size[1] * strip)) ** 2)
-        whole = budget // (self.bytes_per_pixel + strip)
-        if size[0] * size[1] <= whole:
-            return whole
-        # tile**2 * bytes_per_pixel + tile * width * strip <= budget
+            most, held = self.max_memory // self.bytes_per_pixel, self.host_memory // strip
+            return most if area <= held else min(most, held, (held // size[1]) ** 2)
+        beside = (self.max_memory - area * strip) // self.bytes_per_pixel  # where a strip has all rows of the image
+        if computed <= beside:
+            return beside
+        # tile**2 * bytes_per_pixel + tile * width * strip <= max_memory
         a, b = self.bytes_per_pixel, size[1] * strip
-        return int((-b + (b * b + 4 * a * budget) ** 0.5) / (2 * a)) ** 2
+        tile = int((-b + (b * b + 4 * a * self.max_memory) ** 0.5) / (2 * a))
+        return max(beside, min(tile**2, computed - 1))
 
     def _windows(self, batch: np.ndarray) -> Tensor:
         """Enlarge windows; where memory does not suffice, fewer or smaller ones at once."""

@@ -11,6 +11,7 @@ import numpy as np
 from hrn.data.images import (
     EXTENSIONS,
     WITHOUT_ALPHA,
+    WITHOUT_PROFILE,
     Picture,
     check_side,
     list_images,
@@ -21,6 +22,7 @@ from hrn.data.images import (
 from hrn.data.png import write_png
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
+from hrn.inference.memory import is_out_of_memory
 
 
 class Strips(Protocol):
@@ -53,14 +55,15 @@ def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None 
         path: of a file, which need not exist, or of a folder.
         folder: of the targets.
         suffix: of the targets.
-        leave_out: a folder whose images are not taken, where it lies in `path`: that of earlier results.
+        leave_out: a folder whose images are not taken, where it lies in `path`: that of earlier results. Where it does
+            not, or is `path` itself, the images in the part of `path` that has `folder` are not taken.
 
     Raises:
         HRNError: a folder without images.
     """
     if not path.is_dir():
         return [Job(path, folder / f"{path.stem}{suffix}")]
-    results = leave_out.resolve() if leave_out else None
+    results = _inside(path.resolve(), leave_out.resolve(), folder.resolve()) if leave_out else None
     sources = [source for source in list_images(path, recursive=True) if results not in source.resolve().parents]
     if not sources:
         raise HRNError(f"no images in {path}: looked for {', '.join(EXTENSIONS)}")
@@ -71,6 +74,13 @@ def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None 
             for source, target in zip(sources, targets, strict=True)
         ]
     return [Job(source, target) for source, target in zip(sources, targets, strict=True)]
+
+
+def _inside(path: Path, leave_out: Path, folder: Path) -> Path | None:
+    """The folder in `path` that has results: `leave_out`, or else the one directly in `path` that has `folder`."""
+    if path in leave_out.parents:
+        return leave_out
+    return path / folder.relative_to(path).parts[0] if path in folder.parents else None
 
 
 def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] = lambda pixels: None) -> str:
@@ -85,27 +95,46 @@ def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] =
         A line that says what was done.
 
     Raises:
-        HRNError: the image cannot be read or enlarged, or its target not written; the target is then as it was.
+        HRNError: the image cannot be read or enlarged, its target not written, or memory does not suffice; the target
+            is then as it was.
     """
     picture = read_picture(job.source)
     h, w = picture.rgb.shape[:2]
     new_h, new_w = enlarger.size_of((h, w))
     check_side(job.target, (new_h, new_w))
-    strips = _strips(picture, enlarger, progress)
-    if job.target.suffix == ".png":
-        channels = (1 if picture.grey else 3) + (picture.alpha is not None)
-        samples = (np.asarray(to_pillow(strip)) for strip in strips)
-        write_png(job.target, (new_h, new_w), channels, samples, picture.icc_profile)
-    else:
-        parts = list(strips)
-        alpha = np.concatenate([part.alpha for part in parts]) if picture.alpha is not None else None
-        write_image(job.target, replace(picture, rgb=np.concatenate([part.rgb for part in parts]), alpha=alpha))
+    try:
+        _write(job.target, picture, (new_h, new_w), _strips(picture, enlarger, progress))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise HRNError(f"{job.source}: not enough memory to make {new_w}x{new_h} of {w}x{h}") from None
     told = [enlarger.told((h, w))]
     if picture.frames > 1:
         told.append(f"the first of {picture.frames} frames")
     if picture.alpha is not None and job.target.suffix in WITHOUT_ALPHA:
         told.append(f"without its transparency, which {job.target.suffix} does not have")
+    if picture.icc_profile and job.target.suffix in WITHOUT_PROFILE:
+        told.append(f"without its colour profile, which {job.target.suffix} does not have")
     return f"{job.target}  {w}x{h} -> {new_w}x{new_h} ({', '.join(told)})"
+
+
+def _write(target: Path, picture: Picture, size: tuple[int, int], strips: Iterator[Picture]) -> None:
+    """Write the strips of a picture's enlargement of height and width `size`."""
+    if target.suffix == ".png":
+        channels = (1 if picture.grey else 3) + (picture.alpha is not None)
+        samples = (np.asarray(to_pillow(strip)) for strip in strips)
+        write_png(target, size, channels, samples, picture.icc_profile)
+        return
+    rgb = np.empty((*size, 3), np.uint8)
+    alpha = np.empty(size, np.uint8) if picture.alpha is not None else None
+    top = 0
+    for strip in strips:
+        rows = slice(top, top + len(strip.rgb))
+        rgb[rows] = strip.rgb
+        if alpha is not None:
+            alpha[rows] = strip.alpha
+        top = rows.stop
+    write_image(target, replace(picture, rgb=rgb, alpha=alpha))
 
 
 def _strips(picture: Picture, enlarger: Strips, progress: Callable[[int], object]) -> Iterator[Picture]:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ SHARE_OF_FREE = 0.8
 """Of the free memory, what is used unless told otherwise."""
 SCRATCH = 1.45
 """What convolutions and the allocator take on top of the feature maps, as a factor."""
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -49,19 +52,36 @@ def _free_gpu_memory(device: torch.device) -> int:
 
 def _free_cpu_memory() -> int:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (_PROC / "meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 2**31
+    return min([free, *_free_in_groups()])
+
+
+def _free_in_groups() -> Iterator[int]:
+    """What is left in each control group that this process is in and that has a limit, and in those around it.
+
+    Linux's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    """
     try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        if limit == "max":
-            return free
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return min(free, max(0, int(limit) - int(used) + int(stat.get("inactive_file", 0))))  # files can be dropped
-    except (OSError, ValueError):  # no control group of version 2
-        return free
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if not controllers:  # version 2
+            root, limit, used, files = _GROUPS, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, limit, used = _GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            files = "total_inactive_file"
+        else:
+            continue
+        inner = root / path.lstrip("/")
+        for group in (inner, *inner.parents):
+            with suppress(OSError, ValueError):  # the host's path in a container, or a limit of "max"
+                free = int((group / limit).read_text()) - int((group / used).read_text())
+                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                yield max(0, free + int(stat.get(files, 0)))  # files can be dropped
 
 
 def bytes_per_pixel(network: nn.Module, scale: int) -> int:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrn.data.benchmark import find_test_set, photographs
+from hrn.data.benchmark import find_lr, find_test_set, photographs
 from hrn.data.resize import bicubic_lr, modcrop
 from hrn.errors import HRNError
 
@@ -58,6 +58,32 @@ def test_photographs_need_no_download():
     for image in photographs(4).images:
         pair = image.load(4)
         assert pair.hr.shape[0] == 4 * pair.lr.shape[0] > 200
+
+
+@pytest.mark.parametrize(
+    ("hr", "lr"),
+    [
+        ("0001", "0001x4"), ("0001", "0001"), ("a_HR", "a_LR"), ("a_HR", "a_LRx4"), ("a", "a_LRx4"), ("a_HR", "ax4"),
+        ("aHR", "ax4"), ("ax1", "ax4"), ("ax1", "a"), ("ax4", "ax4"), ("a_HRx4", "a_LRx4"), ("a_HR_b", "a_bx4"),
+        ("box1", "box1x4"), ("HR", "HRx4"),
+    ],
+)  # fmt: skip
+def test_lr_files_by_any_of_their_names(tmp_path, hr, lr):
+    (tmp_path / "X4").mkdir()
+    (tmp_path / f"X4/{lr}.jpg").touch()
+    assert find_lr(tmp_path / f"{hr}.png", tmp_path / "X4", 4) == tmp_path / f"X4/{lr}.jpg"
+
+
+def test_folders_that_are_named_by_dots(tmp_path, image, monkeypatch):
+    save(tmp_path / "Set5/a.png", image)
+    (tmp_path / "Set5/empty").mkdir()
+    monkeypatch.chdir(tmp_path / "Set5")
+    assert find_test_set(".", 4).name == "Set5"
+    monkeypatch.chdir(tmp_path / "Set5/empty")
+    assert find_test_set("..", 4).name == "Set5"
+    for path in (".", "/"):
+        with pytest.raises(HRNError, match="no test images for x4 at"):
+            find_test_set(path, 4)
 
 
 def test_nothing_found_says_what_was_looked_for(tmp_path):

@@ -101,6 +101,59 @@ def test_broken_files(h5_path, edit, message):
         H5Pairs(edited(h5_path, edit), (4,))
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("bridge.png", "bridge"), ("bridge", "bridge"), ("photo v1.2", "photo v1.2"), ("a.tar.JPEG", "a.tar"),
+        ("Ä€.webp", "Ä€"), (b"bridge.png", "bridge"), (np.bytes_(b"bridge.bmp"), "bridge"),
+        ("", "3"), (".", "3"), ("..", "3"), ("../../evil", "3"), ("/etc/evil.png", "3"), ("..\\evil.png", "3"),
+        ("C:evil", "3"), ("a\nb", "3"), (7, "3"), (np.arange(3), "3"), (h5py.Empty("S1"), "3"),
+    ],
+)  # fmt: skip
+def test_names_can_name_files(h5_path, said, name):
+    """They come from a file that anybody may have written."""
+    edited(h5_path, lambda file: file["HR/3"].attrs.update(name=said))
+    assert [H5Pairs(h5_path, (2,)).name(i) for i in (2, 3)] == ["2", name]
+
+
+def test_keys_that_cannot_name_files(h5_path):
+    def edit(file):
+        for group in ("HR", "X2"):
+            file[group].move("3", "..\\evil")
+
+    pairs = H5Pairs(edited(h5_path, edit), (2,))
+    assert pairs.name(pairs.keys.index("..\\evil")) == "11"
+
+
+def test_damage_anywhere_is_an_error_in_words(tmp_path, rng):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for i in range(3):
+            hr = rng.integers(0, 256, (16, 24, 3), dtype=np.uint8)
+            file[f"HR/{i}"], file[f"X2/{i}"] = hr, hr[::2, ::2]
+            file[f"HR/{i}"].attrs["name"] = f"{i}.png"
+    good = path.read_bytes()
+    steps = set()
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        bad = bytearray(good)
+        for place in rng.integers(0, len(bad), 20):
+            bad[place] = rng.integers(256)
+        path.write_bytes(bad)
+        step = "open"
+        try:
+            pairs = H5Pairs(path, (2,))
+            step = "name"
+            for i in range(len(pairs)):
+                pairs.name(i)
+            step = "read"
+            pairs.verify()
+        except HRNError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            steps.add(step)
+    assert steps >= {"open", "name"}
+
+
 def test_not_an_h5_file(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"not h5")
     with pytest.raises(HRNError, match=r"a\.h5: not a readable h5 file"):

@@ -1,14 +1,26 @@
 import base64
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image, ImageCms
 
 from hrn.data import images
-from hrn.data.images import count_pixels, list_images, picture_of, read_picture, read_rgb, write_image
+from hrn.data.images import (
+    check_pixels,
+    count_pixels,
+    list_images,
+    picture_of,
+    read_picture,
+    read_rgb,
+    write_image,
+)
 from hrn.errors import HRNError
+from hrn.runtime import memory_from_here
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif", ".tif", ".bmp"])
@@ -95,14 +107,12 @@ def test_icc_profile_is_kept(tmp_path, image):
     assert read_picture(tmp_path / "o.png").icc_profile == profile
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def deep_png(width: int, height: int) -> bytes:
     """A 16-bit RGB PNG, which Pillow cannot write."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     rows = b"".join(b"\0" + bytes(6 * width) for _ in range(height))
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -153,6 +163,29 @@ def test_damaged_files(tmp_path, rng, contents, message):
         read_rgb(tmp_path / "bad.png")
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif", ".tif", ".bmp"])
+def test_damage_in_any_format_is_an_error_in_words(tmp_path, image, suffix):
+    """Or is not noticed, where it is in the pixels."""
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(image).save(path)
+    good = path.read_bytes()
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        bad = bytearray(good)
+        for place in rng.integers(0, len(bad) if seed % 2 else min(len(bad), 400), 3):
+            bad[place] ^= rng.integers(1, 256)
+        path.write_bytes(bad if seed else good[: len(good) // 2])
+        count_pixels(path)
+        try:
+            read_picture(path)
+        except HRNError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            refused += 1
+    assert refused
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(HRNError, match=r"no such image file: .*none\.png"):
         read_rgb(tmp_path / "none.png")
@@ -161,8 +194,52 @@ def test_missing_file(tmp_path):
 def test_too_many_pixels(tmp_path, image, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     Image.fromarray(image).save(tmp_path / "big.png")
-    with pytest.raises(HRNError, match=r"big\.png: 64x48 pixels are more than the limit"):
+    with pytest.raises(HRNError, match=r"big\.png: has more pixels than the limit of 100"):
         read_rgb(tmp_path / "big.png")
+
+
+def headers(width: int, height: int) -> dict[str, bytes]:
+    """Files that claim a size, and have no pixels."""
+    png = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, 1)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return {
+        "a.png": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", png) + chunk(b"IDAT", b"") + chunk(b"IEND", b""),
+        "a.tif": b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4),
+    }
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_the_limit_is_the_one_that_is_told(tmp_path, monkeypatch, name):
+    """Pillow's own is lower, and stands for everybody else."""
+    path = tmp_path / name
+    before = Image.MAX_IMAGE_PIXELS
+    path.write_bytes(headers(20_000, 10_000)[name])
+    assert count_pixels(path) == check_pixels(path, 400_000_000) == 200_000_000
+    with pytest.raises(HRNError, match="has 200,000,000 pixels, more than the limit of 1,000"):
+        check_pixels(path, 1000)
+    path.write_bytes(headers(20_050, 20_000)[name])
+    assert count_pixels(path) == 0
+    with pytest.raises(HRNError, match="has more pixels than the limit of 400,000,000"):
+        read_rgb(path)
+    with pytest.raises(HRNError, match="has more pixels than the limit of 1,000"):
+        check_pixels(path, 1000)
+    assert before == Image.MAX_IMAGE_PIXELS
+    path.write_bytes(headers(200, 100)[name])  # the same when decoded, which is seen without so many pixels
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(HRNError, match="damaged or truncated"):
+        read_rgb(path)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "L", "P", "turned"])
+def test_decoding_makes_no_copies(tmp_path, kind):
+    """Beside Pillow's image, which has up to four bytes a pixel."""
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "turned" else 1
+    Image.new("RGB" if kind == "turned" else kind, (4000, 2500), 1).save(tmp_path / "a.png", exif=exif)
+    peak = memory_from_here(torch.device("cpu"))
+    picture = read_picture(tmp_path / "a.png")
+    assert peak() < 4 * picture.rgb.nbytes / 2**20
 
 
 def test_write_is_whole_or_nothing(tmp_path, image):
@@ -195,6 +272,15 @@ def test_pillow_images_of_other_modes(image):
         picture_of(Image.fromarray(image[..., 0].astype(np.uint16) * 257))
     grey = Image.fromarray(image[..., :2].copy(), "LA")
     assert (picture_of(grey.convert("La")).alpha == image[..., 1]).all()
+
+
+def test_pillow_images_are_left_as_they_are(image):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(image)
+    turned.info["exif"] = exif.tobytes()
+    assert (picture_of(turned).rgb == np.rot90(image, -1)).all()
+    assert turned.size == (64, 48)
 
 
 def test_a_broken_exif_block_is_an_error_in_words(tmp_path, image):

@@ -1,8 +1,12 @@
+import struct
+import tracemalloc
+
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageCms
 
-from hrn.data.images import read_picture
+from hrn.data.images import EXTENSIONS, WITHOUT_ALPHA, WITHOUT_GREY, WITHOUT_PROFILE, read_picture
 from hrn.data.resize import Bicubic, imresize
 from hrn.errors import HRNError
 from hrn.inference.folder import Job, enlarge_file, jobs
@@ -43,6 +47,52 @@ def test_earlier_results_are_not_enlarged_again(folder):
     (folder / "sample/x2/a.png").touch()
     assert len(jobs(folder, folder / "sample/x4", leave_out=folder / "sample")) == 5
     assert len(jobs(folder, folder / "sample/x4")) == 6
+
+
+def test_results_elsewhere_or_beside_the_images(folder, tmp_path):
+    """Images that lie in the folder of results are taken, but for the results themselves."""
+    assert len(jobs(folder, tmp_path / "light/photos/x4/SR", leave_out=tmp_path)) == 5
+    assert len(jobs(folder / "sub", folder / "light/sub/x4/SR", leave_out=folder)) == 4
+    assert len(jobs(folder, folder / "light/photos/x4/SR", leave_out=folder)) == 5
+    (folder / "light/photos/x2/SR").mkdir(parents=True)
+    (folder / "light/photos/x2/SR/a.png").touch()
+    assert len(jobs(folder, folder / "light/photos/x4/SR", leave_out=folder)) == 5
+    assert len(jobs(folder, folder / "light/photos/x4/SR", leave_out=tmp_path)) == 5
+
+
+class Fails(Bicubic):
+    """Enlarges a strip, and then does not."""
+
+    def __init__(self, error):
+        super().__init__(2)
+        object.__setattr__(self, "error", error)
+
+    def strips(self, image):
+        yield next(super().strips(image))
+        raise self.error
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_too_little_memory_is_an_error_in_words(folder, tmp_path, suffix):
+    """So that one huge image of many is reported, and the others go on."""
+    job = Job(folder / "a.png", tmp_path / f"out/a{suffix}")
+    for error in (MemoryError(), torch.OutOfMemoryError("out of memory"), RuntimeError("can't allocate memory")):
+        with pytest.raises(HRNError, match=r"a\.png: not enough memory to make 128x96 of 64x48"):
+            enlarge_file(job, Fails(error))
+    with pytest.raises(RuntimeError, match="mismatch"):
+        enlarge_file(job, Fails(RuntimeError("mismatch")))
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_result_is_in_memory_once(tmp_path, image):
+    """In a format that is not written strip by strip."""
+    Image.fromarray(np.tile(image, (100, 4, 1))).save(tmp_path / "a.png")
+    tracemalloc.start()  # Pillow's own memory is not seen
+    enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.bmp"), Bicubic(2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    before, after = (read_picture(tmp_path / name).rgb.nbytes for name in ("a.png", "b.bmp"))
+    assert peak < before + 1.7 * after
 
 
 def test_what_a_format_cannot_hold_is_said(tmp_path, image):
@@ -97,10 +147,55 @@ def test_the_first_frame_is_said(tmp_path, image):
 
 
 def test_icc_profiles_are_kept(tmp_path, image):
-    from PIL import ImageCms
-
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(image).save(tmp_path / "a.jpg", icc_profile=profile)
     for suffix in (".png", ".jpg", ".webp", ".tif"):
         enlarge_file(Job(tmp_path / "a.jpg", tmp_path / f"b{suffix}"), Bicubic(2))
         assert read_picture(tmp_path / f"b{suffix}").icc_profile == profile
+
+
+def grey_profile() -> bytes:
+    """A profile of grey with a linear scale (ICC.1:2001-04), by which mid-grey is much lighter in sRGB."""
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)  # D50
+    curve = b"curv\0\0\0\0" + struct.pack(">I", 0) + bytes(4)
+    tags, data = b"", b""
+    for name, value in ((b"wtpt", white), (b"kTRC", curve)):
+        tags += struct.pack(">4sII", name, 128 + 4 + 2 * 12 + len(data), len(value))
+        data += value
+    size = 128 + 4 + len(tags) + len(data)
+    header = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x02100000, b"mntr", b"GRAY", b"XYZ ") + bytes(12)
+    header += b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + struct.pack(">I", 2) + tags + data
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("suffix", EXTENSIONS)
+@pytest.mark.parametrize(
+    ("mode", "profile"),
+    [("L", grey_profile()), ("LA", grey_profile()), ("L", SRGB), ("RGB", SRGB), ("RGBA", SRGB)],
+    ids=["L", "LA", "L, sRGB", "RGB", "RGBA"],
+)
+def test_profiles_and_what_they_describe(tmp_path, mode, profile, suffix):
+    colour = {"L": 64, "LA": (64, 200), "RGB": (64, 90, 30), "RGBA": (64, 90, 30, 200)}[mode]
+    Image.new(mode, (16, 16), colour).save(tmp_path / "a.png", icc_profile=profile)
+    said = enlarge_file(Job(tmp_path / "a.png", tmp_path / f"b{suffix}"), Bicubic(2))
+    sr = read_picture(tmp_path / f"b{suffix}")
+    converted = profile != SRGB and suffix in WITHOUT_GREY
+    assert sr.icc_profile == (None if converted or suffix in WITHOUT_PROFILE else profile)
+    assert sr.grey == (mode in ("L", "LA") and suffix not in WITHOUT_GREY)
+    expected = 137 if converted else np.resize(colour, 3 if mode[0] == "R" else 1)  # sRGB's of 64 / 255
+    assert abs(sr.rgb.astype(int) - expected).max() <= 3
+    assert (sr.alpha is None) == (mode in ("L", "RGB") or suffix in WITHOUT_ALPHA)
+    assert sr.alpha is None or abs(sr.alpha.astype(int) - 200).max() <= 3
+    assert ("without its colour profile, which .bmp does not have" in said) == (suffix == ".bmp")
+
+
+def test_a_broken_profile_of_grey_is_left_out(tmp_path):
+    broken = grey_profile()[:140]
+    Image.new("L", (16, 16), 64).save(tmp_path / "a.png", icc_profile=broken)
+    enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.webp"), Bicubic(2))
+    sr = read_picture(tmp_path / "b.webp")
+    assert sr.icc_profile is None
+    assert (sr.rgb == 64).all()

@@ -1,13 +1,17 @@
+import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 
 from hrn.errors import HRNError
+from hrn.inference import memory
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel, free_memory, is_out_of_memory, parse_memory
+from hrn.inference.windows import Layout, spans
 from hrn.model import build_model, preset
 
 
@@ -28,6 +32,55 @@ def test_free_memory_is_what_the_machine_can_have():
     with open("/proc/meminfo") as file:
         total = int(file.readline().split()[1]) * 1024
     assert 2**20 < free_memory(torch.device("cpu")) < total
+
+
+def groups(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "free"),
+    [
+        ("", {}, 5000),
+        ("0::/a/b", {"memory.max": "1000", "memory.current": "900", "a/b/memory.max": "max"}, 100),
+        (
+            "0::/a/b",
+            {"a/memory.max": "1000", "a/memory.current": "900", "a/memory.stat": "anon 5\ninactive_file 50"},
+            150,
+        ),
+        (
+            "1:cpu:/x\n0::/a",
+            {"a/memory.max": "700", "a/memory.current": "100", "memory.max": "600", "memory.current": "50"},
+            550,
+        ),
+        ("0::/a", {"a/memory.max": "1000", "a/memory.current": "2000"}, 0),
+        ("0::/a", {"b/memory.max": "10", "b/memory.current": "5"}, 5000),
+        (
+            "5:cpu,memory:/d/e\n0::/",
+            {
+                "memory/d/memory.limit_in_bytes": "1000",
+                "memory/d/memory.usage_in_bytes": "600",
+                "memory/d/memory.stat": "inactive_file 1\ntotal_inactive_file 20",
+                "memory/d/e/memory.limit_in_bytes": "9223372036854771712",
+                "memory/d/e/memory.usage_in_bytes": "600",
+            },
+            420,
+        ),
+        ("5:memory:/of/the/host", {"memory/memory.limit_in_bytes": "300", "memory/memory.usage_in_bytes": "100"}, 200),
+    ],
+)
+def test_the_limits_of_control_groups(tmp_path, monkeypatch, cgroup, files, free):
+    """Of the process's own one and those around it, in kilobytes here; in a container it is the root."""
+    monkeypatch.setattr(memory, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "cgroup")
+    groups(tmp_path / "proc", {"meminfo": "MemTotal: 9000 kB\nMemAvailable: 5000 kB\n", "self/cgroup": cgroup})
+    groups(tmp_path / "cgroup", {name: re.sub(r"(\d+)(?=\n|$)", r"\g<1>000", text) for name, text in files.items()})
+    for folder in {(tmp_path / "cgroup" / name).parent for name in files}:
+        with suppress(FileExistsError), (folder / "memory.stat").open("x") as file:
+            file.write("anon 7")
+    assert free_memory(torch.device("cpu")) == free * (1024 if free == 5000 else 1000)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +142,41 @@ def test_a_budget_makes_tiles_smaller(rng, repeat):
     budget = 150 * 150 * bytes_per_pixel(network, 2)
     assert (Enlarger(network, mode=Mode("full"), max_memory=budget)(lr) == lr.repeat(2, 0).repeat(2, 1)).all()
     assert 64 * 64 < max(h * w for _, _, h, w in network.shapes) < 150 * 150
+
+
+@pytest.mark.parametrize("window", [16, 48])
+@pytest.mark.parametrize("mib", [12, 30, 300])
+@pytest.mark.parametrize(
+    "size", [(1, 70000), (70000, 1), (8, 9000), (9000, 10), (49, 49), (500, 500), (4000, 60), (300, 20000)]
+)
+def test_whole_blocks_count(small, size, window, mib):
+    """Of a thin image in mode local much more is computed than it has."""
+    enlarger = Enlarger(small, mode=Mode("local", window), max_memory=mib * 2**20)
+    try:
+        layout = enlarger.mode.layout(size, enlarger._pixels(size), 1)
+    except HRNError:
+        assert size[1] == 20000  # a strip of the lowest tiles is larger
+        assert mib < 300
+        return
+    rows, columns = (
+        spans(side, most, layout.overlap, layout.aligned) for side, most in zip(size, layout.window, strict=True)
+    )
+    tile = max(b - a for a, b in rows), max(b - a for a, b in columns)
+    blocks = [-(-side // window) * window for side in tile]
+    strip = 2 * 12 * enlarger.scale**2 * tile[0] * size[1]
+    assert blocks[0] * blocks[1] * enlarger.bytes_per_pixel + strip <= enlarger.max_memory
+
+
+@pytest.mark.parametrize("size", [(1, 1), (48, 48), (339, 510), (752, 752), (1000, 565)])
+def test_images_that_fit_are_whole(small, size):
+    enlarger = Enlarger(small, max_memory=2**32)
+    assert enlarger.mode.layout(size, enlarger._pixels(size), 1) == Layout(size, 0)
+
+
+def test_other_images_are_cut_as_ever(small):
+    enlarger = Enlarger(small, max_memory=2**32)
+    expected = Layout((752, 752), 32, aligned=True)
+    assert enlarger.mode.layout((2000, 3000), enlarger._pixels((2000, 3000)), 1) == expected
 
 
 MEASURE = """

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hrn.cli import fail_in_words
 from hrn.errors import HRNError
 from hrn.files import file_hash, writing_beside
-from hrn.model import Config, ReleasedConfig, build_model, config_from_dict, config_to_dict, preset_of
+from hrn.model import Config, HRNConfig, ReleasedConfig, build_model, config_from_dict, config_to_dict, preset_of
 
 FORMAT = "hrn-checkpoint-1"
 
@@ -96,12 +96,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if isinstance(contents, dict) and contents.get("format") == FORMAT:
         try:
             config = config_from_dict(contents["config"])
-            weights, info = contents["weights"], contents["info"]
-            if not isinstance(weights, dict) or not isinstance(info, dict):
-                raise ValueError("weights or info is not a dict")
+            weights, info, training = contents["weights"], contents["info"], contents.get("training")
+            if not isinstance(weights, dict) or not isinstance(info, dict) or not isinstance(training, dict | None):
+                raise ValueError("weights, info or training is not a dict")
+            if not all(isinstance(k, str) and _is_plain(v) for k, v in weights.items()):
+                raise ValueError("weights are not named tensors")
         except (KeyError, TypeError, ValueError) as error:
             raise HRNError(f"{path}: a checkpoint that this version cannot use ({error})") from None
-        return Checkpoint(path, config, weights, info, contents.get("training"))
+        return Checkpoint(path, config, weights, info, training)
     weights = _bare_state_dict(contents)
     if weights is None:
         raise HRNError(f"{path}: not a checkpoint of HRN (no format {FORMAT!r}, and not the authors' state dict)")
@@ -126,10 +128,10 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
         raise HRNError(
             f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in checkpoint.config.scales)}, not x{scale}"
         )
+    if difference := _misfit(checkpoint):
+        raise HRNError(f"{checkpoint.path}: weights do not fit its configuration: {difference}")
     with torch.random.fork_rng(devices=[]):
         network = build_model(checkpoint.config)
-    if difference := differing_keys(network.state_dict(), checkpoint.weights):
-        raise HRNError(f"{checkpoint.path}: weights do not fit its configuration: {difference}")
     network.load_state_dict(checkpoint.weights)
     # the order of memory that convolutions are quickest in; float32 on a CPU gains 1.7 times (benchmarks/inference.py)
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -171,6 +173,21 @@ def differing_keys(wanted: Mapping[str, Any], found: Mapping[str, Any], most: in
     return "; ".join(parts)
 
 
+def _misfit(checkpoint: Checkpoint) -> str:
+    """In what the weights are not those of the configuration, in words; found without making a network of its size."""
+    config, weights = checkpoint.config, checkpoint.weights
+    storages = {w.untyped_storage().data_ptr(): w.untyped_storage().nbytes() for w in weights.values()}
+    held = sum(storages.values())  # bytes; a tensor can claim to be larger than what it is a view of
+    few = sum(w.nbytes for w in weights.values()) > held
+    if isinstance(config, HRNConfig):  # sizes without a bound, and some of the tensors that each of them makes
+        few |= config.n_dem * config.n_wrab > len(weights) or config.channels**2 * config.expansion > held
+    if few:
+        return f"{len(weights)} tensors of {held:,} bytes in all are too few"
+    with torch.device("meta"):
+        wanted = build_model(config).state_dict()
+    return differing_keys(wanted, weights)
+
+
 def _first_difference(checkpoint: Checkpoint, model: str) -> str:
     from hrn.model import preset
 
@@ -197,9 +214,14 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     }
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor that holds its values, in a row."""
+    return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
+
+
 def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:
     """The authors' state dict, perhaps of a DataParallel model; None where `contents` is something else."""
-    if not isinstance(contents, dict) or not contents or not all(isinstance(v, Tensor) for v in contents.values()):
+    if not isinstance(contents, dict) or not contents or not all(_is_plain(v) for v in contents.values()):
         return None
     weights = {str(name).removeprefix("module."): value for name, value in contents.items()}
     return weights if "b1.body.0.body.3.conv_1x1.weight" in weights and "tail.0.0.weight" in weights else None
@@ -208,7 +230,7 @@ def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:
 def _released_config(path: Path, weights: Mapping[str, Tensor]) -> ReleasedConfig:
     """The scale shows in the tail's shapes."""
     doublings = sum(f"tail.0.{i}.weight" in weights for i in (0, 2, 4))
-    scale = 3 if weights["tail.0.0.weight"].shape[0] == 576 else 2**doublings
+    scale = 3 if weights["tail.0.0.weight"].shape[:1] == (576,) else 2**doublings
     config = replace(ReleasedConfig(), scales=(scale,))
     with torch.device("meta"):
         wanted = build_model(config).state_dict()
@@ -218,38 +240,71 @@ def _released_config(path: Path, weights: Mapping[str, Tensor]) -> ReleasedConfi
 
 
 def describe(path: Path) -> str:
-    """What a checkpoint file is, for people: model, scales, size, configuration, training, validation, hash.
+    """What a checkpoint file is, for people: model, scales, size, configuration, training, scores, hash.
 
     Raises:
         HRNError: see :func:`load_checkpoint` and :func:`load_network`.
     """
     checkpoint = load_checkpoint(path)
     network = load_network(checkpoint)
-    info, training = checkpoint.info, checkpoint.training
+    info, training, sha256 = checkpoint.info, _dict(checkpoint.training), file_hash(path)
     kind = (
         "training state, for --resume" if training else "weights" if info else "weights of the authors' released code"
     )
-    recipe = info.get("recipe") or (training or {}).get("recipe") or {}
-    steps = training["step"] if training else info.get("steps")
-    validation = info.get("validation") or (training or {}).get("best") or {}
+    recipe = _dict(info.get("recipe") or training.get("recipe"))
+    steps = training.get("step", info.get("steps"))
+    done = None if steps is None else _number(steps, ",")
+    origin = _dict(info.get("init_from"))
     settings = {k: v for k, v in config_to_dict(checkpoint.config).items() if k not in ("network", "scales")}
     facts = {
         "what": kind,
         "model": checkpoint.model_name,
         "scales": ", ".join(f"x{s}" for s in checkpoint.config.scales),
         "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
-        "configuration": ", ".join(f"{k} {v}" for k, v in settings.items()),
-        "steps": f"{steps:,} of {recipe['max_steps']:,}" if steps is not None and recipe else steps,
+        "configuration": _listed(settings),
+        "steps": f"{done} of {_number(recipe.get('max_steps'), ',')}" if done and recipe else done,
         "trained on": info.get("train_data"),
-        "started from": (info.get("init_from") or {}).get("file"),
-        "recipe": ", ".join(f"{k} {v}" for k, v in recipe.items() if not k.endswith("_interval") and k != "max_steps"),
-        "validation": f"PSNR-Y {validation['psnr_y']:.3f} dB, SSIM-Y {validation['ssim_y']:.4f} on {', '.join(info.get('valid_data', ['?']))}"
-        if validation
-        else None,
-        "made with": ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()),
-        "sha256": file_hash(path),
+        "started from": f"{origin.get('file')} (sha256 {str(origin.get('sha256'))[:12]}...)" if origin else None,
+        "recipe": _listed({k: v for k, v in recipe.items() if not str(k).endswith("_interval") and k != "max_steps"}),
+        "validation": _validation(info, _dict(info.get("validation") or training.get("best"))),
+        "scores": _scores(sha256),
+        "made with": _listed(_dict(info.get("versions"))),
+        "sha256": sha256,
     }
     return "\n".join([str(path), *(f"  {name:<14}{value}" for name, value in facts.items() if value)])
+
+
+def _validation(info: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    if not best:
+        return ""
+    sets = info.get("valid_data")
+    names = ", ".join(map(str, sets)) if isinstance(sets, list) else "?"
+    return f"PSNR-Y {_number(best.get('psnr_y'), '.3f')} dB, SSIM-Y {_number(best.get('ssim_y'), '.4f')} on {names}"
+
+
+def _scores(sha256: str) -> str:
+    """What the manifest says that the file of this hash scores."""
+    from hrn.pretrained import read_manifest  # which needs this module
+
+    entry = next((e for e in read_manifest()["checkpoints"].values() if e["sha256"] == sha256), {"scores": {}})
+    return ", ".join(
+        f"{name} {scale} {mean['psnr_y']:.2f} dB / {mean['ssim_y']:.4f}"
+        for name, by_scale in entry["scores"].items()
+        for scale, mean in by_scale.items()
+    )
+
+
+def _dict(value: Any) -> Mapping[str, Any]:
+    """The value, or an empty dict where it is none: files may hold anything."""
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any, form: str) -> str:
+    return format(value, form) if isinstance(value, int | float) else "?"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in values.items())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,8 @@
     python -m hrn.demo --ckpt_path my_x4.pth --port 8000
 
 It listens on this machine only, unless --host says otherwise, and fetches no addresses. One image is enlarged at a time,
-others queue. What people upload and what is made of it is deleted after about KEPT seconds, and when the page is stopped.
+others queue. What people upload and what is made of it is deleted after about KEPT seconds, and when the page is stopped;
+while that takes more than MAX_STORED bytes, nothing more is taken.
 """
 
 import argparse
@@ -46,6 +47,8 @@ SHOWN_SIDE = 1600
 """Of the pictures in the slider, which shows the middle of larger results; the download has all pixels."""
 KEPT = 1800
 """Seconds that files stay on disk."""
+MAX_STORED = 4 * 2**30
+"""Bytes of all uploads and results."""
 WAITING = 8
 """People who may queue: less than KEPT seconds in all."""
 
@@ -55,7 +58,7 @@ class Studio:
 
     Args:
         models: for each model, what enlarges by it, at different scales.
-        folder: for results.
+        folder: for results, beside uploads; what is in it is deleted when it is old.
     """
 
     def __init__(self, models: dict[str, list[Enlarger]], folder: Path) -> None:
@@ -80,12 +83,13 @@ class Studio:
             The result's file, two pictures of the same size for the eye (bicubic and the model's), and what was done.
 
         Raises:
-            HRNError: not an image, too large, or a factor or model that is not offered.
+            HRNError: not an image, too large, a factor or model that is not offered, or no room for the result.
         """
         if model not in self.models:
             raise HRNError(f"no such model: {model}; there are {', '.join(self.models)}")
         if not isinstance(factor, int | float) or not 1 <= factor <= LARGEST_FACTOR:
             raise HRNError(f"the factor must be from 1 to {LARGEST_FACTOR}, not {factor}")
+        check_room(self.folder)
         pixels = check_pixels(upload, MAX_PIXELS)
         if pixels * factor**2 > MAX_RESULT_PIXELS:
             most = math.floor((MAX_RESULT_PIXELS / pixels) ** 0.5 / FACTOR_STEP) * FACTOR_STEP
@@ -112,6 +116,7 @@ class Studio:
                 pictures = _shown(upload, target)
             finally:
                 release_memory(device)
+                sweep(self.folder, KEPT)  # under steady load nobody else finds a moment for it
         told = told.removeprefix(f"{target}").strip()
         with Image.open(target) as result:
             told += "; the slider shows its middle" if max(result.size) > SHOWN_SIDE else ""
@@ -221,6 +226,53 @@ def sweep(folder: Path, older_than: float) -> None:
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
+def check_room(folder: Path) -> None:
+    """Raises HRNError where the files in a folder take too much of the disk."""
+    stored = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # just deleted
+            stored += path.stat().st_size
+    if stored > MAX_STORED:
+        raise HRNError(f"there is no room for more images now; try again in {KEPT // 60} minutes")
+
+
+class Doorkeeper:
+    """Refuses uploads for which there is no room, or that Gradio would take without a limit; an ASGI application.
+
+    Args:
+        app: what answers all else.
+        folder: of uploads and results.
+    """
+
+    def __init__(self, app: Any, folder: Path) -> None:
+        self.app, self.folder = app, folder
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request, as ASGI has it."""
+        from starlette.responses import PlainTextResponse  # a part of Gradio
+
+        if scope["type"] == "http" and scope["method"] == "POST":
+            try:
+                self._check(scope["path"], dict(scope["headers"]))
+            except HRNError as error:
+                while (await receive()).get("more_body"):
+                    pass  # a browser hears an answer only when it has sent all
+                await PlainTextResponse(str(error), 413)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit():
+            raise HRNError("an upload must tell its length")
+        if int(length) > MAX_UPLOAD + 2**20:  # many files are not more than one
+            raise HRNError(f"more than the maximum allowed size of {MAX_UPLOAD >> 20} MiB")
+        if headers.get(b"content-type", b"").lower().startswith(b"multipart/"):
+            if not path.endswith("/upload"):
+                raise HRNError("files are not taken here")
+            check_room(self.folder)
+
+
 def write_examples(folder: Path) -> list[Path]:
     """Small photographs to click on."""
     folder.mkdir()
@@ -254,6 +306,8 @@ def main(argv: list[str] | None = None) -> int:
             import gradio as gr
         except ImportError:
             raise HRNError("the page needs another package: pip install 'gradio>=6,<7'") from None
+        from starlette.middleware import Middleware
+
         studio = Studio(load_models(args.ckpt_path, pick_device(args.device)), files)
         examples = write_examples(Path(folder) / "examples")
         gr.set_static_paths([Path(folder) / "examples"])
@@ -268,6 +322,7 @@ def main(argv: list[str] | None = None) -> int:
                 prevent_thread_lock=True,
                 quiet=True,
                 footer_links=[],
+                app_kwargs={"middleware": [Middleware(Doorkeeper, folder=files)]},
                 ssr_mode=False,
             )
         except OSError:

@@ -1,11 +1,13 @@
 """Fetching files from public addresses, and unpacking them, so that what is broken leaves nothing behind.
 
 A download is written beside its target and renamed when it is whole and right. One that broke off is gone on with, if the
-server still has the same file.
+server still has the same file. Of several processes that want one file, one fetches it and the others wait.
 """
 
 import http.client
 import logging
+import lzma
+import os
 import re
 import shutil
 import tarfile
@@ -15,7 +17,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
@@ -25,6 +27,11 @@ from tqdm import tqdm
 from hrn.errors import HRNError
 from hrn.files import file_hash
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
@@ -33,6 +40,8 @@ TRIES = 3
 MOST_BYTES = 16 << 30
 """The largest download, and the largest sum of an archive's files; DIV2K's largest archive has under 4 GiB."""
 USER_AGENT = "hrn-download/1"
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
+"""What an archive that is damaged or, the last one, encrypted ends in."""
 
 
 class RefusedArchive(HRNError):
@@ -59,13 +68,57 @@ def fetch(
         Whether anything was fetched.
 
     Raises:
-        HRNError: no address gave the file, with the reason of each.
+        HRNError: no address gave the file, with the reason of each; or it cannot be written.
     """
-    if target.is_file():
-        if not checksum or _hash(target, checksum) == checksum:
-            return False
-        logger.warning("%s is there, but is not the file that is wanted; fetching it again", target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if _is_right(target, checksum):
+        return False
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target.with_name(f".{target.name}.lock")):
+            if _is_right(target, checksum):  # another process was quicker
+                return False
+            if target.is_file():
+                logger.warning("%s is there, but is not the file that is wanted; fetching it again", target)
+            _fetch(addresses, target, checksum, timeout, wait)
+    except OSError as error:
+        raise HRNError(f"cannot write {target}: {error.strerror or error}") from None
+    return True
+
+
+def _is_right(target: Path, checksum: str | None) -> bool:
+    """Whether a file is there, and is the one that is wanted, as far as is known."""
+    return target.is_file() and (not checksum or _hash(target, checksum) == checksum)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process is here; the lock is a file for that time. Where there are no locks, nobody waits."""
+    if not fcntl:
+        yield
+        return
+    while True:
+        with lock.open("a") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_open(lock, file):
+                continue  # the process that was here has deleted it: make another
+            try:
+                yield
+                return
+            finally:
+                lock.unlink(missing_ok=True)
+
+
+def _is_open(path: Path, file: IO) -> bool:
+    """Whether the open file is the one at that path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _fetch(addresses: Sequence[str], target: Path, checksum: str | None, timeout: float, wait: float) -> None:
+    """:func:`fetch`, in one process at a time."""
     part, source = (target.with_name(f".{target.name}.{end}") for end in ("part", "from"))
     reasons = []
     for address in addresses:
@@ -87,7 +140,7 @@ def fetch(
             else:
                 part.replace(target)
                 source.unlink(missing_ok=True)
-                return True
+                return
     if not part.exists():
         source.unlink(missing_ok=True)
     raise HRNError(f"could not fetch {target.name}:\n  " + "\n  ".join(dict.fromkeys(reasons)))
@@ -95,19 +148,23 @@ def fetch(
 
 def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
     """Bring `part` to its full length. OSError: try again; _Unusable: do not."""
-    if urlsplit(address).scheme not in ("http", "https"):
-        raise _Unusable("not an http or https address")
+    try:
+        if urlsplit(address).scheme not in ("http", "https"):
+            raise _Unusable("not an http or https address")
+        request = urllib.request.Request(address, headers={"User-Agent": USER_AGENT})
+    except ValueError as error:
+        raise _Unusable(f"not a web address ({error})") from None
     have = part.stat().st_size if part.exists() and source.exists() else 0
     validator = ""
     if have:
         known, _, validator = source.read_text(encoding="utf-8").partition("\n")
         if known != address or not validator:
             have = 0
-    headers = {"User-Agent": USER_AGENT}
     if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", validator)
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=timeout)
+        answer = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is left to send, or the file has changed: start again
             part.unlink()
@@ -115,6 +172,8 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
         if error.code >= 500 or error.code == 429:
             raise
         raise _Unusable(f"HTTP {error.code} {error.reason}") from None
+    except (ValueError, http.client.InvalidURL) as error:  # a character or a name that cannot be sent
+        raise _Unusable(f"not a web address ({error})") from None
     with answer:
         if answer.headers.get_content_type() == "text/html":
             raise _Unusable("answered with a web page instead of the file")
@@ -197,9 +256,9 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
             target = folder / path.relative_to(building)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:  # the last: encrypted
-        raise RefusedArchive(f"{archive}: damaged, or neither zip nor tar ({error})") from None
-    except OSError as error:
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, DAMAGE) or error.errno is None:  # gzip and bz2 say by an OSError that a file is damaged
+            raise RefusedArchive(f"{archive}: damaged, or neither zip nor tar ({error})") from None
         raise HRNError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -2,9 +2,10 @@
 
     python -m hrn.pretrained checkpoint/hrn_light/hrn_light_x4.pth sample/hrn_light_x4 --trained_on "..."    enter a file
 
-`checkpoint/manifest.json` lists them: file, size, SHA-256, configuration, scores. A file is used only if its hash is the
-manifest's. The web address is the manifest's `address` with the file's path added; the environment variable
-HRN_CHECKPOINT_URL names another one, such as a mirror or a folder on a server of one's own.
+`checkpoint/manifest.json` lists them: file, size, SHA-256, configuration, scores. It and the files are installed with the
+package, as `hrn/shipped`. A file is used only if its hash is the manifest's. The web address is the manifest's `address` with
+the file's path added; the environment variable HRN_CHECKPOINT_URL names another one, such as a mirror or a folder on a server
+of one's own.
 """
 
 import argparse
@@ -20,11 +21,14 @@ from hrn.cli import fail_in_words
 from hrn.download import fetch
 from hrn.errors import HRNError
 from hrn.files import file_hash, write_text
-from hrn.model import config_to_dict
+from hrn.inference.enlarger import default_mode
+from hrn.model import config_from_dict, config_to_dict
 
 logger = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).resolve().parents[1] / "checkpoint"
+_INSTALLED = Path(__file__).with_name("shipped")
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "checkpoint"
+"""Of the package, where it is installed apart from its repository; else the repository's."""
 
 
 def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
@@ -41,6 +45,7 @@ def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
         for entry in manifest["checkpoints"].values():
             if not {"file", "bytes", "sha256", "config", "scores"} <= entry.keys() or ".." in Path(entry["file"]).parts:
                 raise ValueError("an entry is not complete")
+            config_from_dict(entry["config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HRNError(f"{path}: not a manifest of checkpoints ({error})") from None
     return manifest
@@ -102,18 +107,26 @@ def enter(path: Path, results: Path, trained_on: str, folder: Path = FOLDER) -> 
         trained_on: data and effort, in a few words for tables.
 
     Raises:
-        HRNError: not a checkpoint, not in the folder, or no scores of it.
+        HRNError: not a checkpoint, not in the folder, no scores of it, or some that are not as in a table of results.
     """
+    from hrn.evaluation.scores import read_scores  # scikit-image is slow to import
+
     path = path.resolve()
     if folder.resolve() not in path.parents:
         raise HRNError(f"{path} is not in {folder}")
     checkpoint, sha256 = load_checkpoint(path), file_hash(path)
     scores: dict[str, Any] = {}
-    for file in sorted(results.rglob("scores.json")):
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if document.get("checkpoint_sha256") == sha256:
-            mean = {k: round(document["mean"][k], 4) for k in ("psnr_y", "ssim_y")}
-            scores.setdefault(document["set"], {})[f"x{document['scale']}"] = mean
+    for found in read_scores(results):
+        if found.header.get("checkpoint_sha256") != sha256:
+            continue
+        if deviations := found.deviations(str(default_mode(checkpoint.config))):
+            raise HRNError(f"{found.file}: not as in a table of results: {deviations}")
+        here = scores.setdefault(found.name, {})
+        if f"x{found.scale}" in here:
+            raise HRNError(
+                f"{results}: two scores.json of {path.name} on {found.name} x{found.scale}; leave one of them"
+            )
+        here[f"x{found.scale}"] = {"psnr_y": round(found.psnr_y, 4), "ssim_y": round(found.ssim_y, 4)}
     if not scores:
         raise HRNError(f"{results}: no scores.json of {path.name} with the SHA-256 {sha256}")
     manifest = read_manifest(folder)

@@ -23,10 +23,9 @@ if not __package__:  # run as a script: import from the repository, not from thi
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from hrn.checkpoint import load_checkpoint, load_network
+from hrn.checkpoint import Checkpoint, load_checkpoint, load_network
 from hrn.cli import fail_in_words
 from hrn.data.benchmark import TestSet, find_test_set, photographs
 from hrn.data.images import EXTENSIONS, count_pixels, write_image
@@ -43,14 +42,13 @@ from hrn.inference.enlarger import MODES, PRECISIONS, Enlarger, Mode, default_mo
 from hrn.inference.folder import enlarge_file, jobs
 from hrn.inference.memory import parse_memory
 from hrn.inference.size import Resizer, Size, parse_size
-from hrn.model import PRESETS
+from hrn.model import PRESETS, config_from_dict, preset_of
 from hrn.model.config import SCALES
-from hrn.pretrained import find_checkpoint
+from hrn.pretrained import find_checkpoint, read_manifest
 from hrn.runtime import keep_memory
 
-ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("hrn", "hrn_light")
-"""Best first; the first one that has a checkpoint is taken unless told otherwise."""
+"""Best first; the first one that serves is taken unless told otherwise."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -106,7 +104,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--format", default="png", choices=[e[1:] for e in EXTENSIONS], help="of --input's results (default: png)")
     add("--skip_existing", action="store_true", help="leave out images of --input whose result is there")
-    add("--num_gpu", type=int, default=1, metavar="N", help="share --input out over so many GPUs of this machine")
+    add(
+        "--num_gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="share --input out over so many GPUs of this machine; 0 uses the CPU",
+    )
     add("--no_images", action="store_true", help="score only, write no SR images")
     add(
         "--report",
@@ -125,8 +129,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.scale = None
     if args.long_edge is not None and args.long_edge < 1:
         parser.error("--long_edge must be 1 or more")
-    if args.input and (args.no_images or args.report):
-        parser.error("--no_images and --report are for test sets")
+    if args.input and (args.no_images or args.report or args.raw_grey):
+        parser.error("--no_images, --report and --raw_grey are for test sets")
     if not args.input and (args.skip_existing or args.format != "png"):
         parser.error("--skip_existing and --format need --input")
     if (args.size or args.long_edge) and (args.scale or not args.input or args.model == "bicubic"):
@@ -141,6 +145,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--model bicubic needs --scale and no --ckpt_path")
     if args.model == "bicubic" and (args.self_ensemble or args.report):
         parser.error("--self_ensemble and --report need a network")
+    if args.num_gpu < 0:
+        parser.error("--num_gpu cannot be negative")
     if args.num_gpu > 1 and not args.input:
         parser.error("--num_gpu shares a folder out: it needs --input")
     if args.shave is not None and args.shave < 0:
@@ -153,8 +159,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.num_gpu > 1 and not is_worker():
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
-    with joined(args.device, timeout=timedelta(days=7)) as processes:  # some may have many more pixels than others
-        ways = make_ways(args, processes.device)
+    device = args.device if args.num_gpu else "cpu"
+    with joined(device, timeout=timedelta(days=7)) as processes:  # some may have many more pixels than others
+        ways = make_ways(args, processes)
         if not args.input:
             if processes.count > 1:
                 raise HRNError("several processes share out --input only; score test sets in one")
@@ -175,20 +182,17 @@ class Way:
     header: dict[str, Any]
 
 
-def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
+def make_ways(args: argparse.Namespace, processes: Processes) -> list[Way]:
     """One for each scale that is asked for, or that the checkpoints serve."""
-    header = provenance(device)
+    header = provenance(processes.device)
     if args.model == "bicubic":
         return [Way(Bicubic(s), "bicubic", header | {"checkpoint": None}) for s in args.scale]
-    paths = [find_checkpoint(p) for p in args.ckpt_path] if args.ckpt_path else shipped_checkpoints(args)
-    checkpoints = [load_checkpoint(path) for path in paths]
-    hashes = {checkpoint.path: file_hash(checkpoint.path) for checkpoint in checkpoints}
-    served = {s: checkpoint for checkpoint in reversed(checkpoints) for s in checkpoint.config.scales}
+    served = processes.from_first(lambda: load_served(args))
     scales = sorted(served) if args.input or not args.scale else args.scale
     ways = []
     for s in scales:
-        checkpoint = served.get(s, checkpoints[0])
-        network = load_network(checkpoint, model=args.model, scale=s).to(device)
+        checkpoint, sha256 = served.get(s) or next(iter(served.values()))
+        network = load_network(checkpoint, model=args.model, scale=s).to(processes.device)
         enlarger = Enlarger(
             network,
             s,
@@ -198,16 +202,47 @@ def make_ways(args: argparse.Namespace, device: torch.device) -> list[Way]:
             compile=args.compile,
             max_memory=args.max_memory,
         )
-        about = {"checkpoint": checkpoint.path.name, "checkpoint_sha256": hashes[checkpoint.path]}
+        about = {"checkpoint": checkpoint.path.name, "checkpoint_sha256": sha256}
         about |= {"model": checkpoint.model_name, "mode": str(enlarger.mode)}
         about |= {"self_ensemble": args.self_ensemble, "precision": args.precision}
         ways.append(Way(enlarger, checkpoint.path.stem, header | about))
     return ways
 
 
+def load_served(args: argparse.Namespace) -> dict[int, tuple[Checkpoint, str]]:
+    """For each scale the checkpoint that serves it, and the SHA-256 of its file.
+
+    Raises:
+        HRNError: one that cannot be had or read, or two for one scale.
+    """
+    if not args.ckpt_path:
+        names = shipped_checkpoints(args)
+        loaded = {name: load_hashed(name) for name in dict.fromkeys(names.values())}
+        return {s: loaded[name] for s, name in names.items()}
+    served: dict[int, tuple[Checkpoint, str]] = {}
+    for name in args.ckpt_path:
+        checkpoint, sha256 = load_hashed(name)
+        for s in checkpoint.config.scales:
+            if s in served:
+                raise HRNError(
+                    f"--ckpt_path: {served[s][0].path} and {checkpoint.path} are both for x{s}; leave one out"
+                )
+            served[s] = checkpoint, sha256
+    return served
+
+
+def load_hashed(name: str | Path) -> tuple[Checkpoint, str]:
+    """A checkpoint by its path or name, and the SHA-256 of its file."""
+    path = find_checkpoint(name)
+    return load_checkpoint(path), file_hash(path)
+
+
 def score_test_sets(args: argparse.Namespace, ways: list[Way]) -> None:
     """Enlarge and score the test sets at each scale, and print what came out."""
     runs = [(way, test_set) for way in ways for test_set in find_test_sets(args.test_data_dir, way.enlarger.scale)]
+    known = {image.name for _, test_set in runs for image in test_set.images}
+    if unknown := [name for name in args.raw_grey if name not in known]:
+        raise HRNError(f"--raw_grey {' '.join(unknown)}: no such image in {', '.join(s.name for _, s in runs)}")
     page = Page(sum(len(test_set.images) for _, test_set in runs)) if args.report else None
     reports = [run_test_set(test_set, way, args, page) for way, test_set in runs]
     protocols = "\n".join(dict.fromkeys(f"x{r.scale}: {r.protocol}." for r in reports))
@@ -333,20 +368,27 @@ def enlarge_all(args: argparse.Namespace, enlarger: Bicubic | Resizer, folder: P
     return [failure for some in processes.gather([failures]) for failure in some]
 
 
-def shipped_checkpoints(args: argparse.Namespace) -> list[Path]:
-    """The files of the best model that is shipped: what is asked for, or x4, or all where that is another size."""
-    for model in SHIPPED:
-        there = {s: path for s in SCALES if (path := ROOT / f"checkpoint/{model}/{model}_x{s}.pth").is_file()}
-        missing = args.size or args.long_edge or set(args.scale or ()) - there.keys()
-        if missing:
-            found = list(there.values()) if args.input else []
-        elif args.scale:
-            found = [there[s] for s in args.scale]
-        else:
-            found = [there[max(there, key=lambda s: s == 4)]] if there else []
-        if found:
-            return found
-    raise HRNError(f"no checkpoint of {' or '.join(SHIPPED)} is shipped for that. Name a file with --ckpt_path")
+def shipped_checkpoints(args: argparse.Namespace) -> dict[int, str]:
+    """By scale the names of the manifest's checkpoints that serve best.
+
+    They are of the best model that has every scale that is asked for, or, where none is asked for, x4 or another one.
+    For sizes in between, they are all that the best model has.
+    """
+    models = (args.model,) if args.model else SHIPPED
+    configs = {name: config_from_dict(entry["config"]) for name, entry in read_manifest()["checkpoints"].items()}
+    shipped: dict[str, dict[int, str]] = {model: {} for model in models}
+    for name in sorted(configs, key=lambda name: len(configs[name].scales)):  # those of one scale first
+        for s in configs[name].scales:
+            shipped.get(preset_of(configs[name]) or "", {}).setdefault(s, name)
+    there = [by_scale for by_scale in shipped.values() if by_scale]
+    between = args.size or args.long_edge
+    for by_scale in [] if between else there:
+        scales = args.scale or [4 if 4 in by_scale else min(by_scale)]
+        if set(scales) <= by_scale.keys():
+            return {s: by_scale[s] for s in scales}
+    if args.input and there:
+        return there[0]
+    raise HRNError(f"no checkpoint of {' or '.join(models)} is shipped for that. Name a file with --ckpt_path")
 
 
 def parse_scale(text: str) -> float | None:

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pickle
 import signal
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from hrn import checkpoint as checkpoint_module
 from hrn.checkpoint import FORMAT, load_checkpoint, load_network, main, save_checkpoint
 from hrn.errors import HRNError
 from hrn.files import file_hash
-from hrn.model import HRNConfig, build_model, preset
+from hrn.model import HRN, HRNConfig, build_model, preset
+from hrn.pretrained import read_manifest
 
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4)
 
@@ -99,6 +102,74 @@ def test_missing_damaged_and_foreign_files(saved, tmp_path):
         load_checkpoint(tmp_path / "newer.pth")
 
 
+def crafted(path, weights=None, **more):
+    """A file in our format that no network was saved into."""
+    config = {"network": "hrn", **dataclasses.asdict(SMALL), **more.pop("config", {})}
+    weights = dict(build_model(SMALL).state_dict()) if weights is None else weights
+    torch.save({"format": FORMAT, "config": config, "weights": weights, "info": {}, **more}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["channels", "n_dem", "n_wrab", "expansion"])
+@pytest.mark.parametrize("size", [10**6, 10**30])
+def test_a_configuration_larger_than_the_weights_costs_no_memory(tmp_path, monkeypatch, name, size):
+    made = []
+    monkeypatch.setattr(checkpoint_module, "build_model", made.append)
+    for weights in ({}, None):
+        path = crafted(tmp_path / "a.pth", weights, config={name: size})
+        with pytest.raises(
+            HRNError, match=r"weights do not fit its configuration: \d+ tensors of [\d,]+ bytes in all are too"
+        ):
+            load_network(load_checkpoint(path))
+    assert made == []
+
+
+def test_weights_are_compared_before_the_network_is_made(tmp_path, monkeypatch):
+    """A little too large: found on the meta device, where nothing is allocated."""
+    path = crafted(tmp_path / "a.pth", config={"channels": 9})
+    devices = []
+    initialise = HRN.__init__
+
+    def build(self, config):
+        initialise(self, config)
+        devices.append(next(self.parameters()).device.type)
+
+    monkeypatch.setattr(HRN, "__init__", build)
+    with pytest.raises(HRNError, match=r"head\.weight is \(8, 3, 3, 3\) where \(9,"):
+        load_network(load_checkpoint(path))
+    assert devices == ["meta"]
+
+
+def test_a_tensor_that_claims_to_be_larger_than_it_is(tmp_path):
+    weights = {name: torch.tensor(0.0).expand(value.shape) for name, value in build_model(SMALL).state_dict().items()}
+    with pytest.raises(HRNError, match="bytes in all are too few"):
+        load_network(load_checkpoint(crafted(tmp_path / "a.pth", weights)))
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"weights": {3: torch.zeros(1)}},
+        {"weights": {"head.weight": 3}},
+        {"weights": {"head.weight": torch.zeros(1, device="meta")}},
+        {"weights": {"head.weight": torch.zeros(2, 2).to_sparse()}},
+        {"training": [1]},
+        {"info": 3},
+    ],
+)
+def test_what_cannot_be_used_is_said(tmp_path, more):
+    with pytest.raises(HRNError, match="a checkpoint that this version cannot use"):
+        load_checkpoint(crafted(tmp_path / "a.pth", **more))
+
+
+def test_a_foreign_state_dict_without_shapes(tmp_path):
+    names = ("b1.body.0.body.3.conv_1x1.weight", "tail.0.0.weight")
+    torch.save({name: torch.tensor(1.0) for name in names}, tmp_path / "a.pth")
+    with pytest.raises(HRNError, match="looks like the authors' network at x2, but missing"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_the_authors_state_dict_tells_its_scale(tmp_path, scale, prefix):
@@ -169,6 +240,10 @@ def test_what_a_file_is(root, tmp_path, capsys):
     assert "channels 24, n_dem 2" in facts["configuration"]
     assert "batch_size 16" in facts["recipe"]
     assert facts["validation"].startswith("PSNR-Y 27.")
+    entry = read_manifest()["checkpoints"]["hrn_light_x4"]
+    assert f"Set5 x4 {entry['scores']['Set5']['x4']['psnr_y']:.2f} dB / 0." in facts["scores"]
+    origin = load_checkpoint(shipped).info["init_from"]
+    assert facts["started from"] == f"{origin['file']} (sha256 {origin['sha256'][:12]}...)"
     assert facts["sha256"] == file_hash(shipped)
     assert "weights of the authors' released code" in said.out.split(str(released))[1]
     assert "x2" in said.out.split(str(released))[1]
@@ -186,3 +261,16 @@ def test_what_a_training_state_is(tmp_path, capsys):
     assert "x2, x3" in out
     assert "1,234 of 10,000" in out
     assert "recipe        lr 0.1\n" in out
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"info": {"recipe": {"lr": 1}, "steps": 3, "validation": {"ssim_y": "?"}, "valid_data": 3}},
+        {"info": {"recipe": [1], "versions": "x", "init_from": "x", "steps": "x", "train_data": 3}},
+        {"training": {"recipe": {3: 4}, "best": {"psnr_y": None}}},
+    ],
+)
+def test_what_a_file_with_half_of_its_facts_is(tmp_path, capsys, more):
+    assert main([str(crafted(tmp_path / "a.pth", **more))]) == 0
+    assert "  sha256        " in capsys.readouterr().out

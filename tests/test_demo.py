@@ -1,5 +1,6 @@
 """The page to try HRN on: what it makes, what it refuses, and how it behaves in a browser."""
 
+import asyncio
 import io
 import json
 import os
@@ -14,7 +15,9 @@ import uuid
 import zlib
 from collections import Counter
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -142,6 +145,101 @@ def test_old_files_are_swept(tmp_path):
     assert not (tmp_path / "old").exists()
 
 
+def test_old_files_are_swept_by_each_enlargement(studio, image, tmp_path):
+    """Also under a load under which it is never seen at rest."""
+    old = studio.folder / "earlier/a.png"
+    old.parent.mkdir()
+    old.touch()
+    os.utime(old, (0, 0))
+    write_image(studio.folder / "b.png", image)
+    target, *_ = studio.enlarge(studio.folder / "b.png", "hrn_light", 2)
+    assert not old.exists()
+    assert target.is_file()
+    os.utime(studio.folder / "b.png", (0, 0))
+    studio.enlarge(studio.folder / "b.png", "hrn_light", 2)  # an old upload is enlarged first
+    assert not (studio.folder / "b.png").exists()
+
+
+def test_the_disk_is_not_filled(studio, image, tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", image)
+    target, *_ = studio.enlarge(tmp_path / "a.png", "hrn_light", 2)
+    monkeypatch.setattr(demo, "MAX_STORED", 100)
+    with pytest.raises(HRNError, match="no room for more images now; try again in 30 minutes"):
+        studio.enlarge(tmp_path / "a.png", "hrn_light", 2)
+    target.unlink()
+    monkeypatch.setattr(demo, "MAX_STORED", 10_000)
+    studio.enlarge(tmp_path / "a.png", "hrn_light", 2)
+
+
+def test_uploads_wait_for_room(tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="needs Gradio: pip install 'gradio>=6,<7'")
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+    from starlette.testclient import TestClient
+
+    async def take(request):
+        return PlainTextResponse(str(len(await request.body())))
+
+    door = Middleware(demo.Doorkeeper, folder=tmp_path)
+    client = TestClient(Starlette(routes=[Route("/{path}", take, methods=["POST"])], middleware=[door]))
+
+    def post(path, size, **more):
+        answer = client.post(path, **{"files": {"files": ("a.png", bytes(size))}, **more})
+        return answer.text if answer.status_code == 413 else answer.status_code
+
+    assert post("/upload", 1000) == 200
+    assert post("/upload", demo.MAX_UPLOAD + 2**20) == "more than the maximum allowed size of 32 MiB"
+    assert post("/upload", 0, files=None, content=iter([b"a", b"b"])) == "an upload must tell its length"
+    assert post("/elsewhere", 1000) == "files are not taken here"
+    (tmp_path / "full.png").write_bytes(bytes(1000))
+    monkeypatch.setattr(demo, "MAX_STORED", 999)
+    assert post("/upload", 1000) == "there is no room for more images now; try again in 30 minutes"
+    assert post("/elsewhere", 0, files=None, json={}) == 200
+
+
+class Neighbour(BaseHTTPRequestHandler):
+    """A server of a good image, which the page could fetch."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(encoded(np.zeros((8, 8, 3), np.uint8)))
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def neighbour():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Neighbour)
+    Neighbour.asked.clear()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/a.png"
+    server.shutdown()
+    server.server_close()
+
+
+def test_addresses_are_not_fetched(studio, neighbour, tmp_path, monkeypatch):
+    """Not even where Gradio itself would fetch them."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
+    gr = pytest.importorskip("gradio", reason="needs Gradio: pip install 'gradio>=6,<7'")
+    from gradio import processing_utils
+
+    monkeypatch.setattr(processing_utils, "PUBLIC_HOSTNAME_WHITELIST", ["127.0.0.1"])
+    page = demo.make_page(studio, [])
+    (ours,) = (block for block in page.blocks.values() if isinstance(block, gr.Image))
+    with pytest.raises(ValueError, match="addresses are not fetched; upload the file"):
+        asyncio.run(ours.async_move_resource_to_block_cache(neighbour))
+    assert Neighbour.asked == []
+    assert Path(asyncio.run(gr.Image().async_move_resource_to_block_cache(neighbour))).is_file()
+    assert Neighbour.asked == ["/a.png"]
+
+
 class Server:
     """The page in a process of its own."""
 
@@ -246,7 +344,7 @@ def bad_upload(number, rng):
         ("nothing.png", b"", "not an image"),
         ("page.png", b"<html>" + rng.bytes(500), "not an image"),
         ("script.svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "not an image"),
-        ("bomb.png", png_of_size(20_000, 15_000), "more pixels than the limit of 16,000,000"),
+        ("bomb.png", png_of_size(20_000, 15_000), "has 300,000,000 pixels, more than the limit of 16,000,000"),
         ("wide.png", png_of_size(30_000_000, 1), "has 30,000,000 pixels, more than the limit of 16,000,000"),
         ("deep.png", encoded(rng.integers(0, 60_000, (32, 32), dtype=np.uint16)), "more than 8 bits a channel"),
         ("float.tif", encoded(rng.random((32, 32), dtype=np.float32), "TIFF"), "more than 8 bits a channel"),
@@ -270,16 +368,12 @@ def test_two_hundred_bad_uploads(server, rng):
     assert "maximum allowed size" in server.send("large.png", bytes(40 * 2**20))[1]
 
 
-def test_what_was_not_uploaded_is_not_read(server, root):
-    for path in (
-        str(root / "Figs/comparison.png"),
-        "/etc/passwd",
-        "http://127.0.0.1:1/a.png",
-        "https://example.org/a.png",
-    ):
+def test_what_was_not_uploaded_is_not_read(server, root, neighbour):
+    for path in (str(root / "Figs/comparison.png"), "/etc/passwd", neighbour, "https://example.org/a.png"):
         went_well, error = server.ask(path)
         assert not went_well
         assert "root:" not in str(error)
+    assert Neighbour.asked == []
 
 
 def test_the_queue_cannot_be_gone_round(server):
@@ -360,7 +454,7 @@ def test_an_image_from_drop_to_download(view, rng, tmp_path):
 
 
 def test_a_broken_file_and_a_bomb_are_answered_in_words(view, rng, tmp_path):
-    for number, words in ((0, "cut.png: damaged or truncated image"), (5, "more pixels than the limit of 16,000,000")):
+    for number, words in ((0, "cut.png: damaged or truncated image"), (5, "pixels, more than the limit of 16,000,000")):
         name, content, _ = bad_upload(number, rng)
         (tmp_path / name).write_bytes(content)
         upload(view, tmp_path / name)

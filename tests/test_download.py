@@ -3,20 +3,23 @@
 import hashlib
 import importlib.util
 import io
+import subprocess
 import sys
 import tarfile
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from hrn import download
-from hrn.download import fetch, unpack
+from hrn.download import RefusedArchive, fetch, unpack
 from hrn.errors import HRNError
 from hrn.model import build_model, preset
 
@@ -132,6 +135,15 @@ class Server(BaseHTTPRequestHandler):
         """Has nothing at the place that is asked for."""
         self.send(b"", 416) if wanted else self.send(DATA[:5] if count == 1 else DATA, length=len(DATA))
 
+    def steady(self, wanted, count):
+        """Takes its time, so that others come meanwhile."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(DATA)))
+        self.end_headers()
+        for start in range(0, len(DATA), 100_000):
+            self.wfile.write(DATA[start : start + 100_000])
+            time.sleep(0.02)
+
 
 @pytest.fixture
 def site():
@@ -210,9 +222,76 @@ def test_a_file_that_is_there_is_kept_if_it_is_right(get, tmp_path):
     assert not get("good", checksum=None)
 
 
-def test_only_the_web(tmp_path):
-    with pytest.raises(HRNError, match="not an http or https address"):
-        fetch(["file:///etc/passwd"], tmp_path / "x")
+def test_of_several_that_want_a_file_one_fetches_it(site, tmp_path):
+    """And each of them finds it right, whoever breaks off meanwhile."""
+    results = []
+
+    def run():
+        results.append(fetch([f"{site}/steady"], tmp_path / "got.zip", checksum=MD5, wait=0, timeout=5))
+        assert (tmp_path / "got.zip").read_bytes() == DATA
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(results) == [False, False, False, True]
+    assert Server.asked == [("/steady", None)]
+    assert only(tmp_path) == ["got.zip"]
+
+
+def test_the_next_one_goes_on_after_one_that_failed(site, tmp_path):
+    results = []
+
+    def run():
+        with suppress(HRNError):
+            results.append(fetch([f"{site}/short"], tmp_path / "got.zip", checksum=MD5, wait=0.1, timeout=5))
+
+    failing = threading.Thread(target=run)
+    failing.start()
+    while not Server.asked:
+        time.sleep(0.01)
+    assert fetch([f"{site}/good"], tmp_path / "got.zip", checksum=MD5, wait=0, timeout=5)
+    failing.join(30)
+    assert results == []
+    assert [path for path, _ in Server.asked] == ["/short"] * 3 + ["/good"]
+    assert only(tmp_path) == ["got.zip"]
+
+
+def test_a_process_that_was_killed_keeps_nobody_out(site, tmp_path):
+    """Its lock file stays, but the lock goes with it."""
+    script = (
+        "import pathlib, hrn.download\n"
+        f"hrn.download.fetch(['{site}/slow'], pathlib.Path({str(tmp_path / 'got.zip')!r}))\n"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    while not Server.asked:
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert ".got.zip.lock" in only(tmp_path)
+    assert fetch([f"{site}/good"], tmp_path / "got.zip", checksum=MD5)
+    assert (tmp_path / "got.zip").read_bytes() == DATA
+    assert only(tmp_path) == ["got.zip"]
+
+
+def test_where_it_cannot_be_written(site, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(HRNError, match=r"cannot write .*file/got\.zip: "):
+        fetch([f"{site}/good"], tmp_path / "file/got.zip")
+
+
+def test_only_the_web(site, tmp_path):
+    for address, why in {
+        "file:///etc/passwd": "not an http or https address",
+        "https://[bad": r"not a web address \(Invalid IPv6 URL",
+        "http://..a/x": "not a web address",
+        f"{site}/ü.pth": r"not a web address .*'\\xfc'",
+        f"{site}/a b": "not a web address",
+    }.items():
+        with pytest.raises(HRNError, match=why):
+            fetch([address], tmp_path / "x")
+    assert Server.asked == []
 
 
 def make_zip(path, members):
@@ -281,9 +360,17 @@ def test_damaged_archives(tmp_path):
     make_zip(tmp_path / "z", {"x": DATA})
     zipped = bytearray((tmp_path / "z").read_bytes())
     zipped[5000] ^= 1
-    for broken in (whole[: len(whole) // 2], b"no archive", b"", bytes(zipped)):
+    others = []
+    (tmp_path / "noise").write_bytes(np.random.default_rng(0).integers(0, 9, 1 << 19, np.uint8).tobytes())
+    for kind, quick in (("bz2", {"compresslevel": 1}), ("xz", {"preset": 0})):
+        with tarfile.open(tmp_path / kind, f"w:{kind}", **quick) as file:
+            file.add(tmp_path / "noise", "noise")
+        others.append(bytearray((tmp_path / kind).read_bytes()))
+        middle = len(others[-1]) // 2  # far enough behind that the archive can be opened
+        others[-1][middle : middle + 99] = bytes(99)
+    for broken in (whole[: len(whole) // 2], b"no archive", b"", zipped, *others):
         (tmp_path / "b").write_bytes(broken)
-        with pytest.raises(HRNError, match="damaged, or neither zip nor tar"):
+        with pytest.raises(RefusedArchive, match="damaged, or neither zip nor tar"):
             unpack(tmp_path / "b", tmp_path / "out", str)
         assert list((tmp_path / "out").glob("*")) == []
 

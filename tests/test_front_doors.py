@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import h5py
 import numpy as np
@@ -19,8 +20,11 @@ from hrn.checkpoint import load_checkpoint, save_checkpoint
 from hrn.cli import fail_in_words
 from hrn.data.images import read_picture, read_rgb
 from hrn.data.resize import imresize
+from hrn.distributed import Processes
 from hrn.errors import HRNError
-from hrn.model import build_model, preset
+from hrn.files import file_hash
+from hrn.model import build_model, config_to_dict, preset
+from hrn.pretrained import find_checkpoint, read_manifest
 from hrn.training.files import RunFiles
 
 
@@ -131,6 +135,32 @@ def test_going_back_to_an_earlier_state_is_not_done_by_accident(h5_path, tmp_pat
     flags[flags.index("--ckpt_dir") + 1] = str(moved.parent)
     train.main([*flags, "--init_from", str(last), "--resume", str(moved)])  # --resume wins
     assert load_checkpoint(moved.parent / last.name).training["step"] == 3
+
+
+@pytest.mark.parametrize("name", ["a_x2.pth", "a_x2.jsonl"])
+def test_what_a_finished_run_left_is_not_overwritten(h5_path, tmp_path, name):
+    flags = training_flags(h5_path, tmp_path)
+    (tmp_path / name).write_text("kept")
+    with pytest.raises(HRNError, match=f"{name} is of an earlier run, and would be overwritten: choose another"):
+        train.main(flags)
+    assert train.main([*flags, "--dry_run"]) == 0
+    with pytest.raises(HRNError, match="nothing to resume"):
+        train.main([*flags, "--resume"])
+    assert (tmp_path / name).read_text() == "kept"
+
+
+def test_a_run_is_resumed_with_its_own_data(h5_path, tmp_path, caplog):
+    flags = training_flags(h5_path, tmp_path, valid_data_path=h5_path)
+    train.main(flags)
+    assert load_checkpoint(tmp_path / "a_x2.pth").info["shave"] == [2]
+    other = h5_path.with_name("other.h5")
+    h5_path.rename(other)
+    with pytest.raises(HRNError, match=r"with --train_data_path carn\.h5, not other\.h5; resume with the same"):
+        train.main([*training_flags(other, tmp_path), "--resume"])
+    other.rename(h5_path)
+    train.main([*flags, "--resume", "--max_steps", "4", "--shave", "5"])
+    assert "the validation is another one (shave was [2], is [5]), so that the best weights are chosen" in caplog.text
+    assert load_checkpoint(tmp_path / "a_x2.pth").info["shave"] == [5]
 
 
 @pytest.mark.parametrize(
@@ -281,6 +311,12 @@ def test_bad_input_to_sample(light, hr_folder, tmp_path, image, capsys):
     assert "not enough memory for a tile" in fails(
         "--ckpt_path", light, "--input", hr_folder / "0001.png", "--max_memory", "9K"
     )
+    (tmp_path / "copy.pth").write_bytes(light.read_bytes())
+    assert "light_x2.pth and" in (two := fails("--ckpt_path", light, tmp_path / "copy.pth"))
+    assert "copy.pth are both for x2; leave one out" in two
+    assert "--raw_grey ramp: no such image in HR" in fails(
+        "--ckpt_path", light, "--test_data_dir", hr_folder, "--raw_grey", "0001", "ramp"
+    )
     assert "cannot overlap" in fails("--ckpt_path", light, "--mode", "windows", "--window", 8)
     assert "nothing is left" in fails("--ckpt_path", light, "--test_data_dir", hr_folder, "--shave", 60)
     truncated = (hr_folder / "0001.png").read_bytes()
@@ -369,6 +405,76 @@ def test_two_files_of_one_model(light, hr_folder, tmp_path, capsys):
     assert "| light_x3 | x3 |" in summary
 
 
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """Two models in a manifest: hrn at x4, hrn_light at every scale, some twice; of files there is one, of hrn_light x2."""
+    folder = tmp_path / "checkpoint"
+    path = folder / "hrn_light_x2.pth"
+    config = preset("hrn_light", [2])
+    save_checkpoint(path, config, build_model(config).state_dict(), info={})
+    entries = {}
+    for model, scales in (
+        ("hrn_light", [2, 3, 4]), ("hrn_light", [2]), ("hrn_light", [4]), ("hrn_light", [8]), ("hrn", [4]),
+    ):  # fmt: skip
+        name = f"{model}_{''.join(f'x{s}' for s in scales)}"
+        entries[name] = {
+            "file": f"{name}.pth", "bytes": 1, "sha256": file_hash(path), "scores": {},
+            "config": config_to_dict(preset(model, scales)),
+        }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps({"address": None, "checkpoints": entries}))
+    monkeypatch.setattr(sample, "read_manifest", partial(read_manifest, folder))
+    monkeypatch.setattr(sample, "find_checkpoint", partial(find_checkpoint, folder=folder))
+    monkeypatch.delenv("HRN_CHECKPOINT_URL", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return path
+
+
+LIGHT = {2: "hrn_light_x2", 3: "hrn_light_x2x3x4", 4: "hrn_light_x4", 8: "hrn_light_x8"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ("", {4: "hrn_x4"}),
+        ("--model hrn_light", {4: "hrn_light_x4"}),
+        ("--scale 4", {4: "hrn_x4"}),
+        ("--scale 2", {2: "hrn_light_x2"}),
+        ("--scale 2 --input a.png", {2: "hrn_light_x2"}),
+        ("--scale 3 4", {3: "hrn_light_x2x3x4", 4: "hrn_light_x4"}),
+        ("--scale 2.5 --input a.png", {4: "hrn_x4"}),
+        ("--scale 2.5 --input a.png --model hrn_light", LIGHT),
+        ("--size 9x9 --input a.png", {4: "hrn_x4"}),
+        ("--long_edge 9 --input a.png --model hrn_light", LIGHT),
+    ],
+)
+def test_which_shipped_checkpoints_serve(shipped, flags, names):
+    assert sample.shipped_checkpoints(sample.parse_args(flags.split())) == names
+
+
+def test_a_shipped_checkpoint_is_the_manifest_s(shipped, hr_folder, tmp_path, capsys):
+    args = ["--test_data_dir", hr_folder, "--sample_dir", tmp_path / "s", "--no_images", "--scale"]
+    assert sample.main([str(a) for a in [*args, 2]]) == 0
+    assert "| hrn_light_x2 | x2 |" in capsys.readouterr().out
+    assert "hrn_x4 is neither at" in in_words(sample.main, [*args, 4], capsys)
+    assert "no checkpoint of hrn is shipped for that" in in_words(sample.main, [*args, 2, "--model", "hrn"], capsys)
+    shipped.write_bytes(shipped.read_bytes() + b"x")
+    assert "is not the hrn_light_x2 of the manifest" in in_words(sample.main, [*args, 2], capsys)
+
+
+def test_only_the_first_process_looks_for_checkpoints(light, monkeypatch):
+    """The others are handed what it found."""
+    args = sample.parse_args(["--ckpt_path", str(light), "--input", "a.png"])
+    found = Processes().from_first(lambda: sample.load_served(args))
+
+    class Second(Processes):
+        def from_first(self, make):
+            return found
+
+    monkeypatch.setattr(sample, "find_checkpoint", None)
+    (way,) = sample.make_ways(args, Second(rank=1))
+    assert way.header["checkpoint_sha256"] == file_hash(light)
+
+
 def test_self_ensemble_says_what_it_brings(light, hr_folder, tmp_path, capsys):
     args = ["--ckpt_path", light, "--test_data_dir", hr_folder, "--sample_dir", tmp_path / "s", "--no_images"]
     means = {}
@@ -418,6 +524,8 @@ def test_bad_input_to_train(h5_path, tmp_path, capsys):
         (sample, "--input a.png --scale 2 auto"),
         (sample, "--input a.png --no_images"),
         (sample, "--input a.png --report"),
+        (sample, "--input a.png --raw_grey a"),
+        (sample, "--input a.png --num_gpu -1"),
         (sample, "--model bicubic --scale 2 --report"),
         (sample, "--skip_existing"),
         (sample, "--size 10x10 --long_edge 9 --input a.png"),

@@ -5,28 +5,25 @@ python -m hrn.evaluation.versus single=sample/hrn_light_x2 single=sample/hrn_lig
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from hrn.cli import fail_in_words
 from hrn.errors import HRNError
 from hrn.evaluation.results import SETS
+from hrn.evaluation.scores import read_scores
 
 Scores = dict[tuple[int, str], tuple[float, float]]
 """(scale, test set) to PSNR-Y in dB and SSIM-Y."""
 
 
-def read_scores(folder: Path) -> Scores:
-    """The means in a folder of `hrn/sample.py`. Raises HRNError where there are none, or a damaged file."""
+def scores_of(folder: Path) -> Scores:
+    """The means in a folder of `hrn/sample.py`. Raises HRNError where there are none, a damaged file, or two for a set."""
     scores: Scores = {}
-    for file in sorted(folder.rglob("scores.json")):
-        try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-            mean = document["mean"]
-            scores[int(document["scale"]), document["set"]] = (float(mean["psnr_y"]), float(mean["ssim_y"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise HRNError(f"{file}: not scores of hrn/sample.py ({error})") from None
+    for found in read_scores(folder):
+        if (found.scale, found.name) in scores:
+            raise HRNError(f"{folder}: two results for {found.name} x{found.scale}; give the folder of one checkpoint")
+        scores[found.scale, found.name] = (found.psnr_y, found.ssim_y)
     if not scores:
         raise HRNError(f"{folder}: no scores.json; give a folder that hrn/sample.py wrote, such as sample/hrn_light_x4")
     return scores
@@ -59,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     results: dict[str, Scores] = {}
     for text in parser.parse_args(argv).folders:
         label, _, folder = text.rpartition("=")
-        row, scores = results.setdefault(label or Path(folder).name, {}), read_scores(Path(folder))
+        row, scores = results.setdefault(label or Path(folder).name, {}), scores_of(Path(folder))
         for scale, name in row.keys() & scores.keys():
             raise HRNError(
                 f"two results for {name} x{scale} of {label or Path(folder).name}; name them by LABEL=FOLDER"

@@ -82,6 +82,9 @@ def test_what_cannot_be_compared(results, image):
         (results.parents[1] / "empty").mkdir(exist_ok=True)
         with pytest.raises(HRNError, match=name):
             main(compare_args(results, *more, out="never.png"))
+    write_image(results.parents[1] / "small.png", image[:4])
+    with pytest.raises(HRNError, match="small: 64x4 is too small to be scored at x2, without 2 pixels of border"):
+        main(compare_args(results, "--image", results.parents[1] / "small.png", out="never.png"))
     write_image(results / "set/x2/SR/one.png", image[:9])
     with pytest.raises(HRNError, match="one by net is 64x9, but the original at x2 64x48"):
         main(compare_args(results, "--image", "one", "--methods", results, out="never.png"))

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,17 +22,23 @@ def nearest(lr):
     return lr.repeat(2, axis=0).repeat(2, axis=1)
 
 
+def add_set(page, test_set):
+    """What nearest-neighbour makes of a set at x2."""
+    results = []
+    page.begin({"device": "cpu", "nothing": None, "versions": {"a": 1}})
+    for result in evaluate(nearest, test_set, bicubic=Bicubic(2)):
+        page.add(result)
+        results.append(result)
+    page.end(set_report(test_set, "nearest", results, shave=2))
+
+
 @pytest.fixture
 def report(hr_folder, tmp_path):
     """A page of a small set that nearest-neighbour enlarged; one name needs escaping."""
     (hr_folder / "0003.png").rename(hr_folder / "<b>&.png")
-    test_set, bicubic = find_test_set(hr_folder, 2), Bicubic(2)
-    page, results = Page(len(test_set.images)), []
-    page.begin({"device": "cpu", "nothing": None, "versions": {"a": 1}})
-    for result in evaluate(nearest, test_set, bicubic=bicubic):
-        page.add(result)
-        results.append(result)
-    page.end(set_report(test_set, "nearest", results, shave=2))
+    test_set = find_test_set(hr_folder, 2)
+    page = Page(len(test_set.images))
+    add_set(page, test_set)
     page.write(tmp_path / "report.html", "nearest")
     return tmp_path / "report.html"
 
@@ -149,4 +156,26 @@ def test_tables_sort(report, chromium):
     assert names() == ["<b>&", "0000", "0001", "0002"]
     view.get_by_role("columnheader", name="image", exact=True).get_by_role("button").click()
     assert names() == ["0002", "0001", "0000", "<b>&"]
+    view.close()
+
+
+def test_each_table_sorts_by_its_own_heads_only(hr_folder, tmp_path, chromium):
+    test_set, page = find_test_set(hr_folder, 2), Page(8)
+    for name in ("one", "two"):
+        add_set(page, replace(test_set, name=name))
+    page.write(tmp_path / "report.html", "nearest")
+    view, errors = chromium.new_page(), []
+    view.on("pageerror", lambda error: errors.append(str(error)))
+    view.goto((tmp_path / "report.html").as_uri())
+    assert errors == []
+    first, second = (view.locator(".sortable").nth(i) for i in range(2))
+    head = second.get_by_role("columnheader", name="image", exact=True)
+    for _ in range(2):
+        head.get_by_role("button").click()
+    assert second.locator("tbody th").all_inner_texts() == ["0003", "0002", "0001", "0000"]
+    assert first.locator("tbody th").all_inner_texts() == ["0000", "0001", "0002", "0003"]
+    second.get_by_role("link", name="0001").click()
+    assert view.url.endswith("#set2-2")
+    assert view.locator("[aria-sort]").count() == 1
+    assert head.get_attribute("aria-sort") == "descending"
     view.close()

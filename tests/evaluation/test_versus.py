@@ -36,6 +36,13 @@ def test_results_of_one_name_are_not_mixed(tmp_path):
         main([str(tmp_path / "a/net"), str(tmp_path / "b/net")])
 
 
+def test_a_folder_of_two_checkpoints_is_not_mixed(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, 2, "Set5", 37.5, 0.95)
+    with pytest.raises(HRNError, match="two results for Set5 x2; give the folder of one checkpoint"):
+        main([str(tmp_path)])
+
+
 def test_what_is_not_a_folder_of_results(tmp_path):
     with pytest.raises(HRNError, match=r"no scores\.json"):
         main([str(tmp_path)])

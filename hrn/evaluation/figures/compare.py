@@ -83,7 +83,8 @@ def comparisons_of(
         crops: one for each image, or one for all; by default where the last method gains most over the first.
 
     Raises:
-        HRNError: an image or a method that cannot be found, sizes that differ, or a crop beyond an image.
+        HRNError: an image or a method that cannot be found, sizes that differ, an image that is too small to be scored,
+            or a crop beyond an image.
     """
     if len(crops) > 1 and len(crops) != len(images):
         raise HRNError(f"{len(crops)} crops for {len(images)} images; give one for each, or one for all")
@@ -96,6 +97,11 @@ def comparisons_of(
     found = []
     for i, image in enumerate(_find(images, test_sets, scale)):
         pair = image.load(scale)
+        if min(pair.hr.shape[:2]) <= 2 * scale:
+            size = f"{pair.hr.shape[1]}x{pair.hr.shape[0]}"
+            raise HRNError(
+                f"{image.name}: {size} is too small to be scored at x{scale}, without {scale} pixels of border"
+            )
         made = {label: way(image.name, pair.lr) for label, way in ways.items()}
         for label, sr in made.items():
             if sr.shape != pair.hr.shape:

@@ -153,13 +153,24 @@ def prepare(args: argparse.Namespace, processes: int) -> Run:
     except ValueError as error:
         raise HRNError(f"--model {args.model} --scale {args.scale}: {error}") from None
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
-    if files.states() and args.resume is None and not is_restarted() and not args.dry_run:
-        raise HRNError(
-            f"{files.states()[0]} holds an earlier run: go on with --resume, choose another --ckpt_name, or delete it"
-        )
+    if args.resume is None and not is_restarted() and not args.dry_run:
+        refuse_to_overwrite(files)
     pairs = H5Pairs(args.train_data_path, scales)
     valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]
     return Run(config, recipe, execution, pairs, valid, files)
+
+
+def refuse_to_overwrite(files: RunFiles) -> None:
+    """Raises HRNError where an earlier run left a state, weights or a log under the names of this one."""
+    if states := files.states():
+        raise HRNError(
+            f"{states[0]} holds an earlier run: go on with --resume, choose another --ckpt_name, or delete it"
+        )
+    for path in (files.best, files.log):
+        if path.exists():
+            raise HRNError(
+                f"{path} is of an earlier run, and would be overwritten: choose another --ckpt_name or --ckpt_dir, or move it away"
+            )
 
 
 def main(argv: list[str] | None = None) -> int:

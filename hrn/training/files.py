@@ -103,8 +103,10 @@ def load_state(path: Path) -> Checkpoint:
     state = load_checkpoint(path)
     if state.training is None:
         raise HRNError(f"{path}: holds weights only, and cannot be resumed from; --init_from starts a new run from it")
-    if "learner" not in state.training:
-        raise HRNError(f"{path}: a training state of an older version, which this one cannot resume")
+    if missing := {"step", "owed", "best", "recipe", "learner"} - state.training.keys():
+        raise HRNError(
+            f"{path}: a training state of another version, which this one cannot resume (without {', '.join(sorted(missing))})"
+        )
     return state
 
 

@@ -70,6 +70,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.share = share_of(self.recipe, self.processes.count, self.execution.accumulate)
+        self.info = {**self.info, "shave": [s if self.shave is None else self.shave for s in self.config.scales]}
         self.recipe = recipe = replace(self.recipe, norm_batch=self.recipe.norm_batch or self.share)
         self.patches = PatchDataset(
             self.pairs,
@@ -275,7 +276,7 @@ class Trainer:
         """Go on from a training state, as :func:`hrn.training.files.load_state` reads it.
 
         Raises:
-            HRNError: it is of another network or recipe.
+            HRNError: it is of another network, recipe or training file.
         """
         if state.config != self.config:
             raise HRNError(
@@ -286,9 +287,23 @@ class Trainer:
             raise HRNError(
                 f"{state.path}: was trained with {different}; resume with the same, or start anew under another --ckpt_name"
             )
+        if self._differ(state, "train_data"):
+            raise HRNError(
+                f"{state.path}: was trained with --train_data_path {state.info['train_data']}, not {self.info['train_data']}; "
+                "resume with the same, or start anew under another --ckpt_name"
+            )
         self.learner.load_state_dict(state.weights, state.training["learner"])
         self.step, self.owed, self.best = (state.training[k] for k in ("step", "owed", "best"))
+        if self.best and (different := self._differ(state, "valid_data", "shave")):
+            told = "; ".join(f"{k} was {state.info[k]}, is {self.info[k]}" for k in different)
+            logger.warning("the validation is another one (%s), so that the best weights are chosen anew", told)
+            self.best = None
         self.info = {**state.info, **self.info}
+
+    def _differ(self, state: Checkpoint, *names: str) -> list[str]:
+        """Which facts of this run are others than the state's; one that either does not tell is taken for the same."""
+        known = self.info.keys() & state.info.keys()
+        return [k for k in names if k in known and self.info[k] != state.info[k]]
 
     def initialise_from(self, checkpoint: Checkpoint) -> None:
         """Start from the weights of another run, as far as they fit. Raises HRNError where none do."""

@@ -34,11 +34,12 @@ def recipe():
 def make(h5_path, tmp_path):
     """A trainer of the quick run, in a folder of its own for each name."""
 
-    def build(name="run", *, config=SMALL, valid=True, execution=PLAIN, folder=None, **changes):
+    def build(name="run", *, config=SMALL, valid=True, execution=PLAIN, folder=None, shave=None, **changes):
         sets = [find_test_set(h5_path, s) for s in config.scales] if valid else []
         files = RunFiles(folder or tmp_path / "out", name)
         files.folder.mkdir(exist_ok=True)
-        return Trainer(config, replace(RECIPE, **changes), H5Pairs(h5_path, config.scales), sets, files, execution)
+        pairs = H5Pairs(h5_path, config.scales)
+        return Trainer(config, replace(RECIPE, **changes), pairs, sets, files, execution, shave=shave)
 
     return build
 

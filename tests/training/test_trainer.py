@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrn.checkpoint import load_checkpoint, load_network
+from hrn.checkpoint import load_checkpoint, load_network, save_checkpoint
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
@@ -219,6 +219,56 @@ def test_resume_refuses_what_is_not_the_same_run(make, small):
     longer = make(max_steps=10, execution=Execution(keep=1, accumulate=1))
     longer.resume(state)
     assert longer.step == 8
+
+
+def test_resume_refuses_another_training_file(make):
+    trainer = make(max_steps=3)
+    trainer.info["train_data"] = "a.h5"
+    trainer.fit()
+    other = make()
+    other.info["train_data"] = "b.h5"
+    with pytest.raises(HRNError, match=r"was trained with --train_data_path a\.h5, not b\.h5; resume with the same"):
+        other.resume(trainer.files.newest_state())
+    assert other.step == 0
+
+
+@pytest.mark.parametrize(("valid", "shave"), [("b.h5", None), ("a.h5", 5)])
+def test_after_another_validation_the_best_is_chosen_anew(make, caplog, valid, shave):
+    trainer = make(max_steps=4)
+    trainer.info["valid_data"] = ["a.h5"]
+    trainer.fit()
+    state = trainer.files.newest_state()
+    assert (state.info["shave"], state.training["best"]) == ([2], trainer.best)
+    resumed = make(shave=shave)
+    resumed.info["valid_data"] = [valid]
+    resumed.resume(state)
+    assert resumed.best is None
+    assert f"valid_data was ['a.h5'], is ['{valid}']" in caplog.text or "shave was [2], is [5]" in caplog.text
+    assert caplog.text.count(" was ") == 1
+
+
+def test_a_state_that_does_not_tell_its_data_is_resumed(make):
+    """And a shave that was the scale's is the same when it is given as a number."""
+    trainer = make(max_steps=4)
+    trainer.fit()
+    state = trainer.files.newest_state()
+    older = replace(state, info={k: v for k, v in state.info.items() if k != "shave"})
+    for known in (older, state):
+        resumed = make(shave=2)
+        resumed.info |= {"train_data": "a.h5", "valid_data": ["a.h5"]}
+        resumed.resume(known)
+        assert resumed.best == trainer.best
+
+
+def test_a_state_that_lacks_what_a_resume_needs(make):
+    trainer = make(max_steps=4)
+    trainer.fit()
+    state = trainer.files.newest_state()
+    save_checkpoint(state.path, state.config, state.weights, info={}, training={"learner": {}})
+    with pytest.raises(
+        HRNError, match=r"another version, which this one cannot resume \(without best, owed, recipe, step"
+    ):
+        load_state(state.path)
 
 
 def test_starting_from_other_weights(make, small, same, caplog):

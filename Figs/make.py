@@ -35,14 +35,8 @@ from hrn.model.summary import presets_table
 FIGS = ROOT / "Figs"
 PAGES = ("README.md", "benchmarks/README.md")
 LOGS = ROOT / "checkpoint/hrn_light"
-CURVES = {
-    "x4": ("hrn_light_x4_stage1", "hrn_light_x4_stage2", "hrn_light_x4_stage3"),
-    "x3": ("hrn_light_x3",),
-    "x2": ("hrn_light_x2",),
-    "x8": ("hrn_light_x8",),
-    "x2x3x4": ("hrn_light_x2x3x4",),
-}
-"""Logs of each checkpoint."""
+STAGES = {"x4": 3, "x3": 2, "x2": 1, "x8": 1, "x2x3x4": 2}
+"""Of each checkpoint's training; each has a log."""
 NAMED = ("img012", "img033", "img092", "barbara", "zebra", "butterfly")
 """Of the comparison figures."""
 PRICED = (2, 3, 4)
@@ -82,8 +76,9 @@ def fill_pages() -> None:
 def draw_all() -> None:
     """Draw all figures that can be drawn here."""
     draw_network.main([])
-    for scales, names in CURVES.items():
-        curve(FIGS / f"curve_{scales}.png", [LOGS / f"{name}.jsonl" for name in names])
+    for scales, count in STAGES.items():
+        logs = [LOGS / f"hrn_light_{scales}_stage{i}.jsonl" for i in range(1, count + 1)]
+        curve(FIGS / f"curve_{scales}.png", logs)
     for scale in PRICED:
         tradeoff(FIGS / f"tradeoff_x{scale}.png", scale)
     light = load_model("hrn_light_x4")

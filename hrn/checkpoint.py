@@ -66,8 +66,8 @@ def save_checkpoint(
         contents["training"] = dict(training)
     buffer = io.BytesIO()  # torch's own writer does not tell a full disk from other troubles
     torch.save(contents, buffer)
-    with writing_beside(path) as beside:
-        beside.write_bytes(buffer.getbuffer())
+    with writing_beside(path) as beside, buffer.getbuffer() as written:
+        beside.write_bytes(written)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -183,17 +183,20 @@ def _misfit(checkpoint: Checkpoint) -> str:
         few |= config.n_dem * config.n_wrab > len(weights) or config.channels**2 * config.expansion > held
     if few:
         return f"{len(weights)} tensors of {held:,} bytes in all are too few"
+    return differing_keys(_shapes(config), weights)
+
+
+def _shapes(config: Config) -> dict[str, Tensor]:
+    """A state dict of a configuration that has names and shapes only."""
     with torch.device("meta"):
-        wanted = build_model(config).state_dict()
-    return differing_keys(wanted, weights)
+        return build_model(config).state_dict()
 
 
 def _first_difference(checkpoint: Checkpoint, model: str) -> str:
     from hrn.model import preset
 
     try:
-        with torch.device("meta"):
-            wanted = build_model(preset(model, checkpoint.config.scales)).state_dict()
+        wanted = _shapes(preset(model, checkpoint.config.scales))
     except ValueError as error:
         return f" ({error})"
     return f"; for {model}: {differing_keys(wanted, checkpoint.weights)}"
@@ -232,9 +235,7 @@ def _released_config(path: Path, weights: Mapping[str, Tensor]) -> ReleasedConfi
     doublings = sum(f"tail.0.{i}.weight" in weights for i in (0, 2, 4))
     scale = 3 if weights["tail.0.0.weight"].shape[:1] == (576,) else 2**doublings
     config = replace(ReleasedConfig(), scales=(scale,))
-    with torch.device("meta"):
-        wanted = build_model(config).state_dict()
-    if difference := differing_keys(wanted, weights):
+    if difference := differing_keys(_shapes(config), weights):
         raise HRNError(f"{path}: looks like the authors' network at x{scale}, but {difference}")
     return config
 

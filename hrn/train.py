@@ -34,7 +34,7 @@ from hrn.errors import HRNError
 from hrn.model import PRESETS, preset
 from hrn.model.config import Config
 from hrn.pretrained import find_checkpoint
-from hrn.runtime import keep_memory, tune_convolutions
+from hrn.runtime import keep_memory, tune_convolutions, warm_up_kernels
 from hrn.training.files import RunFiles, load_state, step_of
 from hrn.training.plan import measure_plan
 from hrn.training.recipe import RECIPE_CHOICES, Execution, Recipe, share_of
@@ -108,6 +108,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="start from the weights of a checkpoint, as far as they fit; a file, or a name such as hrn_light_x4",
     )
+    add(
+        "--grow_from",
+        type=Path,
+        metavar="FILE",
+        help="start from a smaller trained HRN of the same scales, computing exactly what it computes; a file or a name",
+    )
     add("--dry_run", action="store_true", help="measure a few steps, print the plan, write nothing")
     for f in (*fields(Recipe), *fields(Execution)):
         text = f"{HELP.get(f.name, '')} (default: %(default)s)".strip()
@@ -145,6 +151,8 @@ def prepare(args: argparse.Namespace, processes: int) -> Run:
     """Check the flags. Raises HRNError."""
     recipe, execution = (cls(**{f.name: getattr(args, f.name) for f in fields(cls)}) for cls in (Recipe, Execution))
     share_of(recipe, processes, execution.accumulate)
+    if args.init_from and args.grow_from:
+        raise HRNError("--init_from and --grow_from exclude each other")
     if Path(args.ckpt_name).name != args.ckpt_name:
         raise HRNError(f"--ckpt_name {args.ckpt_name!r} must be a plain name; the folder is --ckpt_dir")
     scales = (args.scale,) if args.scale else MULTI_SCALE
@@ -198,6 +206,7 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
         datefmt="%H:%M:%S",
     )
     keep_memory()
+    warm_up_kernels()
     tune_convolutions(tf32=args.tf32, deterministic=args.deterministic)
     state = processes.from_first(partial(earlier_state, args, run.files))
     recipe = run.recipe
@@ -226,6 +235,8 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
         del state
     elif args.init_from:
         trainer.initialise_from(processes.from_first(lambda: load_checkpoint(find_checkpoint(args.init_from))))
+    elif args.grow_from:
+        trainer.grow_from(processes.from_first(lambda: load_checkpoint(find_checkpoint(args.grow_from))))
     if args.dry_run:
         plan = measure_plan(trainer)
         if processes.first:

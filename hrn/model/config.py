@@ -62,6 +62,7 @@ Config = HRNConfig | ReleasedConfig
 
 PRESETS: dict[str, Config] = {
     "hrn": HRNConfig(),
+    "hrn_base": HRNConfig(channels=48, n_dem=3, n_wrab=2, expansion=2, reduction=16, upsampler="direct"),
     "hrn_light": HRNConfig(channels=24, n_dem=2, n_wrab=2, expansion=2, reduction=8, upsampler="direct"),
     "hrn_released": ReleasedConfig(),
 }

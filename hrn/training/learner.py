@@ -47,9 +47,7 @@ class Learner:
         norms = [m for m in self.model.modules() if isinstance(m, BatchNorm)]
         self._running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = OPTIMIZERS[recipe.optimizer](
-            self.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.scales = config.scales
         self.network = self._network(config)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hrn.errors import HRNError
+from hrn.training.muon import Muon
 from hrn.training.schedule import SCHEDULES, lr_at
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -17,7 +19,11 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "MSE": F.mse_loss,
     "SmoothL1": F.smooth_l1_loss,
 }
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "muon": Muon,
+}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hrn.checkpoint import Checkpoint, initialise_from, save_checkpoint
+from hrn.checkpoint import Checkpoint, initialise_from, load_network, save_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs, PatchDataset
 from hrn.distributed import Processes, is_worker
@@ -23,8 +23,9 @@ from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
 from hrn.files import file_hash
 from hrn.inference.enlarger import Enlarger
-from hrn.model import config_to_dict
+from hrn.model import HRN, config_to_dict
 from hrn.model.config import Config
+from hrn.model.growth import grow
 from hrn.training.files import JsonLines, RunFiles
 from hrn.training.learner import Learner, Patches
 from hrn.training.recipe import Execution, Recipe, share_of
@@ -308,12 +309,27 @@ class Trainer:
     def initialise_from(self, checkpoint: Checkpoint) -> None:
         """Start from the weights of another run, as far as they fit. Raises HRNError where none do."""
         missing, unused = initialise_from(self.learner.model, checkpoint)
-        if self.learner.ema:
-            self.learner.ema.module.load_state_dict(self.learner.model.state_dict())
         new = f"all but {', '.join(missing)}" if missing else "all weights"
         logger.info("%s: took over %s; left %s", checkpoint.path, new, ", ".join(unused) or "nothing")
+        self._start_from(checkpoint, "init_from")
+
+    def grow_from(self, checkpoint: Checkpoint) -> None:
+        """Start as a smaller network, see :mod:`hrn.model.growth`. Raises HRNError if it does not fit into this one."""
+        small = load_network(checkpoint)
+        if not isinstance(small, HRN) or not isinstance(self.learner.model, HRN):
+            raise HRNError(f"--grow_from {checkpoint.path}: only HRN networks can grow, not {checkpoint.model_name}")
+        try:
+            grow(small.to(self.processes.device), self.learner.model)
+        except ValueError as error:
+            raise HRNError(f"--grow_from {checkpoint.path}: {error}") from None
+        logger.info("%s: grown to the new size", checkpoint.path)
+        self._start_from(checkpoint, "grow_from")
+
+    def _start_from(self, checkpoint: Checkpoint, how: str) -> None:
+        if self.learner.ema:
+            self.learner.ema.module.load_state_dict(self.learner.model.state_dict())
         if self.processes.first:  # which has the file
-            self.info["init_from"] = {"file": checkpoint.path.name, "sha256": file_hash(checkpoint.path)}
+            self.info[how] = {"file": checkpoint.path.name, "sha256": file_hash(checkpoint.path)}
 
     def _tell(self, line: dict[str, Any]) -> None:
         if self.processes.first:

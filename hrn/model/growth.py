@@ -1,0 +1,165 @@
+"""Start a network from a smaller trained one, without changing what it computes (Net2Net, arXiv 1511.05641).
+
+The small network's weights become the first channels of the large one. Whatever new channels, blocks or modules would add
+to the old channels is multiplied by zero at first; the rest of the new weights keep their initialisation.
+
+A new DEM ends in an ELU, but must pass the old channels on unchanged. The first new DEM adds 1 to them: they are outputs
+of an ELU, so x > -1 and ELU(x + 1) = x + 1, and ELU is the identity on the later ones too. A new channel that is
+constant 1 carries what the tail has to subtract, so that the result is exact at the zero-padded borders as well.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hrn.model.attention import CoordinateAttention
+from hrn.model.blocks import WRAB, WRDB
+from hrn.model.hrn import DEM, HRN
+
+
+@torch.no_grad()
+def grow(small: HRN, large: HRN) -> None:
+    """Write the function of `small` into the freshly initialised `large`, in place.
+
+    Raises:
+        ValueError: `large` is not larger than `small` in every respect, or has other scales or variants.
+    """
+    check_growth(small, large)
+    c, new_modules = small.config.channels, len(large.body) - len(small.body)
+    copy_conv(small.head, large.head)
+    for old, new in zip(small.body, large.body, strict=False):
+        grow_dem(old, new, c)
+    for number, new in enumerate(large.body[len(small.body) :]):
+        pass_through(new, c, add=1.0 if number == 0 else 0.0)
+    for name, tail in small.tails.items():
+        grow_tail(tail, large.tails[name])
+        if new_modules:
+            rows = tail[0].out_channels  # of the first convolution: those that the small network had
+            first = large.tails[name][0]
+            first.weight[:rows, c] = -first.weight[:rows, :c].sum(1)
+    if new_modules:
+        make_constant(large, channel=c)
+
+
+def check_growth(small: HRN, large: HRN) -> None:
+    """Raises ValueError unless `large` can hold the function of `small`."""
+    a, b = small.config, large.config
+    for name in ("scales", "gates", "dct_axes"):
+        if getattr(a, name) != getattr(b, name):
+            raise ValueError(f"{name} is {getattr(a, name)} in the small network and {getattr(b, name)} in the large one")
+    sizes = {name: (getattr(a, name), getattr(b, name)) for name in ("channels", "n_dem", "n_wrab")}
+    sizes["channels * expansion"] = a.channels * a.expansion, b.channels * b.expansion
+    sizes["channels // reduction"] = max(1, a.channels // a.reduction), max(1, b.channels // b.reduction)
+    for name, (old, new) in sizes.items():
+        if new < old:
+            raise ValueError(f"{name} would shrink from {old} to {new}")
+    if b.n_dem > a.n_dem and b.channels == a.channels:
+        raise ValueError("new DEMs need at least one new channel")
+    if a.upsampler == "subpixel" and b.upsampler == "direct":
+        raise ValueError("a subpixel tail does not fit into a direct one")
+    if a.upsampler == "direct" and b.upsampler == "subpixel" and b.channels < 3 * (max(b.scales) // 2) ** 2:
+        raise ValueError(f"a direct tail for x{max(b.scales)} needs {3 * (max(b.scales) // 2) ** 2} channels to become subpixel")
+
+
+def grow_dem(old: DEM, new: DEM, c: int) -> None:
+    """Copy a module of `c` channels."""
+    for name in ("frequency", "spatial1", "spatial2"):
+        grow_wrdb(getattr(old, name), getattr(new, name), c)
+    copy_conv(old.fuse1, new.fuse1, inputs=first_channels(2, c, new.fuse1.out_channels))
+    copy_conv(old.fuse2, new.fuse2, inputs=first_channels(4, c, new.fuse2.out_channels))
+
+
+def grow_wrdb(old: WRDB, new: WRDB, c: int) -> None:
+    """Copy a dense block; its last fusion becomes the last one of a block with more WRABs."""
+    width = new.fuse[0].out_channels
+    for a, b in zip(old.blocks, new.blocks, strict=False):
+        grow_wrab(a, b)
+    for i, fuse in enumerate(old.fuse[:-1]):
+        copy_conv(fuse, new.fuse[i], inputs=first_channels(i + 2, c, width))
+    copy_conv(old.fuse[-1], new.fuse[-1], inputs=first_channels(len(old.fuse) + 1, c, width))
+
+
+def grow_wrab(old: WRAB, new: WRAB) -> None:
+    """Copy a block; channels inside are widened like those outside."""
+    copy_conv(old.widen, new.widen)
+    copy_conv(old.narrow, new.narrow)
+    a, b = old.attention, new.attention
+    for name in ("squeeze", "gate_h", "gate_w"):
+        copy_conv(getattr(a, name), getattr(b, name))
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(b.norm, name)[: len(a.norm.weight)] = getattr(a.norm, name)
+
+
+def pass_through(dem: DEM, c: int, add: float) -> None:
+    """Let a new module pass its first `c` channels on, plus a constant."""
+    dem.fuse2.weight[:c] = 0
+    dem.fuse2.weight[:c, :c, 0, 0] = torch.eye(c)
+    dem.fuse2.bias[:c] = add
+
+
+def make_constant(network: HRN, channel: int) -> None:
+    """Make one channel of what reaches the tail 1 everywhere."""
+    network.head.weight[channel] = 0
+    network.head.bias[channel] = 0
+    network.body[-1].fuse2.weight[channel] = 0
+    network.body[-1].fuse2.bias[channel] = 1
+
+
+def grow_tail(old: nn.Sequential, new: nn.Sequential) -> None:
+    """Copy an upsampler; a direct one may become a subpixel one."""
+    olds, news = ([m for m in tail if isinstance(m, nn.Conv2d)] for tail in (old, new))
+    if len(olds) == len(news):
+        for a, b in zip(olds, news, strict=True):
+            copy_conv(a, b)
+        return
+    # the first convolution computes every subpixel of RGB; the later ones only move them into place
+    size = math.prod(m.upscale_factor for m in new if isinstance(m, nn.PixelShuffle))
+    subpixels = olds[0]
+    for conv, shuffle in zip(news, (m for m in new if isinstance(m, nn.PixelShuffle)), strict=False):
+        order = subpixel_order(size, shuffle.upscale_factor)
+        conv.weight[: len(order)] = 0
+        conv.weight[: len(order), : subpixels.in_channels] = subpixels.weight[order]
+        conv.bias[: len(order)] = subpixels.bias[order]
+        size //= shuffle.upscale_factor
+        subpixels = identity_conv(3 * size**2)
+    copy_conv(subpixels, news[-1])
+
+
+def subpixel_order(size: int, factor: int) -> Tensor:
+    """How to sort the 3 * size^2 subpixels of RGB so that a PixelShuffle by `factor` puts each into its place.
+
+    Returns:
+        Indices (3 * size^2,) into subpixels in the order of PixelShuffle(size): colour, row, column. After the shuffle by
+        `factor`, the channels are the 3 * (size / factor)^2 remaining subpixels, again by colour, row and column.
+    """
+    rest = size // factor
+    return torch.arange(3 * size**2).view(3, factor, rest, factor, rest).permute(0, 2, 4, 1, 3).flatten()
+
+
+def identity_conv(channels: int) -> nn.Conv2d:
+    """A 3x3 convolution that changes nothing."""
+    conv = nn.Conv2d(channels, channels, 3, padding=1)
+    nn.init.dirac_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def copy_conv(old: nn.Conv2d, new: nn.Conv2d, inputs: Sequence[int] | None = None) -> None:
+    """Copy a convolution into the first outputs of a wider one, which read nothing else.
+
+    Args:
+        old, new: convolutions of one kernel size.
+        inputs: channels of `new` that take the part of `old`'s inputs; the first ones by default.
+    """
+    rows = len(old.weight)
+    new.weight[:rows] = 0
+    new.weight[:rows, list(inputs or range(old.in_channels))] = old.weight
+    if old.bias is not None:
+        new.bias[:rows] = old.bias
+
+
+def first_channels(maps: int, c: int, width: int) -> list[int]:
+    """Of `maps` concatenated feature maps of `width` channels, the indices of the first `c` channels of each."""
+    return [i * width + channel for i in range(maps) for channel in range(c)]

@@ -1,0 +1,111 @@
+"""Muon for the convolutions, Adam for everything else.
+
+Muon replaces the momentum of a weight matrix by the nearest orthogonal matrix, found by Newton-Schulz iterations:
+K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The update is scaled as in "Muon is scalable for LLM
+training" (arXiv 2502.16982), so that learning rates read like Adam's.
+
+`torch.optim.Muon` computes the same update but accepts 2-D parameters only, one matrix at a time. Here a convolution's
+weight is the matrix (out, in * kh * kw), and matrices of equal shape are orthogonalised in one batched product.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic Newton-Schulz polynomial, tuned by K. Jordan for a steep slope at 0."""
+MIN_SIDE = 8
+"""Matrices with a shorter side are left to Adam: there is little to orthogonalise."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for weights of two or more dimensions, fused Adam for all others.
+
+    Like PyTorch's fused optimizers it reads `found_inf`: a step whose `found_inf` is 1 changes nothing.
+
+    Args:
+        parameters: of the network; a weight with both sides of its matrix of at least `MIN_SIDE` goes to Muon.
+        lr: learning rate of both.
+        weight_decay: decoupled decay of Muon's weights (as in AdamW); Adam's parameters are not decayed.
+        momentum: of Muon, as a running mean with Nesterov's look-ahead.
+        iterations: Newton-Schulz iterations.
+    """
+
+    found_inf: Tensor | None = None
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        *,
+        momentum: float = 0.95,
+        iterations: int = 5,
+    ) -> None:
+        parameters = list(parameters)
+        matrices = [p for p in parameters if p.ndim >= 2 and min(len(p), p.numel() // len(p)) >= MIN_SIDE]
+        chosen = set(map(id, matrices))
+        self._adam = torch.optim.Adam([p for p in parameters if id(p) not in chosen] or [torch.zeros(0)], lr, fused=True)
+        muon = {"params": matrices, "weight_decay": weight_decay, "momentum": momentum, "iterations": iterations}
+        super().__init__([muon, *self._adam.param_groups], {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """One update from the gradients in `.grad`."""
+        muon, adam = self.param_groups
+        by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+        for p in muon["params"]:
+            if p.grad is not None:
+                by_shape[len(p), p.numel() // len(p)].append(p)
+        for parameters in by_shape.values():
+            self._update(parameters, muon)
+        self._adam.param_groups, self._adam.state = [adam], self.state  # load_state_dict replaces both
+        if self.found_inf is not None:
+            self._adam.found_inf = self.found_inf
+        self._adam.step()
+
+    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Update parameters whose matrices have one shape."""
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        momentum = torch.stack([b.flatten(1) for b in buffers])  # (parameters, rows, columns)
+        gradient = torch.stack([p.grad.flatten(1) for p in parameters])
+        rate = group["lr"]
+        if self.found_inf is not None:  # without a wait for the GPU
+            gradient = torch.where(self.found_inf > 0, momentum, gradient)  # leaves the momentum as it is
+            rate = rate * (1 - self.found_inf)
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        update = orthogonalise(gradient.lerp_(momentum, group["momentum"]), group["iterations"])
+        update = update.to(gradient.dtype) * (-rate * 0.2 * math.sqrt(max(update.shape[1:])))
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+        torch._foreach_copy_(buffers, [m.view(p.shape) for m, p in zip(momentum, parameters, strict=True)])
+        torch._foreach_add_(parameters, [u.view(p.shape) for u, p in zip(update, parameters, strict=True)])
+
+
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Bring the singular values of a batch of matrices close to 1 (0.7 to 1.2), by Newton-Schulz in bfloat16.
+
+    Args:
+        matrices: (N, rows, columns).
+        iterations: five suffice.
+
+    Returns:
+        (N, rows, columns) bfloat16, with the singular vectors of `matrices`.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x

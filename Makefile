@@ -15,7 +15,7 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/python -m hrn.demo
 
 figures: $(VENV)/.run
-	$(VENV)/bin/python Figs/make.py
+	$(VENV)/bin/python tools/make_figures.py
 
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .

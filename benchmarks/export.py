@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.timing import machine, paired_seconds
 from hrn.checkpoint import load_checkpoint, load_network, save_checkpoint
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import find_test_set
 from hrn.errors import HRNError
 from hrn.inference.enlarger import Enlarger
@@ -69,4 +69,4 @@ def row(name: str, scale: int, test_set: Path, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

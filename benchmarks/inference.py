@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.timing import machine, paired_seconds, synchronise
+from hrn.inference.batch import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger, Mode
-from hrn.inference.folder import Job, enlarge_file
-from hrn.inference.local import localised
+from hrn.inference.local import make_local
 from hrn.inference.memory import parse_memory
 from hrn.model import build_model, preset
 from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB, Fusion
 from hrn.model.summary import OUTPUT_SIZE, summarise
-from hrn.runtime import convolutions_of_images, keep_memory, memory_from_here, pick_device
+from hrn.runtime import inference_convolutions, keep_memory, peak_memory_meter, pick_device
 
 SCALE = 4
 SIDES = (128, 256, 512)
@@ -143,7 +143,7 @@ def shares_table(args: argparse.Namespace) -> None:
     network = light().to(memory_format=torch.channels_last)
     print("| hrn_light at 256x256 | convolutions | then |")
     print("|---|---|---|")
-    for mode, net in (("local", localised(network, Mode.window)), ("full", network)):
+    for mode, net in (("local", make_local(network, Mode.window)), ("full", network)):
         x = torch.rand(1, 3, 256, 256)
         with torch.inference_mode():
             for _ in range(3):
@@ -189,7 +189,7 @@ def matrix_product_peak() -> float:
     n, device = 2048, pick_device()
     a, b = torch.rand(n, n, device=device), np.ones((n, n), np.float32)
     x = torch.rand(1, n, 32, n // 32, device=device).to(memory_format=torch.channels_last)
-    with torch.inference_mode(), convolutions_of_images(device, tf32=False):
+    with torch.inference_mode(), inference_convolutions(device, tf32=False):
         ways = (lambda: a @ a, lambda: b @ b, lambda: F.conv2d(x, a[..., None, None]))
         return n**3 / min(paired_seconds(*ways, rounds=5))
 
@@ -201,7 +201,7 @@ def preset_worker(name: str, mode: str, side: str) -> None:
         build_model(preset(name, [SCALE])).eval().to(device, memory_format=torch.channels_last), mode=Mode(mode)
     )
     enlarger(np.zeros((64, 64, 3), np.uint8))
-    peak = memory_from_here(device)
+    peak = peak_memory_meter(device)
     image = np.random.default_rng(0).integers(0, 256, (int(side), int(side), 3), dtype=np.uint8)
     print(median_seconds(lambda: enlarger(image)), peak())
 
@@ -264,7 +264,7 @@ def job_worker(source: str, target: str, memory: str) -> None:
     enlarger = TimedEnlarger(light().to(memory_format=torch.channels_last), max_memory=parse_memory(memory))
     enlarger(np.zeros((64, 64, 3), np.uint8))
     enlarger.seconds = 0.0
-    peak = memory_from_here(torch.device("cpu"))
+    peak = peak_memory_meter(torch.device("cpu"))
     whole = seconds_of(lambda: enlarge_file(Job(Path(source), Path(target)), enlarger))
     print(enlarger.seconds, whole, peak())
 

@@ -11,14 +11,14 @@ from unittest import mock
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.distributed import Processes
 from hrn.model import preset
 from hrn.runtime import keep_memory, pick_device
-from hrn.training.files import RunFiles
 from hrn.training.recipe import Recipe
+from hrn.training.run_files import RunFiles
 from hrn.training.trainer import Trainer
 
 
@@ -56,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

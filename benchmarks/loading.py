@@ -18,8 +18,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import h5py
 import numpy as np
 
-from hrn.cli import fail_in_words
-from hrn.data.h5 import H5Pairs, PatchDataset
+from hrn.cli import run_cli
+from hrn.data.h5 import H5Pairs
+from hrn.data.patches import PatchDataset
 
 
 class InMemory:
@@ -96,4 +97,4 @@ def loading_table(path: Path, scale: int, patch_size: int, samples: int = 3000) 
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

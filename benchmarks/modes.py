@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from benchmarks.timing import machine
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import find_test_set
 from hrn.evaluation.evaluate import evaluate
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.upscale import load_model
-from hrn.runtime import keep_memory, memory_from_here, pick_device
+from hrn.runtime import keep_memory, peak_memory_meter, pick_device
 
 MODES = [
     Mode("full"), Mode("local", 32), Mode("local", 48), Mode("local", 64), Mode("local", 96),
@@ -43,13 +43,13 @@ def worker(mode: Mode, args: argparse.Namespace) -> None:
     device = next(network.parameters()).device
     enlarger = Enlarger(network, mode=mode)
     enlarger(np.zeros((64, 64, 3), np.uint8))
-    peak, sets = memory_from_here(device), {}
+    peak, sets = peak_memory_meter(device), {}
     for path in args.sets:
         test_set = find_test_set(path, enlarger.scale)
         test_set = replace(test_set, images=test_set.images[: MOST_IMAGES.get(test_set.name)])
         for image in test_set.images[:2]:
             enlarger(image.load(enlarger.scale).lr)
-        results = list(r.without_pictures() for r in evaluate(enlarger, test_set))
+        results = list(r.without_images() for r in evaluate(enlarger, test_set))
         scores = [(r.scores["psnr_y"], r.scores["ssim_y"]) for r in results]
         sets[f"{test_set.name} ({len(scores)})"] = (scores, sum(r.seconds for r in results))
     print(json.dumps({"sets": sets, "mib": peak()}))
@@ -99,4 +99,4 @@ def verdict(found: list[dict]) -> str:
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import machine, paired_seconds
-from hrn.inference.local import localised
+from hrn.inference.local import make_local
 from hrn.model import build_model, preset
 from hrn.model.summary import OUTPUT_SIZE
 from hrn.runtime import keep_memory
@@ -34,7 +34,7 @@ def networks() -> dict[str, nn.Module]:
 
     light = build_model(preset("hrn_light", [SCALE])).to(memory_format=torch.channels_last)
     return {
-        "hrn_light, local": localised(light, 48),
+        "hrn_light, local": make_local(light, 48),
         "hrn_light, full": light,
         "SPAN (28 channels)": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=28, upscale=SCALE),
         "SPAN (48 channels)": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=48, upscale=SCALE),

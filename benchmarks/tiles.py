@@ -14,12 +14,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.images import read_rgb
 from hrn.inference import enlarger as module
 from hrn.inference.enlarger import Enlarger, Mode
+from hrn.inference.tiling import spans
 from hrn.inference.upscale import load_model
-from hrn.inference.windows import spans
 from hrn.runtime import keep_memory
 
 
@@ -65,4 +65,4 @@ def steps(difference: np.ndarray, mode: Mode, size: tuple[int, int], scale: int)
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

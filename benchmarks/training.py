@@ -21,8 +21,9 @@ from torch.utils.data import default_collate
 
 from benchmarks.loading import loading_table
 from benchmarks.timing import machine, synchronise
-from hrn.cli import fail_in_words
-from hrn.data.h5 import H5Pairs, PatchDataset
+from hrn.cli import run_cli
+from hrn.data.h5 import H5Pairs
+from hrn.data.patches import PatchDataset
 from hrn.distributed import Processes
 from hrn.model import PRESETS, preset
 from hrn.runtime import keep_memory, peak_memory, pick_device, tune_convolutions
@@ -153,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

@@ -19,12 +19,12 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import find_lr
 from hrn.data.images import EXTENSIONS, list_images, read_rgb
 from hrn.data.resize import bicubic_lr, modcrop
 from hrn.errors import HRNError
-from hrn.files import writing_beside
+from hrn.files import atomic_write
 
 DATASET = Path(__file__).resolve().parents[1] / "dataset"
 
@@ -116,7 +116,7 @@ def convert(
         raise HRNError(f"{lr_folder}: has none of {', '.join(f'X{s}' for s in scales)}")
     for s, folder in lr_folders.items():
         print(f"X{s}: {folder or 'MATLAB bicubic of HR'}")
-    with writing_beside(out) as beside, h5py.File(beside, "w") as file, ProcessPoolExecutor(workers) as pool:
+    with atomic_write(out) as beside, h5py.File(beside, "w") as file, ProcessPoolExecutor(workers) as pool:
         work = pool.map(partial(load_pair, lr_folders=lr_folders), paths, chunksize=4)
         key = 0
         for path, images in zip(paths, tqdm(work, total=len(paths), unit="image", desc=out.name), strict=True):
@@ -156,4 +156,4 @@ def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.nd
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

@@ -19,10 +19,10 @@ from pathlib import Path
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.images import list_images
-from hrn.download import RefusedArchive, fetch, unpack
 from hrn.errors import HRNError
+from hrn.fetch import ArchiveError, fetch, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -197,7 +197,7 @@ def get_archive(archive: Archive, folder: Path, counts: dict[str, int], args: ar
     fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
     try:
         count = unpack(path, folder, archive.place)
-    except RefusedArchive:
+    except ArchiveError:
         path.unlink()  # so that the next run fetches it anew
         raise
     print(f"{folder}: {count} files of {archive.name}")
@@ -234,4 +234,4 @@ def get_checkpoint(name: str, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.errors import HRNError
-from hrn.files import file_hash, writing_beside
+from hrn.files import atomic_write, file_hash
 from hrn.model import Config, HRNConfig, ReleasedConfig, build_model, config_from_dict, config_to_dict, preset_of
 
 FORMAT = "hrn-checkpoint-1"
@@ -66,7 +66,7 @@ def save_checkpoint(
         contents["training"] = dict(training)
     buffer = io.BytesIO()  # torch's own writer does not tell a full disk from other troubles
     torch.save(contents, buffer)
-    with writing_beside(path) as beside, buffer.getbuffer() as written:
+    with atomic_write(path) as beside, buffer.getbuffer() as written:
         beside.write_bytes(written)
 
 
@@ -323,4 +323,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

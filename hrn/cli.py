@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hrn.errors import HRNError
 
 
-def fail_in_words(main: Callable[[], int | None]) -> int:
+def run_cli(main: Callable[[], int | None]) -> int:
     """Run `main`; bad input ends in one message on stderr and exit code 2, Ctrl-C in 130.
 
     What stdout and stderr cannot write, such as a file's name that is no Unicode, is escaped.

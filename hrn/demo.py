@@ -27,16 +27,16 @@ import torch
 from PIL import Image
 
 from hrn.checkpoint import load_checkpoint, load_network
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import photographs
 from hrn.data.images import EXTENSIONS, check_pixels, read_rgb, write_image
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
+from hrn.inference.batch import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger
-from hrn.inference.folder import Job, enlarge_file
-from hrn.inference.size import Resizer, Size
+from hrn.inference.resizer import Resizer, Size
 from hrn.pretrained import find_checkpoint, read_manifest
-from hrn.runtime import keep_memory, memory_from_here, pick_device, release_memory
+from hrn.runtime import keep_memory, peak_memory_meter, pick_device, release_memory
 
 MAX_UPLOAD = 32 * 2**20
 """Bytes of an upload."""
@@ -53,7 +53,7 @@ WAITING = 8
 """People who may queue: less than KEPT seconds in all."""
 
 
-class Studio:
+class DemoSession:
     """Enlarges uploads, one at a time.
 
     Args:
@@ -108,7 +108,7 @@ class Studio:
         with self.busy:
             count(0)
             device = self.models[model][0].device
-            start, peak = time.perf_counter(), memory_from_here(device)
+            start, peak = time.perf_counter(), peak_memory_meter(device)
             target = Path(tempfile.mkdtemp(dir=self.folder)) / f"{upload.stem[:80]}_x{factor:g}.png"
             try:
                 told = enlarge_file(Job(upload, target), Resizer(self.models[model], Size(factor=factor)), count)
@@ -158,7 +158,7 @@ def load_models(files: list[str] | None, device: torch.device) -> dict[str, list
     return models
 
 
-def make_page(studio: Studio, examples: list[Path]) -> Any:
+def make_page(studio: DemoSession, examples: list[Path]) -> Any:
     """The page, a Gradio app that is not running yet."""
     import gradio as gr
 
@@ -236,7 +236,7 @@ def check_room(folder: Path) -> None:
         raise HRNError(f"there is no room for more images now; try again in {KEPT // 60} minutes")
 
 
-class Doorkeeper:
+class AccessControl:
     """Refuses uploads for which there is no room, or that Gradio would take without a limit; an ASGI application.
 
     Args:
@@ -308,7 +308,7 @@ def main(argv: list[str] | None = None) -> int:
             raise HRNError("the page needs another package: pip install 'gradio>=6,<7'") from None
         from starlette.middleware import Middleware
 
-        studio = Studio(load_models(args.ckpt_path, pick_device(args.device)), files)
+        studio = DemoSession(load_models(args.ckpt_path, pick_device(args.device)), files)
         examples = write_examples(Path(folder) / "examples")
         gr.set_static_paths([Path(folder) / "examples"])
         page = make_page(studio, examples)
@@ -322,7 +322,7 @@ def main(argv: list[str] | None = None) -> int:
                 prevent_thread_lock=True,
                 quiet=True,
                 footer_links=[],
-                app_kwargs={"middleware": [Middleware(Doorkeeper, folder=files)]},
+                app_kwargs={"middleware": [Middleware(AccessControl, folder=files)]},
                 ssr_mode=False,
             )
         except OSError:
@@ -361,4 +361,4 @@ def _stopped_by_signals(stopped: threading.Event) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

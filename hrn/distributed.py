@@ -37,7 +37,7 @@ class Processes:
     device: torch.device = CPU
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
@@ -48,7 +48,7 @@ class Processes:
             values /= self.count
         return values
 
-    def most(self, value: int) -> int:
+    def max(self, value: int) -> int:
         """The largest of a small number that each process has."""
         if self.count == 1:
             return value
@@ -64,7 +64,7 @@ class Processes:
         dist.all_gather_object(hands, mine)
         return [hands[i % self.count][i // self.count] for i in range(sum(map(len, hands)))]
 
-    def together(self, action: Callable[[], None]) -> None:
+    def run_on_all(self, action: Callable[[], None]) -> None:
         """Let each process do something; where one of them raises an HRNError, all do, and none waits for another."""
         message = ""
         try:
@@ -75,22 +75,22 @@ class Processes:
             if told:
                 raise HRNError(told)
 
-    def from_first(self, make: Callable[[], Any]) -> Any:
+    def run_on_main(self, make: Callable[[], Any]) -> Any:
         """What the first process makes, in all of them."""
         made: list[Any] = [None]
 
         def make_it() -> None:
-            if self.first:
+            if self.is_main:
                 made[0] = make()
 
-        self.together(make_it)
+        self.run_on_all(make_it)
         if self.count > 1:
             dist.broadcast_object_list(made)
         return made[0]
 
 
 @contextmanager
-def joined(device: str, timeout: timedelta | None = None) -> Iterator[Processes]:
+def join_processes(device: str, timeout: timedelta | None = None) -> Iterator[Processes]:
     """Join the processes that torchrun started; where it did not, this process is alone.
 
     Args:
@@ -132,7 +132,7 @@ def is_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End this process; one that torchrun started, without taking the interpreter apart.
 
     gloo's threads may still let go of tensors, for which they need the interpreter. Where it is being taken apart, that ends

@@ -10,7 +10,7 @@ from hrn.errors import HRNError
 
 
 @contextmanager
-def writing_beside(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary name beside `path`; what was written there is synced and renamed to `path` at the end, or removed.
 
     Raises:
@@ -32,8 +32,8 @@ def writing_beside(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file as :func:`writing_beside` does."""
-    with writing_beside(path) as beside:
+    """Write a UTF-8 text file as :func:`atomic_write` does."""
+    with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from hrn.checkpoint import load_checkpoint
-from hrn.cli import fail_in_words
-from hrn.download import fetch
+from hrn.cli import run_cli
 from hrn.errors import HRNError
+from hrn.fetch import fetch
 from hrn.files import file_hash, write_text
 from hrn.inference.enlarger import default_mode
 from hrn.model import config_from_dict, config_to_dict
@@ -109,7 +109,7 @@ def enter(path: Path, results: Path, trained_on: str, folder: Path = FOLDER) -> 
     Raises:
         HRNError: not a checkpoint, not in the folder, no scores of it, or some that are not as in a table of results.
     """
-    from hrn.evaluation.scores import read_scores  # scikit-image is slow to import
+    from hrn.evaluation.score_files import read_scores  # scikit-image is slow to import
 
     path = path.resolve()
     if folder.resolve() not in path.parents:
@@ -154,4 +154,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

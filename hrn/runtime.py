@@ -46,7 +46,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def check_generation(precision: str, device: torch.device) -> None:
+def check_gpu_generation(precision: str, device: torch.device) -> None:
     """Raises HRNError for bf16 or TF32 on NVIDIA's GPUs before Ampere, where PyTorch computes them in slow ways or fails."""
     nvidia = device.type == "cuda" and not torch.version.hip
     if precision in ("tf32", "bf16") and nvidia and torch.cuda.get_device_capability(device) < _AMPERE:
@@ -101,7 +101,7 @@ def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
 
 
 @contextmanager
-def convolutions_of_images(device: torch.device, *, tf32: bool) -> Iterator[None]:
+def inference_convolutions(device: torch.device, *, tf32: bool) -> Iterator[None]:
     """On a CUDA GPU, convolve in float32 unless TF32 is asked for, and without a search: many sizes would start one each.
 
     Both settings are the whole program's, so this is for one thread at a time.
@@ -125,7 +125,7 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def memory_from_here(device: torch.device) -> Callable[[], float]:
+def peak_memory_meter(device: torch.device) -> Callable[[], float]:
     """A function that tells the peak of memory from now on, in MiB over what is held now; on a CPU, resident.
 
     Where that cannot be reset (not Linux), it tells by how much the process's peak rises.

@@ -26,22 +26,22 @@ import numpy as np
 from tqdm import tqdm
 
 from hrn.checkpoint import Checkpoint, load_checkpoint, load_network
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import TestSet, find_test_set, photographs
 from hrn.data.images import EXTENSIONS, count_pixels, write_image
 from hrn.data.resize import Bicubic
-from hrn.distributed import Processes, is_worker, joined, launch, leave
+from hrn.distributed import Processes, exit_process, is_worker, join_processes, launch
 from hrn.errors import HRNError
-from hrn.evaluation.crops import telling_crop
+from hrn.evaluation.crops import best_crop
 from hrn.evaluation.evaluate import ImageResult, evaluate
+from hrn.evaluation.html_report import Page
 from hrn.evaluation.metrics import score
-from hrn.evaluation.page import Page
 from hrn.evaluation.report import SetReport, image_table, provenance, set_report, summary_table, write_reports
 from hrn.files import file_hash, write_text
+from hrn.inference.batch import enlarge_file, jobs
 from hrn.inference.enlarger import MODES, PRECISIONS, Enlarger, Mode, default_mode
-from hrn.inference.folder import enlarge_file, jobs
 from hrn.inference.memory import parse_memory
-from hrn.inference.size import Resizer, Size, parse_size
+from hrn.inference.resizer import Resizer, Size, parse_size
 from hrn.model import PRESETS, config_from_dict, preset_of
 from hrn.model.config import SCALES
 from hrn.pretrained import find_checkpoint, read_manifest
@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
     device = args.device if args.num_gpu else "cpu"
-    with joined(device, timeout=timedelta(days=7)) as processes:  # some may have many more pixels than others
+    with join_processes(device, timeout=timedelta(days=7)) as processes:  # some may have many more pixels than others
         ways = make_ways(args, processes)
         if not args.input:
             if processes.count > 1:
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
             score_test_sets(args, ways)
             return 0
         failures = enlarge_input(args, ways, processes)
-        if failures and processes.first:
+        if failures and processes.is_main:
             print(f"\n{len(failures)} of the images could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
         return 1 if failures else 0
 
@@ -187,7 +187,7 @@ def make_ways(args: argparse.Namespace, processes: Processes) -> list[Way]:
     header = provenance(processes.device)
     if args.model == "bicubic":
         return [Way(Bicubic(s), "bicubic", header | {"checkpoint": None}) for s in args.scale]
-    served = processes.from_first(lambda: load_served(args))
+    served = processes.run_on_main(lambda: load_served(args))
     scales = sorted(served) if args.input or not args.scale else args.scale
     ways = []
     for s in scales:
@@ -296,7 +296,7 @@ def run_test_set(test_set: TestSet, way: Way, args: argparse.Namespace, page: Pa
             gains.append(result.scores["psnr_y"] - single["psnr_y"])
         if page:
             page.add(result)
-        results.append(result.without_pictures())
+        results.append(result.without_images())
     report = set_report(test_set, way.label, results, shave=shave, raw_grey=args.raw_grey)
     if page:
         page.end(report)
@@ -318,7 +318,7 @@ def draw_figure(path: Path, result: ImageResult, label: str, shave: int) -> None
     """The image of the set that gains most, with the crop that gains most."""
     from hrn.evaluation.figures.compare import Comparison, compare  # matplotlib is slow to import
 
-    crop, _ = telling_crop(result.hr, result.bicubic_sr, result.sr)
+    crop, _ = best_crop(result.hr, result.bicubic_sr, result.sr)
     methods = {"bicubic": result.bicubic_sr, label: result.sr}
     compare(path, Comparison(result.name, result.hr, methods, crop, shave))
     print(f"\nfigure: {path}")
@@ -348,16 +348,18 @@ def enlargers_of(args: argparse.Namespace, ways: list[Way]) -> list[tuple[Bicubi
 
 def enlarge_all(args: argparse.Namespace, enlarger: Bicubic | Resizer, folder: Path, processes: Processes) -> list[str]:
     """Enlarge --input into a folder, shared out over the processes; what went wrong in any of them."""
-    todo = processes.from_first(lambda: jobs(args.input, folder, f".{args.format}", args.sample_dir))
+    todo = processes.run_on_main(lambda: jobs(args.input, folder, f".{args.format}", args.sample_dir))
     if args.skip_existing:
-        there = processes.from_first(lambda: [job.target.is_file() for job in todo])
+        there = processes.run_on_main(lambda: [job.target.is_file() for job in todo])
         todo = [job for job, done in zip(todo, there, strict=True) if not done]
-        if processes.first and any(there):
+        if processes.is_main and any(there):
             print(f"{sum(there)} done already, {len(todo)} to do")
     mine = todo[processes.rank :: processes.count]
     pixels = sum(count_pixels(job.source) for job in mine)
     failures = []
-    with tqdm(total=pixels, unit="px", unit_scale=True, disable=None if processes.first else True, leave=False) as bar:
+    with tqdm(
+        total=pixels, unit="px", unit_scale=True, disable=None if processes.is_main else True, leave=False
+    ) as bar:
         for job in mine:
             try:
                 tqdm.write(enlarge_file(job, enlarger, bar.update))
@@ -402,4 +404,4 @@ def parse_scale(text: str) -> float | None:
 
 
 if __name__ == "__main__":
-    leave(fail_in_words(main))
+    exit_process(run_cli(main))

@@ -26,20 +26,20 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hrn import __version__
 from hrn.checkpoint import Checkpoint, load_checkpoint
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
-from hrn.distributed import Processes, is_restarted, is_worker, joined, launch, leave
+from hrn.distributed import Processes, exit_process, is_restarted, is_worker, join_processes, launch
 from hrn.errors import HRNError
 from hrn.model import PRESETS, preset
 from hrn.model.config import Config
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import keep_memory, tune_convolutions, warm_up_kernels
-from hrn.training.files import RunFiles, load_state, step_of
-from hrn.training.plan import measure_plan
+from hrn.training.dry_run import measure_plan
+from hrn.training.monitor import TensorBoard
 from hrn.training.recipe import RECIPE_CHOICES, Execution, Recipe, share_of
+from hrn.training.run_files import RunFiles, load_state, step_of
 from hrn.training.trainer import Trainer
-from hrn.training.watch import TensorBoard
 
 MULTI_SCALE = (2, 3, 4)
 HELP = {
@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
             )
         prepare(args, args.num_gpu)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
-    with joined(args.device if args.num_gpu else "cpu") as processes:
+    with join_processes(args.device if args.num_gpu else "cpu") as processes:
         if processes.device.type == "mps":
             raise HRNError("--device mps: training needs float64, which it has not; use cuda or cpu")
         return train(args, processes, prepare(args, processes.count))
@@ -201,14 +201,14 @@ def main(argv: list[str] | None = None) -> int:
 def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
     """Train in this process; the exit code."""
     logging.basicConfig(
-        level=(logging.DEBUG if args.verbose else logging.INFO) if processes.first else logging.CRITICAL,
+        level=(logging.DEBUG if args.verbose else logging.INFO) if processes.is_main else logging.CRITICAL,
         format="%(asctime)s  %(message)s",
         datefmt="%H:%M:%S",
     )
     keep_memory()
     warm_up_kernels()
     tune_convolutions(tf32=args.tf32, deterministic=args.deterministic)
-    state = processes.from_first(partial(earlier_state, args, run.files))
+    state = processes.run_on_main(partial(earlier_state, args, run.files))
     recipe = run.recipe
     if state and not recipe.norm_batch:
         recipe = replace(recipe, norm_batch=state.training["recipe"]["norm_batch"])
@@ -234,30 +234,30 @@ def train(args: argparse.Namespace, processes: Processes, run: Run) -> int:
         trainer.resume(state)
         del state
     elif args.init_from:
-        trainer.initialise_from(processes.from_first(lambda: load_checkpoint(find_checkpoint(args.init_from))))
+        trainer.initialise_from(processes.run_on_main(lambda: load_checkpoint(find_checkpoint(args.init_from))))
     elif args.grow_from:
-        trainer.grow_from(processes.from_first(lambda: load_checkpoint(find_checkpoint(args.grow_from))))
+        trainer.grow_from(processes.run_on_main(lambda: load_checkpoint(find_checkpoint(args.grow_from))))
     if args.dry_run:
         plan = measure_plan(trainer)
-        if processes.first:
+        if processes.is_main:
             print(plan)
         return 0
-    processes.from_first(partial(open_files, trainer, args.tensorboard))
-    processes.together(partial(run.pairs.verify, processes.rank, processes.count))
+    processes.run_on_main(partial(open_files, trainer, args.tensorboard))
+    processes.run_on_all(partial(run.pairs.verify, processes.rank, processes.count))
     logging.info(
         "%s %s: %s parameters, %d training images, %d process(es) on %s, %d patches at once of %d a step, BatchNorm over %d",
         args.model, run.files.name, f"{sum(p.numel() for p in trainer.learner.parameters):,}", len(run.pairs),
         processes.count, device.type, trainer.share, recipe.batch_size, trainer.recipe.norm_batch,
     )  # fmt: skip
     logging.info("from step %d to %d; writing to %s", trainer.step, recipe.max_steps, run.files.folder)
-    bar = tqdm(total=recipe.max_steps, initial=trainer.step, unit="step", disable=None if processes.first else True)
+    bar = tqdm(total=recipe.max_steps, initial=trainer.step, unit="step", disable=None if processes.is_main else True)
     with bar, logging_redirect_tqdm():
         stopped = trainer.fit(progress=lambda step: bar.update(step - bar.n))
     if trainer.tensorboard:
         trainer.tensorboard.close()
     if not stopped:
         return 0
-    if processes.first:
+    if processes.is_main:
         name = signal.Signals(stopped).name
         print(
             f"stopped by {name} at step {trainer.step}, and saved. To go on: python {command_to_go_on()}",
@@ -303,4 +303,4 @@ def command_to_go_on() -> str:
 
 
 if __name__ == "__main__":
-    leave(fail_in_words(main))
+    exit_process(run_cli(main))

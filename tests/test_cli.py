@@ -1,17 +1,17 @@
 import subprocess
 import sys
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.errors import HRNError
 
 MAIN = """
 import sys
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 
 def main():
     print("caf\\udce9.png")  # how Python gives a file's name that is no UTF-8
 
-sys.exit(fail_in_words(main))
+sys.exit(run_cli(main))
 """
 
 
@@ -23,14 +23,14 @@ def test_names_that_cannot_be_written_are_escaped():
 def test_without_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    assert fail_in_words(lambda: 3) == 3
+    assert run_cli(lambda: 3) == 3
 
 
 def test_how_it_ends(capsys):
     def fail(error):
         raise error
 
-    assert fail_in_words(lambda: None) == 0
-    assert fail_in_words(lambda: fail(HRNError("no such file"))) == 2
-    assert fail_in_words(lambda: fail(KeyboardInterrupt())) == 130
+    assert run_cli(lambda: None) == 0
+    assert run_cli(lambda: fail(HRNError("no such file"))) == 2
+    assert run_cli(lambda: fail(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "error: no such file\ninterrupted\n"

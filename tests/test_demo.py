@@ -27,7 +27,7 @@ from PIL import Image
 from hrn import demo
 from hrn.data.images import read_rgb, write_image
 from hrn.data.resize import imresize
-from hrn.demo import Studio, load_models, sweep
+from hrn.demo import DemoSession, load_models, sweep
 from hrn.errors import HRNError
 from hrn.inference.upscale import load_model, upscale
 
@@ -35,7 +35,7 @@ from hrn.inference.upscale import load_model, upscale
 @pytest.fixture
 def studio(tmp_path):
     (tmp_path / "results").mkdir()
-    return Studio(load_models(["hrn_light_x4"], torch.device("cpu")), tmp_path / "results")
+    return DemoSession(load_models(["hrn_light_x4"], torch.device("cpu")), tmp_path / "results")
 
 
 def test_a_result_is_what_upscale_gives(studio, image, tmp_path):
@@ -182,7 +182,7 @@ def test_uploads_wait_for_room(tmp_path, monkeypatch):
     async def take(request):
         return PlainTextResponse(str(len(await request.body())))
 
-    door = Middleware(demo.Doorkeeper, folder=tmp_path)
+    door = Middleware(demo.AccessControl, folder=tmp_path)
     client = TestClient(Starlette(routes=[Route("/{path}", take, methods=["POST"])], middleware=[door]))
 
     def post(path, size, **more):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from hrn import sample, train
 from hrn.checkpoint import load_checkpoint, save_checkpoint
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.images import read_picture, read_rgb
 from hrn.data.resize import imresize
 from hrn.distributed import Processes
@@ -25,7 +25,7 @@ from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.model import build_model, config_to_dict, preset
 from hrn.pretrained import find_checkpoint, read_manifest
-from hrn.training.files import RunFiles
+from hrn.training.run_files import RunFiles
 
 
 def run(*command, cwd, check=True, **env):
@@ -281,7 +281,7 @@ def test_images_without_an_original(light, tmp_path, image, kind, capsys):
 
 def in_words(main, args, capsys):
     """Exit code 2 and one message on stderr."""
-    assert fail_in_words(lambda: main([str(a) for a in args])) == 2
+    assert run_cli(lambda: main([str(a) for a in args])) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert "Traceback" not in message
@@ -464,10 +464,10 @@ def test_a_shipped_checkpoint_is_the_manifest_s(shipped, hr_folder, tmp_path, ca
 def test_only_the_first_process_looks_for_checkpoints(light, monkeypatch):
     """The others are handed what it found."""
     args = sample.parse_args(["--ckpt_path", str(light), "--input", "a.png"])
-    found = Processes().from_first(lambda: sample.load_served(args))
+    found = Processes().run_on_main(lambda: sample.load_served(args))
 
     class Second(Processes):
-        def from_first(self, make):
+        def run_on_main(self, make):
             return found
 
     monkeypatch.setattr(sample, "find_checkpoint", None)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from hrn.checkpoint import load_checkpoint
-from hrn.evaluation.results import SETS, ours
+from hrn.evaluation.tables import SETS, ours
 from hrn.files import file_hash
 from hrn.model.config import SCALES
 from hrn.pretrained import read_manifest
@@ -16,8 +16,8 @@ SHIPPED = tuple(read_manifest()["checkpoints"])
 
 @pytest.fixture
 def make(root):
-    """Figs/make.py."""
-    spec = importlib.util.spec_from_file_location("make", root / "Figs/make.py")
+    """tools/make_figures.py."""
+    spec = importlib.util.spec_from_file_location("make", root / "tools/make_figures.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

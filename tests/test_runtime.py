@@ -3,7 +3,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 from hrn.errors import HRNError
-from hrn.runtime import convolutions_of_images, pick_device
+from hrn.runtime import inference_convolutions, pick_device
 
 cudnn = torch.backends.cudnn
 
@@ -57,10 +57,10 @@ def test_settings_of_a_gpu_are_as_before_after_an_image(tf32):
     try:
         cudnn.benchmark, cudnn.conv.fp32_precision = True, "ieee" if tf32 else "tf32"
         outside = cudnn.benchmark, cudnn.conv.fp32_precision
-        with convolutions_of_images(torch.device("cuda"), tf32=tf32):
+        with inference_convolutions(torch.device("cuda"), tf32=tf32):
             assert (cudnn.benchmark, cudnn.conv.fp32_precision) == (False, "tf32" if tf32 else "ieee")
         assert (cudnn.benchmark, cudnn.conv.fp32_precision) == outside
-        with convolutions_of_images(torch.device("cpu"), tf32=tf32):
+        with inference_convolutions(torch.device("cpu"), tf32=tf32):
             assert (cudnn.benchmark, cudnn.conv.fp32_precision) == outside
     finally:
         cudnn.benchmark, cudnn.conv.fp32_precision = before

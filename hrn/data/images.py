@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from hrn.errors import HRNError
-from hrn.files import writing_beside
+from hrn.files import atomic_write
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 TOO_DEEP = "has more than 8 bits a channel, which would be lost; convert it to 8 bits first"
@@ -243,7 +243,7 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
-    with writing_beside(path) as beside:
+    with atomic_write(path) as beside:
         try:
             image.save(beside, format=kind, **options)
         except (ValueError, RuntimeError) as error:  # what Pillow's encoders raise

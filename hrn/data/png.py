@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hrn.files import writing_beside
+from hrn.files import atomic_write
 
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """By the number of channels: grey, grey and alpha, RGB, RGB and alpha."""
@@ -41,7 +41,7 @@ def write_png(
         ValueError: the strips are not of this size.
     """
     height, width = size
-    with writing_beside(path) as beside, beside.open("wb") as file:
+    with atomic_write(path) as beside, beside.open("wb") as file:
 
         def chunk(kind: bytes, data: bytes) -> None:
             file.write(

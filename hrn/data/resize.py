@@ -117,7 +117,7 @@ class Bicubic:
 
     scale: int
 
-    def told(self, size: tuple[int, int]) -> str:
+    def describe(self, size: tuple[int, int]) -> str:
         """How the size is reached, for people."""
         return f"bicubic x{self.scale}"
 

@@ -30,7 +30,7 @@ class Crop:
         return inside and min(self.x, self.y) >= 0 and min(self.width, self.height) > 0
 
 
-def telling_crop(hr: np.ndarray, worse: np.ndarray, better: np.ndarray, side: int = SIDE) -> tuple[Crop, float]:
+def best_crop(hr: np.ndarray, worse: np.ndarray, better: np.ndarray, side: int = SIDE) -> tuple[Crop, float]:
     """The square in which `better` gains most over `worse`, and the gain: by how much its mean squared error of Y is less.
 
     Args:

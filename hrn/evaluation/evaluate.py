@@ -31,7 +31,7 @@ class ImageResult:
     hr: np.ndarray | None
     lr: np.ndarray | None
 
-    def without_pictures(self) -> "ImageResult":
+    def without_images(self) -> "ImageResult":
         """To keep scores without holding a whole set in memory."""
         return replace(self, sr=None, bicubic_sr=None, hr=None, lr=None)
 

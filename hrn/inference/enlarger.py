@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from hrn.errors import HRNError
 from hrn.inference.ensemble import self_ensemble
-from hrn.inference.local import localised
+from hrn.inference.local import make_local
 from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel, free_memory, is_out_of_memory
-from hrn.inference.windows import Layout, gathered, strips
+from hrn.inference.tiling import Layout, assemble, strips
 from hrn.model.config import Config, HRNConfig
-from hrn.runtime import check_generation, convolutions_of_images, empty_cache
+from hrn.runtime import check_gpu_generation, empty_cache, inference_convolutions
 
 TILE = 752
 """Side of the largest tile in LR pixels: beyond it memory grows and time a pixel does not fall."""
@@ -147,14 +147,14 @@ class Enlarger:
         self.host_memory = max_memory or int(SHARE_OF_FREE * free_memory(torch.device("cpu")))
         self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
         if self.mode.name == "local":
-            network = localised(network, self.mode.window)
+            network = make_local(network, self.mode.window)
         self._network = torch.compile(network) if compile else network
 
     def __call__(self, lr: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8; errors as :meth:`strips`."""
-        return gathered(self.strips(lr), self.size_of(lr.shape[:2]))
+        return assemble(self.strips(lr), self.size_of(lr.shape[:2]))
 
-    def told(self, size: tuple[int, int]) -> str:
+    def describe(self, size: tuple[int, int]) -> str:
         """How the size is reached, for people."""
         return f"x{self.scale}"
 
@@ -188,7 +188,7 @@ class Enlarger:
         # an image of n rows of tiles holds a strip of tiles in float32 while it is filled, and what it carries on
         strip = 2 * 12 * self.scale**2
         area, computed = size[0] * size[1], self.mode.computed(size)
-        if self.device.type == "cuda":  # strips are gathered off the GPU
+        if self.device.type == "cuda":  # strips are assemble off the GPU
             most, held = self.max_memory // self.bytes_per_pixel, self.host_memory // strip
             return most if area <= held else min(most, held, (held // size[1]) ** 2)
         beside = (self.max_memory - area * strip) // self.bytes_per_pixel  # where a strip has all rows of the image
@@ -219,7 +219,7 @@ class Enlarger:
         x = torch.tensor(batch, device=self.device).permute(0, 3, 1, 2).float().div_(255)
         dtype = PRECISIONS[self.precision]
         autocast = torch.autocast(self.device.type, dtype) if dtype else nullcontext()
-        with convolutions_of_images(self.device, tf32=self.precision == "tf32"), autocast:
+        with inference_convolutions(self.device, tf32=self.precision == "tf32"), autocast:
             sr = self_ensemble(self._run, x) if self.ensemble else self._run(x)
         if not torch.isfinite(sr).all():
             why = "the checkpoint is damaged" if self.precision != "fp16" else "try --precision bf16 or fp32"
@@ -238,7 +238,7 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise HRNError("fp16 is for GPUs; a CPU takes bf16 or fp32")
     if precision == "tf32" and (device.type != "cuda" or torch.version.hip):
         raise HRNError("tf32 is for NVIDIA's GPUs; others take bf16, fp16 or fp32, and a CPU bf16 or fp32")
-    check_generation(precision, device)
+    check_gpu_generation(precision, device)
 
 
 def check_image(image: np.ndarray) -> None:

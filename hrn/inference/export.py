@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from hrn.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_network
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.errors import HRNError
-from hrn.files import writing_beside
+from hrn.files import atomic_write
 from hrn.inference.enlarger import MODES, Mode, default_mode
-from hrn.inference.local import localised
+from hrn.inference.local import make_local
 from hrn.model import config_to_dict
 from hrn.pretrained import find_checkpoint
 
@@ -70,11 +70,11 @@ def export_onnx(path: str | Path, checkpoint: Checkpoint, scale: int, mode: Mode
     if mode.name == "windows":
         raise HRNError("mode windows is a way of calling a network; export mode full or local")
     if mode.name == "local":
-        network = localised(network, mode.window)
+        network = make_local(network, mode.window)
     model = OneScale(network, scale).eval()
     trial = torch.rand(2, 3, 60, 101, generator=torch.Generator().manual_seed(0))
     sides = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    with writing_beside(path) as beside:
+    with atomic_write(path) as beside:
         with _quietly():
             program = torch.onnx.export(
                 model,
@@ -135,7 +135,7 @@ def export_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
         "config": json.dumps(config_to_dict(checkpoint.config)),
         "info": json.dumps(dict(checkpoint.info)),
     }
-    with writing_beside(path) as beside:
+    with atomic_write(path) as beside:
         save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, beside, header)
 
 
@@ -186,4 +186,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

@@ -18,7 +18,7 @@ from hrn.model.attention import CoordinateAttention
 from hrn.model.hrn import HRN, Domain
 
 
-def localised(network: nn.Module, size: int) -> HRN:
+def make_local(network: nn.Module, size: int) -> HRN:
     """A network that shares its weights and sees `size` pixels, the side of the patches that it was trained on.
 
     Raises:

@@ -11,7 +11,7 @@ from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.images import picture_of, read_picture, to_pillow
 from hrn.data.resize import imresize
 from hrn.inference.enlarger import Enlarger, Mode, check_image
-from hrn.inference.size import Resizer, Size
+from hrn.inference.resizer import Resizer, Size
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import pick_device
 

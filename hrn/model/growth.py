@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB, WRDB
 from hrn.model.hrn import DEM, HRN
 
@@ -48,7 +47,9 @@ def check_growth(small: HRN, large: HRN) -> None:
     a, b = small.config, large.config
     for name in ("scales", "gates", "dct_axes"):
         if getattr(a, name) != getattr(b, name):
-            raise ValueError(f"{name} is {getattr(a, name)} in the small network and {getattr(b, name)} in the large one")
+            raise ValueError(
+                f"{name} is {getattr(a, name)} in the small network and {getattr(b, name)} in the large one"
+            )
     sizes = {name: (getattr(a, name), getattr(b, name)) for name in ("channels", "n_dem", "n_wrab")}
     sizes["channels * expansion"] = a.channels * a.expansion, b.channels * b.expansion
     sizes["channels // reduction"] = max(1, a.channels // a.reduction), max(1, b.channels // b.reduction)
@@ -60,7 +61,9 @@ def check_growth(small: HRN, large: HRN) -> None:
     if a.upsampler == "subpixel" and b.upsampler == "direct":
         raise ValueError("a subpixel tail does not fit into a direct one")
     if a.upsampler == "direct" and b.upsampler == "subpixel" and b.channels < 3 * (max(b.scales) // 2) ** 2:
-        raise ValueError(f"a direct tail for x{max(b.scales)} needs {3 * (max(b.scales) // 2) ** 2} channels to become subpixel")
+        raise ValueError(
+            f"a direct tail for x{max(b.scales)} needs {3 * (max(b.scales) // 2) ** 2} channels to become subpixel"
+        )
 
 
 def grow_dem(old: DEM, new: DEM, c: int) -> None:

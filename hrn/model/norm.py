@@ -36,7 +36,7 @@ class BatchNorm(nn.BatchNorm2d):
         return y.unflatten(1, (groups, x.shape[1])).transpose(0, 1).reshape(x.shape)
 
 
-def normalise_over(network: nn.Module, group: int) -> None:
+def set_norm_group(network: nn.Module, group: int) -> None:
     """Let every :class:`BatchNorm` of `network` take its statistics over `group` patches."""
     for module in network.modules():
         if isinstance(module, BatchNorm):

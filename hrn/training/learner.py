@@ -15,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from hrn.distributed import Processes
 from hrn.model import ReleasedConfig, build_model
 from hrn.model.config import Config
-from hrn.model.norm import BatchNorm, normalise_over
-from hrn.runtime import check_generation
+from hrn.model.norm import BatchNorm, set_norm_group
+from hrn.runtime import check_gpu_generation
 from hrn.training.recipe import LOSSES, OPTIMIZERS, PRECISIONS, Execution, Recipe
 
 Patches = tuple[Tensor, Tensor]
@@ -39,10 +39,10 @@ class Learner:
     def __init__(self, config: Config, recipe: Recipe, execution: Execution, processes: Processes) -> None:
         self.recipe, self.execution, self.processes = recipe, execution, processes
         device = processes.device
-        check_generation(recipe.precision, device)
+        check_gpu_generation(recipe.precision, device)
         torch.manual_seed(recipe.seed)
         self.model = build_model(config).to(device, memory_format=self._layout).train()
-        normalise_over(self.model, recipe.norm_batch)
+        set_norm_group(self.model, recipe.norm_batch)
         self.ema = AveragedModel(self.model) if recipe.ema else None
         norms = [m for m in self.model.modules() if isinstance(m, BatchNorm)]
         self._running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]

@@ -49,7 +49,9 @@ class Muon(torch.optim.Optimizer):
         parameters = list(parameters)
         matrices = [p for p in parameters if p.ndim >= 2 and min(len(p), p.numel() // len(p)) >= MIN_SIDE]
         chosen = set(map(id, matrices))
-        self._adam = torch.optim.Adam([p for p in parameters if id(p) not in chosen] or [torch.zeros(0)], lr, fused=True)
+        self._adam = torch.optim.Adam(
+            [p for p in parameters if id(p) not in chosen] or [torch.zeros(0)], lr, fused=True
+        )
         muon = {"params": matrices, "weight_decay": weight_decay, "momentum": momentum, "iterations": iterations}
         super().__init__([muon, *self._adam.param_groups], {"lr": lr})
 

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from hrn.checkpoint import Checkpoint, initialise_from, load_network, save_checkpoint
 from hrn.data.benchmark import TestSet
-from hrn.data.h5 import H5Pairs, PatchDataset
+from hrn.data.h5 import H5Pairs
+from hrn.data.patches import PatchDataset
 from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
@@ -26,11 +27,11 @@ from hrn.inference.enlarger import Enlarger
 from hrn.model import HRN, config_to_dict
 from hrn.model.config import Config
 from hrn.model.growth import grow
-from hrn.training.files import JsonLines, RunFiles
 from hrn.training.learner import Learner, Patches
+from hrn.training.monitor import TensorBoard, log_line
 from hrn.training.recipe import Execution, Recipe, share_of
-from hrn.training.stop import StopRequest, be_deaf, loading_processes_end
-from hrn.training.watch import TensorBoard, screen_line
+from hrn.training.run_files import JsonLines, RunFiles
+from hrn.training.signals import StopSignal, ignore_signals, kill_loaders_on_error
 
 logger = logging.getLogger(__name__)
 
@@ -102,17 +103,17 @@ class Trainer:
         if self.step >= self.recipe.max_steps and self.owed is None:
             logger.info("nothing to do: step %d of %d is reached", self.step, self.recipe.max_steps)
             return 0
-        if self.processes.first:
+        if self.processes.is_main:
             self.log.cut(self.step if self.owed is None else self.step - 1)
             self.files.clear_after(self.step)
-        with loading_processes_end(), StopRequest(patient=is_worker()) as request:
+        with kill_loaders_on_error(), StopSignal(patient=is_worker()) as request:
             stopped = self._report(self.owed, request, 0) if self.owed is not None else 0
             stopped = stopped or self._loop(request, progress)
         if not self.valid and not stopped:
             self.save_weights({})
         return stopped
 
-    def _loop(self, request: StopRequest, progress: Callable[[int], None]) -> int:
+    def _loop(self, request: StopSignal, progress: Callable[[int], None]) -> int:
         recipe = self.recipe
         logged_step, logged_at, resting = self.step, time.perf_counter(), 0.0
         for parts in self.batches():
@@ -145,7 +146,7 @@ class Trainer:
     def _last(self) -> bool:
         return self.step >= self.recipe.max_steps
 
-    def _report(self, line: dict[str, Any], request: StopRequest, stopped: int) -> int:
+    def _report(self, line: dict[str, Any], request: StopSignal, stopped: int) -> int:
         """What is due after a step: validation, log, training state. A stop leaves the validation and its log line owed."""
         recipe = self.recipe
         if self.valid and (self.step % recipe.valid_interval == 0 or self._last):
@@ -153,7 +154,7 @@ class Trainer:
             if scores is None:
                 self.owed = line
                 self.save_state()
-                return stopped or self.processes.most(request.signal)
+                return stopped or self.processes.max(request.signal)
             line = {"step": self.step, **line, **scores}
         self.owed = None
         if line:
@@ -172,7 +173,7 @@ class Trainer:
             sampler=self._indices(),
             num_workers=workers,
             pin_memory=cuda,
-            worker_init_fn=be_deaf,
+            worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # the global one is left alone
             prefetch_factor=4 if workers else None,
         )
@@ -189,7 +190,7 @@ class Trainer:
             first = step * self.recipe.batch_size + self.processes.rank * mine
             yield from range(first, first + mine)
 
-    def _look(self, request: StopRequest) -> int:
+    def _look(self, request: StopSignal) -> int:
         """The signal that any process was stopped by, or 0. Raises HRNError if the run does not get anywhere."""
         skipped = self.learner.skipped_in_a_row()
         if skipped >= MOST_SKIPPED_IN_A_ROW:
@@ -197,11 +198,11 @@ class Trainer:
                 f"{skipped} steps in a row without a finite loss and gradient, up to step {self.step}; "
                 f"lower --lr, or use --precision fp32. The last good states are kept in {self.files.folder}"
             )
-        return self.processes.most(request.signal)
+        return self.processes.max(request.signal)
 
     # validation
 
-    def validate(self, request: StopRequest | None = None) -> dict[str, float] | None:
+    def validate(self, request: StopSignal | None = None) -> dict[str, float] | None:
         """Score the validation sets by the evaluation protocol, and keep the weights if they are the best so far.
 
         The images are dealt out to the processes. None where a stop was requested meanwhile.
@@ -227,7 +228,7 @@ class Trainer:
                 self.best = best
         return scores
 
-    def _score(self, network: nn.Module, test_set: TestSet, request: StopRequest | None) -> list[dict] | None:
+    def _score(self, network: nn.Module, test_set: TestSet, request: StopSignal | None) -> list[dict] | None:
         """The scores of this process's images of a set, or None where any process was asked to stop."""
         enlarger, count, mine = Enlarger(network, test_set.scale), self.processes.count, []
         for first in range(0, len(test_set.images), count):
@@ -237,7 +238,7 @@ class Trainer:
                 if self.tensorboard and len(mine) < SHOWN_PICTURES:
                     self.tensorboard.picture(f"{test_set.name} x{test_set.scale}/{result.name}", result.sr, self.step)
                 mine.append(result.scores)
-            if request and self.processes.most(request.signal):
+            if request and self.processes.max(request.signal):
                 return None
         return mine
 
@@ -245,13 +246,13 @@ class Trainer:
 
     def save_weights(self, scores: dict[str, float]) -> None:
         """Write the weights for use."""
-        if self.processes.first:
+        if self.processes.is_main:
             info = {**self.info, "steps": self.step, "recipe": asdict(self.recipe), "validation": scores}
             save_checkpoint(self.files.best, self.config, self.learner.shipped.state_dict(), info=info)
 
     def save_state(self, *, must: bool = True) -> None:
         """Write all that a resume needs. Where that fails, the run goes on, unless it `must` succeed."""
-        if not self.processes.first:
+        if not self.processes.is_main:
             return
         training = {
             "step": self.step,
@@ -274,7 +275,7 @@ class Trainer:
             logger.error("%s; going on, the last state is of an earlier step", error)
 
     def resume(self, state: Checkpoint) -> None:
-        """Go on from a training state, as :func:`hrn.training.files.load_state` reads it.
+        """Go on from a training state, as :func:`hrn.training.run_files.load_state` reads it.
 
         Raises:
             HRNError: it is of another network, recipe or training file.
@@ -328,12 +329,12 @@ class Trainer:
     def _start_from(self, checkpoint: Checkpoint, how: str) -> None:
         if self.learner.ema:
             self.learner.ema.module.load_state_dict(self.learner.model.state_dict())
-        if self.processes.first:  # which has the file
+        if self.processes.is_main:  # which has the file
             self.info[how] = {"file": checkpoint.path.name, "sha256": file_hash(checkpoint.path)}
 
     def _tell(self, line: dict[str, Any]) -> None:
-        if self.processes.first:
-            logger.info(screen_line(line, self.recipe.max_steps))
+        if self.processes.is_main:
+            logger.info(log_line(line, self.recipe.max_steps))
             self.log.add(line)
             if self.tensorboard:
                 self.tensorboard.line(line)

@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from hrn.data.h5 import H5Pairs, PatchDataset
+from hrn.data.h5 import H5Pairs
+from hrn.data.patches import PatchDataset
 from hrn.errors import HRNError
 
 

@@ -20,7 +20,7 @@ from hrn.data.images import (
     write_image,
 )
 from hrn.errors import HRNError
-from hrn.runtime import memory_from_here
+from hrn.runtime import peak_memory_meter
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif", ".tif", ".bmp"])
@@ -237,7 +237,7 @@ def test_decoding_makes_no_copies(tmp_path, kind):
     exif = Image.Exif()
     exif[0x0112] = 6 if kind == "turned" else 1
     Image.new("RGB" if kind == "turned" else kind, (4000, 2500), 1).save(tmp_path / "a.png", exif=exif)
-    peak = memory_from_here(torch.device("cpu"))
+    peak = peak_memory_meter(torch.device("cpu"))
     picture = read_picture(tmp_path / "a.png")
     assert peak() < 4 * picture.rgb.nbytes / 2**20
 

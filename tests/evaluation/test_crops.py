@@ -1,6 +1,6 @@
 import numpy as np
 
-from hrn.evaluation.crops import Crop, telling_crop
+from hrn.evaluation.crops import Crop, best_crop
 from hrn.evaluation.metrics import rgb_to_y
 
 
@@ -9,7 +9,7 @@ def test_crop_is_where_the_gain_is():
     worse, better = hr.copy(), hr.copy()
     worse[60:70, 100:110] = 0
     better[:, :50] = 140  # worse there, and not to be shown
-    crop, gain = telling_crop(hr, worse, better, side=20)
+    crop, gain = best_crop(hr, worse, better, side=20)
     assert (crop.width, crop.height) == (20, 20)
     assert crop.x <= 100
     assert crop.x + crop.width >= 110
@@ -21,7 +21,7 @@ def test_crop_is_where_the_gain_is():
 
 def test_crop_of_a_small_image():
     hr = np.full((9, 150, 3), 128, np.uint8)
-    assert telling_crop(hr, hr, hr, side=20)[0].of(hr).shape == (9, 9, 3)
+    assert best_crop(hr, hr, hr, side=20)[0].of(hr).shape == (9, 9, 3)
 
 
 def test_where_a_crop_lies():

@@ -6,14 +6,14 @@ from scipy.ndimage import uniform_filter1d
 
 from hrn.errors import HRNError
 from hrn.inference.enlarger import Enlarger, Mode
-from hrn.inference.local import BlockDomain, local_mean, localised
-from hrn.inference.windows import Layout, strips
+from hrn.inference.local import BlockDomain, local_mean, make_local
+from hrn.inference.tiling import Layout, strips
 from hrn.model import build_model, preset
 
 
 def test_a_patch_of_the_training_size_is_enlarged_as_in_training(small):
     x = torch.rand(2, 3, 24, 24)
-    torch.testing.assert_close(localised(small, 24)(x), small(x))
+    torch.testing.assert_close(make_local(small, 24)(x), small(x))
 
 
 def test_means_are_a_box_filter_inside_and_stay_inside(rng):
@@ -62,7 +62,7 @@ def test_far_pixels_do_not_matter(small, rng):
     near = torch.rand(1, 3, 40, 300)
     far = near.clone()
     far[..., 200:] = torch.rand(1, 3, 40, 100)
-    network = localised(small, 16)
+    network = make_local(small, 16)
     difference = (network(near) - network(far)).abs()[..., :200].amax((0, 1, 2))
     assert difference[:200].max() < 1e-5  # HR columns: 100 LR pixels away and more
     assert (small(near) - small(far)).abs()[..., :200].max() > 1e-4
@@ -70,11 +70,11 @@ def test_far_pixels_do_not_matter(small, rng):
 
 def test_other_networks_are_refused():
     with pytest.raises(HRNError, match="mode local is for the paper's network"):
-        localised(build_model(preset("hrn_released", [2])), 48)
+        make_local(build_model(preset("hrn_released", [2])), 48)
 
 
 def test_the_network_itself_is_left_alone(small):
     x = torch.rand(1, 3, 30, 50)
     before = small(x)
-    localised(small, 8)
+    make_local(small, 8)
     assert torch.equal(small(x), before)

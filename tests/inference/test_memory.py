@@ -11,7 +11,7 @@ from hrn.errors import HRNError
 from hrn.inference import memory
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel, free_memory, is_out_of_memory, parse_memory
-from hrn.inference.windows import Layout, spans
+from hrn.inference.tiling import Layout, spans
 from hrn.model import build_model, preset
 
 

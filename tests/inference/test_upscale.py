@@ -14,7 +14,7 @@ from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference import enlarger as module
 from hrn.inference.enlarger import MODES, Enlarger, Mode, check_precision
-from hrn.inference.windows import spans
+from hrn.inference.tiling import spans
 from hrn.model import HRNConfig, build_model, preset
 
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
@@ -120,11 +120,11 @@ def test_float32_is_not_tf32(small, image, monkeypatch, precision):
     asked = []
 
     @contextmanager
-    def convolutions_of_images(device, *, tf32):
+    def inference_convolutions(device, *, tf32):
         asked.append((device.type, tf32))
         yield
 
-    monkeypatch.setattr(module, "convolutions_of_images", convolutions_of_images)
+    monkeypatch.setattr(module, "inference_convolutions", inference_convolutions)
     Enlarger(small, precision=precision)(image)
     assert set(asked) == {("cpu", False)}
 

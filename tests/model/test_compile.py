@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hrn.model import build_model, preset
-from hrn.model.norm import normalise_over
+from hrn.model.norm import set_norm_group
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ def test_training_is_one_graph_and_gives_the_same(name, backend):
     """`aot_eager` also captures the backward pass; that of the deep released network takes a minute, and is left out."""
     torch._dynamo.reset()
     network = build_model(preset(name, [2]))
-    normalise_over(network, 1)
+    set_norm_group(network, 1)
     x = torch.rand(2, 3, 12, 12)
     wanted = network(x)
     wanted.mean().backward()

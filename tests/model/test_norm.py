@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from hrn.model import build_model, preset
-from hrn.model.norm import BatchNorm, normalise_over
+from hrn.model.norm import BatchNorm, set_norm_group
 
 
 @pytest.fixture
@@ -59,6 +59,6 @@ def test_uneven_groups_are_refused(norms):
 
 def test_all_of_a_networks_are_set():
     network = build_model(preset("hrn_light", [2]))
-    normalise_over(network, 5)
+    set_norm_group(network, 5)
     groups = [m.group for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert groups == [5] * 12

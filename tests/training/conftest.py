@@ -8,8 +8,8 @@ import torch
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.model import HRNConfig
-from hrn.training.files import RunFiles
 from hrn.training.recipe import Execution, Recipe
+from hrn.training.run_files import RunFiles
 from hrn.training.trainer import Trainer
 
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from hrn.distributed import Processes
-from hrn.training.files import RunFiles, load_state, read_log
-from hrn.training.watch import MEASURED
+from hrn.training.monitor import MEASURED
+from hrn.training.run_files import RunFiles, load_state, read_log
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_process_alone():
 
 
 def test_a_worker_leaves_with_its_exit_code_whatever_happens_at_the_interpreter_s_end():
-    script = "import atexit, os; from hrn.distributed import leave; atexit.register(os.abort); print('said', end=''); leave(3)"
+    script = "import atexit, os; from hrn.distributed import exit_process; atexit.register(os.abort); print('said', end=''); exit_process(3)"
     env = {**os.environ, "TORCHELASTIC_RUN_ID": "1"}
     ended = subprocess.run([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stdout) == (3, "said")

@@ -24,10 +24,10 @@ from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate, mean_scores
 from hrn.inference.enlarger import Enlarger
 from hrn.training import trainer as trainer_module
-from hrn.training.files import RunFiles, load_state, read_log
+from hrn.training.monitor import MEASURED
 from hrn.training.recipe import Execution
+from hrn.training.run_files import RunFiles, load_state, read_log
 from hrn.training.trainer import Trainer
-from hrn.training.watch import MEASURED
 
 
 def stop_at(step, error=KeyboardInterrupt):
@@ -352,10 +352,10 @@ def test_a_failure_ends_the_loading_processes(root, h5_path, tmp_path, failing, 
         f"sys.path.insert(0, {str(root)!r})\n"
         "from pathlib import Path\n"
         "from conftest import RECIPE, SMALL\n"
-        "from hrn.data.h5 import H5Pairs, PatchDataset\n"
-        "from hrn.training.files import RunFiles\n"
+        "from hrn.data.h5 import H5Pairs\n"
+        "from hrn.training.run_files import RunFiles\n"
         "from hrn.training.learner import Learner\n"
-        "from hrn.training.plan import measure_plan\n"
+        "from hrn.training.dry_run import measure_plan\n"
         "from hrn.training.recipe import Execution\n"
         "from hrn.training.trainer import Trainer\n"
         "def fail(self, *inputs):\n"

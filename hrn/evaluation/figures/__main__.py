@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import image_file, photographs
 from hrn.errors import HRNError
 from hrn.evaluation.crops import Crop
@@ -99,4 +99,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

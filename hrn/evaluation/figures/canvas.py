@@ -8,7 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from hrn.errors import HRNError
-from hrn.files import writing_beside
+from hrn.files import atomic_write
 
 OURS, OTHERS = "#c22f2f", "#5b6b7b"
 
@@ -22,6 +22,6 @@ def save(figure: plt.Figure, path: Path) -> None:
         )
     # without the date, the same figure is the same file
     dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    with writing_beside(path) as beside, plt.rc_context({"svg.hashsalt": "hrn"}):
+    with atomic_write(path) as beside, plt.rc_context({"svg.hashsalt": "hrn"}):
         figure.savefig(beside, format=kind, dpi=160, metadata=dated.get(kind))
     plt.close(figure)

@@ -11,7 +11,7 @@ from hrn.data.benchmark import TestImage, find_test_set, image_file
 from hrn.data.images import EXTENSIONS, list_images, read_rgb
 from hrn.data.resize import Bicubic
 from hrn.errors import HRNError
-from hrn.evaluation.crops import Crop, telling_crop
+from hrn.evaluation.crops import Crop, best_crop
 from hrn.evaluation.figures.canvas import plt, save
 from hrn.evaluation.metrics import score
 from hrn.inference.enlarger import Enlarger
@@ -108,7 +108,7 @@ def comparisons_of(
                 sizes = ["x".join(map(str, x.shape[1::-1])) for x in (sr, pair.hr)]
                 raise HRNError(f"{image.name} by {label} is {sizes[0]}, but the original at x{scale} {sizes[1]}")
         first, *_, last = *(made.values() if len(made) > 1 else [Bicubic(scale)(pair.lr)]), *made.values()
-        crop = crops[i % len(crops)] if crops else telling_crop(pair.hr, first, last)[0]
+        crop = crops[i % len(crops)] if crops else best_crop(pair.hr, first, last)[0]
         if not crop.lies_in(pair.hr.shape[:2]):
             raise HRNError(f"{image.name} is {pair.hr.shape[1]}x{pair.hr.shape[0]}; {crop} is not all in it")
         found.append(Comparison(image.name, pair.hr, made, crop, scale))

@@ -6,7 +6,7 @@ import numpy as np
 
 from hrn.errors import HRNError
 from hrn.evaluation.figures.canvas import plt, save
-from hrn.training.files import read_log
+from hrn.training.run_files import read_log
 from hrn.training.schedule import SCHEDULES, lr_at
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from hrn.evaluation.figures.canvas import OTHERS, OURS, plt, save
-from hrn.evaluation.spectrum import BRANCHES, branch_spectra, frequencies
+from hrn.evaluation.frequency import BRANCHES, branch_spectra, frequencies
 
 STYLES = dict(zip(BRANCHES, ((OTHERS, ":"), (OTHERS, "--"), (OTHERS, "-"), (OURS, "-")), strict=True))
 

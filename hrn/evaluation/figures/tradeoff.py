@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
 from hrn.evaluation.figures.canvas import OTHERS, OURS, plt, save
-from hrn.evaluation.results import ours, published
+from hrn.evaluation.tables import ours, published
 
 PLACES = [(1, 3, "left"), (1, -11, "left"), (-1, 3, "right"), (-1, -11, "right")]
 """Where a label may stand beside its point, the best first: right or left of it, how much higher, and its alignment."""

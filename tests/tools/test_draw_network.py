@@ -1,6 +1,6 @@
 import pytest
 
-from Figs import draw_network
+from tools import draw_network
 from hrn.model import build_model, preset
 from hrn.model.summary import presets_table, summarise
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from hrn.errors import HRNError
-from hrn.evaluation.versus import main
+from hrn.evaluation.comparison import main
 
 
 def write(folder, scale, name, psnr, ssim):

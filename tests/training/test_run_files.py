@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from hrn.errors import HRNError
-from hrn.training.files import JsonLines, RunFiles, read_log
+from hrn.training.run_files import JsonLines, RunFiles, read_log
 
 
 @pytest.fixture

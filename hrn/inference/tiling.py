@@ -81,7 +81,7 @@ def strips(forward: Forward, lr: np.ndarray, scale: int, layout: Layout) -> Iter
         del total
 
 
-def gathered(strips: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+def assemble(strips: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """The image of height and width `size` whose strips of rows (h, W, 3) uint8 come from its top to its bottom."""
     out, top = None, 0
     for strip in strips:

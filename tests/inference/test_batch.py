@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 from hrn.data.images import EXTENSIONS, WITHOUT_ALPHA, WITHOUT_GREY, WITHOUT_PROFILE, read_picture
 from hrn.data.resize import Bicubic, imresize
 from hrn.errors import HRNError
-from hrn.inference.folder import Job, enlarge_file, jobs
+from hrn.inference.batch import Job, enlarge_file, jobs
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Draw Figs/network.svg: HRN and its modules, after figures 1 and 2 of the paper, from the network that the code builds.
 
-    python Figs/draw_network.py
-    python Figs/draw_network.py --model hrn_light --scale 2 --out light_x2.svg
+    python tools/draw_network.py
+    python tools/draw_network.py --model hrn_light --scale 2 --out light_x2.svg
 
 How many modules there are, what each convolution is, and how many feature maps meet before it, are read off the network.
 """
@@ -255,7 +255,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", default="hrn", choices=models, help="(default: %(default)s)")
     parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="(default: %(default)s)")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).with_name("network.svg"), help="(default: %(default)s)"
+        "--out",
+        type=Path,
+        default=Path(__file__).resolve().parents[1] / "Figs/network.svg",
+        help="(default: %(default)s)",
     )
     args = parser.parse_args(argv)
     write_text(args.out, drawing_of(args.model, args.scale))

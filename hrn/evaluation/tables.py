@@ -1,6 +1,6 @@
 """The results table: published methods with their sources, and this repository's checkpoints.
 
-    python -m hrn.evaluation.results --scale 4
+    python -m hrn.evaluation.tables --scale 4
 
 Published figures are in `published.csv` beside this file, ours in `checkpoint/manifest.json`.
 """
@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.model import config_from_dict
 from hrn.model.summary import summarise
 from hrn.pretrained import FOLDER, read_manifest
@@ -93,4 +93,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

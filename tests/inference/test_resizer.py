@@ -3,7 +3,7 @@ import pytest
 
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
-from hrn.inference.size import Resizer, Size, parse_size
+from hrn.inference.resizer import Resizer, Size, parse_size
 
 
 class Doubling:
@@ -56,10 +56,10 @@ def test_it_is_the_enlargement_reduced(rng, size):
 
 
 def test_what_is_said():
-    told = Resizer([Doubling(4)], Size(exact=(1080, 1920))).told((270, 500))
+    told = Resizer([Doubling(4)], Size(exact=(1080, 1920))).describe((270, 500))
     assert told == "x4, then bicubic down, then width stretched by 0.96 against height"
-    assert Resizer([Doubling(4)], Size(factor=4)).told((270, 500)) == "x4"
-    assert Resizer([Doubling(4)], Size(factor=1)).told((270, 500)) == "as it is"
+    assert Resizer([Doubling(4)], Size(factor=4)).describe((270, 500)) == "x4"
+    assert Resizer([Doubling(4)], Size(factor=1)).describe((270, 500)) == "as it is"
 
 
 def test_sizes_that_are_none():

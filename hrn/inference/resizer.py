@@ -11,7 +11,7 @@ import numpy as np
 from hrn.data.resize import imresize_strips
 from hrn.errors import HRNError
 from hrn.inference.enlarger import Enlarger
-from hrn.inference.windows import gathered
+from hrn.inference.tiling import assemble
 
 MOST_PASSES = 3
 """One after the other; x64 with x4 alone."""
@@ -100,7 +100,7 @@ class Resizer:
             raise HRNError(f"an enlargement by {wanted:.1f} is too much for {MOST_PASSES} passes of {scales}")
         return min(ways, key=lambda way: (math.prod(way), len(way)))
 
-    def told(self, size: tuple[int, int]) -> str:
+    def describe(self, size: tuple[int, int]) -> str:
         """How the size is reached, for people."""
         passes, new_size = self.passes(size), self.size_of(size)
         whole = tuple(side * math.prod(passes) for side in size)
@@ -112,7 +112,7 @@ class Resizer:
 
     def __call__(self, lr: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 to the size."""
-        return gathered(self.strips(lr), self.size_of(lr.shape[:2]))
+        return assemble(self.strips(lr), self.size_of(lr.shape[:2]))
 
     def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
         """Strips of rows of the result, from the top to the bottom; between two passes the image is whole."""

@@ -1,6 +1,6 @@
 """Take Figs/demo.webp: the page of `make demo` with an example enlarged. Needs Gradio, Playwright and Chromium.
 
-python Figs/draw_demo.py
+python tools/draw_demo.py
 """
 
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 
 from hrn.errors import HRNError
 
-FIGS = Path(__file__).resolve().parent
+FIGS = Path(__file__).resolve().parents[1] / "Figs"
 EXAMPLE = 2
 """Which of the examples is clicked on."""
 

@@ -44,7 +44,7 @@ DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAE
 """What an archive that is damaged or, the last one, encrypted ends in."""
 
 
-class RefusedArchive(HRNError):
+class ArchiveError(HRNError):
     """An archive that is damaged, or that would do harm."""
 
 
@@ -226,7 +226,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
         How many files were unpacked; nothing is there before all are.
 
     Raises:
-        RefusedArchive: damaged, refused, or too large.
+        ArchiveError: damaged, refused, or too large.
         HRNError: it cannot be written.
     """
     building = folder / f".{archive.name}.unpacking"
@@ -240,14 +240,14 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
                 continue
             relative = PurePosixPath(to)
             if relative.is_absolute() or ".." in relative.parts or "\\" in to or re.match(r"[A-Za-z]:", to):
-                raise RefusedArchive(f"{archive}: refused, because {name!r} leads out of its folder")
+                raise ArchiveError(f"{archive}: refused, because {name!r} leads out of its folder")
             path = building / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 while block := stream.read(BLOCK):
                     size += len(block)
                     if size > MOST_BYTES:
-                        raise RefusedArchive(
+                        raise ArchiveError(
                             f"{archive}: refused, because it unpacks to more than {MOST_BYTES >> 30} GiB"
                         )
                     file.write(block)
@@ -258,7 +258,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
             path.replace(target)
     except (*DAMAGE, OSError) as error:
         if isinstance(error, DAMAGE) or error.errno is None:  # gzip and bz2 say by an OSError that a file is damaged
-            raise RefusedArchive(f"{archive}: damaged, or neither zip nor tar ({error})") from None
+            raise ArchiveError(f"{archive}: damaged, or neither zip nor tar ({error})") from None
         raise HRNError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -266,13 +266,13 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Names and contents of the files in an archive. Raises RefusedArchive for what is neither a file nor a folder."""
+    """Names and contents of the files in an archive. Raises ArchiveError for what is neither a file nor a folder."""
     with ExitStack() as stack:
         if zipfile.is_zipfile(archive):
             file = stack.enter_context(zipfile.ZipFile(archive))
             for info in file.infolist():
                 if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                    raise RefusedArchive(f"{archive}: refused, because {info.filename!r} is a link")
+                    raise ArchiveError(f"{archive}: refused, because {info.filename!r} is a link")
                 if not info.is_dir():
                     with file.open(info) as stream:
                         yield info.filename, stream
@@ -280,6 +280,6 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         tar = stack.enter_context(tarfile.open(archive))
         for member in tar:
             if not (member.isfile() or member.isdir()):
-                raise RefusedArchive(f"{archive}: refused, because {member.name!r} is a link or a device")
+                raise ArchiveError(f"{archive}: refused, because {member.name!r} is a link or a device")
             if member.isfile():
                 yield member.name, tar.extractfile(member)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hrn.training.watch import TensorBoard, duration, screen_line
+from hrn.training.monitor import TensorBoard, duration, log_line
 
 
 def test_duration():
@@ -12,10 +12,9 @@ def test_duration():
 def test_screen_line():
     line = {"step": 2000, "loss": 0.04321, "lr": 1e-4, "images_per_second": 80.0, "seconds_left": 60, "skipped": 3}
     assert (
-        screen_line(line, 10_000)
-        == "step 2,000/10,000  loss 0.04321  lr 1.00e-04  80.0 images/s  0:01:00 left  3 skipped"
+        log_line(line, 10_000) == "step 2,000/10,000  loss 0.04321  lr 1.00e-04  80.0 images/s  0:01:00 left  3 skipped"
     )
-    assert screen_line({"step": 1, "psnr_y": 27.0, "ssim_y": 0.76}, 2) == "step 1/2  PSNR-Y 27.000 dB  SSIM-Y 0.7600"
+    assert log_line({"step": 1, "psnr_y": 27.0, "ssim_y": 0.76}, 2) == "step 1/2  PSNR-Y 27.000 dB  SSIM-Y 0.7600"
 
 
 def test_tensorboard_holds_curves_and_pictures(tmp_path):

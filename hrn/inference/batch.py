@@ -26,12 +26,12 @@ from hrn.inference.memory import is_out_of_memory
 
 
 class Strips(Protocol):
-    """What enlarges, such as :class:`hrn.inference.enlarger.Enlarger` and :class:`hrn.inference.size.Resizer`."""
+    """What enlarges, such as :class:`hrn.inference.enlarger.Enlarger` and :class:`hrn.inference.resizer.Resizer`."""
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the result for an image of height and width `size`."""
 
-    def told(self, size: tuple[int, int]) -> str:
+    def describe(self, size: tuple[int, int]) -> str:
         """How that is reached, for people."""
 
     def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
@@ -108,7 +108,7 @@ def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] =
         if not is_out_of_memory(error):
             raise
         raise HRNError(f"{job.source}: not enough memory to make {new_w}x{new_h} of {w}x{h}") from None
-    told = [enlarger.told((h, w))]
+    told = [enlarger.describe((h, w))]
     if picture.frames > 1:
         told.append(f"the first of {picture.frames} frames")
     if picture.alpha is not None and job.target.suffix in WITHOUT_ALPHA:

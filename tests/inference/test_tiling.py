@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hrn.inference.enlarger import Enlarger, Mode
-from hrn.inference.windows import Layout, spans, strips
+from hrn.inference.tiling import Layout, spans, strips
 
 
 @pytest.mark.parametrize("aligned", [False, True])

@@ -14,7 +14,7 @@ from hrn.data.benchmark import find_test_set
 from hrn.data.resize import Bicubic
 from hrn.evaluation import page as page_module
 from hrn.evaluation.evaluate import evaluate
-from hrn.evaluation.page import Page
+from hrn.evaluation.html_report import Page
 from hrn.evaluation.report import set_report
 
 

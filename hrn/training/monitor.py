@@ -14,7 +14,7 @@ SHOWN = 512
 """Side of the middle of a validation picture that TensorBoard gets."""
 
 
-def screen_line(line: Mapping[str, Any], max_steps: int) -> str:
+def log_line(line: Mapping[str, Any], max_steps: int) -> str:
     """A log line for people."""
     parts = [f"step {line['step']:,}/{max_steps:,}"]
     if line.get("loss") is not None:

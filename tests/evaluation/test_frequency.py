@@ -4,8 +4,8 @@ import torch
 from scipy.fft import dctn
 
 from hrn.errors import HRNError
+from hrn.evaluation.frequency import BRANCHES, branch_spectra, energy_by_frequency, error_spectrum
 from hrn.evaluation.metrics import rgb_to_y
-from hrn.evaluation.spectrum import BRANCHES, branch_spectra, energy_by_frequency, error_spectrum
 from hrn.model import build_model, preset
 
 

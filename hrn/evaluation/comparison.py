@@ -1,17 +1,17 @@
 """Results of `hrn/sample.py` side by side, and by how much they differ from the first.
 
-python -m hrn.evaluation.versus sample/hrn_light_x4 sample/mine_x4
-python -m hrn.evaluation.versus single=sample/hrn_light_x2 single=sample/hrn_light_x4 multi=sample/hrn_light_x0
+python -m hrn.evaluation.comparison sample/hrn_light_x4 sample/mine_x4
+python -m hrn.evaluation.comparison single=sample/hrn_light_x2 single=sample/hrn_light_x4 multi=sample/hrn_light_x0
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.errors import HRNError
-from hrn.evaluation.results import SETS
-from hrn.evaluation.scores import read_scores
+from hrn.evaluation.score_files import read_scores
+from hrn.evaluation.tables import SETS
 
 Scores = dict[tuple[int, str], tuple[float, float]]
 """(scale, test set) to PSNR-Y in dB and SSIM-Y."""
@@ -29,7 +29,7 @@ def scores_of(folder: Path) -> Scores:
     return scores
 
 
-def versus_table(results: dict[str, Scores]) -> str:
+def comparison_table(results: dict[str, Scores]) -> str:
     """A Markdown table, PSNR-Y / SSIM-Y: for each scale a row of each, with its PSNR-Y less the first one's in brackets."""
     known = {name for scores in results.values() for _, name in scores}
     sets = [*(name for name in SETS if name in known), *sorted(known - set(SETS))]
@@ -62,9 +62,9 @@ def main(argv: list[str] | None = None) -> int:
                 f"two results for {name} x{scale} of {label or Path(folder).name}; name them by LABEL=FOLDER"
             )
         row.update(scores)
-    print(versus_table(results))
+    print(comparison_table(results))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

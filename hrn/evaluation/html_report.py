@@ -1,6 +1,6 @@
 """Scores to look at: one HTML page that holds its pictures, opens from disk and needs no network.
 
-`page.html` beside this file is its template. Its sliders' pictures, as many as there are, share BUDGET.
+`html_report.html` beside this file is its template. Its sliders' pictures, as many as there are, share BUDGET.
 """
 
 import base64
@@ -13,10 +13,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from hrn.evaluation.crops import Crop, telling_crop
+from hrn.evaluation.crops import Crop, best_crop
 from hrn.evaluation.evaluate import ImageResult
+from hrn.evaluation.frequency import error_spectrum, frequencies, mean_spectrum
 from hrn.evaluation.report import SetReport
-from hrn.evaluation.spectrum import error_spectrum, frequencies, mean_spectrum
 from hrn.files import write_text
 
 BUDGET = 24 * 2**20
@@ -92,7 +92,7 @@ class Page:
         section.sliders.append(Slider(result.name, _uri(before[0]), _uri(after[0]), after[1], full_size))
         section.spectra.append((error_spectrum(bicubic, hr), error_spectrum(sr, hr)))
         for zooms, worse, better, sign in ((section.gains, bicubic, sr, 1), (section.losses, sr, bicubic, -1)):
-            crop, gain = telling_crop(hr, worse, better, CROP_SIDE)
+            crop, gain = best_crop(hr, worse, better, CROP_SIDE)
             if gain >= LEAST_GAIN:
                 parts = [_uri(_png(crop.of(x))) for x in (bicubic, sr, hr)]
                 zooms.append(Zoom(result.name, crop, sign * gain, *parts))
@@ -110,7 +110,7 @@ class Page:
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         sections = [section for section in self.sections if section.report.label == label]
-        template = environment.get_template("page.html")
+        template = environment.get_template("html_report.html")
         text = template.render(label=label, sections=sections, side=CROP_SIDE, curves=_curves)
         write_text(path, text)
 

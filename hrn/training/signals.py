@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class StopRequest:
+class StopSignal:
     """`signal` is the number of the signal that came while inside, else 0.
 
     Args:
@@ -22,7 +22,7 @@ class StopRequest:
         self.patient = patient
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "StopSignal":
         self._before = {number: signal.signal(number, self._hear) for number in self.HEARD}
         return self
 
@@ -36,14 +36,14 @@ class StopRequest:
             self.__exit__()
 
 
-def be_deaf(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """For loading processes: the training process alone decides when to stop, and kills them if it fails."""
-    for number in StopRequest.HEARD:
+    for number in StopSignal.HEARD:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def loading_processes_end() -> Iterator[None]:
+def kill_loaders_on_error() -> Iterator[None]:
     """If what is inside fails, kill them: they are deaf to the SIGTERM that they would get at the end."""
     try:
         yield

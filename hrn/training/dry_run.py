@@ -8,9 +8,9 @@ import torch
 from hrn.errors import HRNError
 from hrn.model.summary import OUTPUT_SIZE, summarise
 from hrn.runtime import peak_memory
-from hrn.training.stop import loading_processes_end
+from hrn.training.monitor import duration
+from hrn.training.signals import kill_loaders_on_error
 from hrn.training.trainer import Trainer
-from hrn.training.watch import duration
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def measure_plan(trainer: Trainer, warmup: int = 3, steps: int = 5) -> Plan:
         raise HRNError(f"nothing to plan: step {trainer.step} of {trainer.recipe.max_steps} is reached")
     device = trainer.processes.device
     loading, computing = [], []
-    with loading_processes_end():
+    with kill_loaders_on_error():
         batches = iter(trainer.batches())
         for _ in range(min(warmup + steps, trainer.recipe.max_steps - trainer.step)):
             start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Against a server on the loopback that answers well, badly, slowly and wrongly: hrn/download.py and datasets/download.py."""
+"""Against a server on the loopback that answers well, badly, slowly and wrongly: hrn/fetch.py and datasets/download.py."""
 
 import hashlib
 import importlib.util
@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from hrn import download
-from hrn.download import RefusedArchive, fetch, unpack
 from hrn.errors import HRNError
+from hrn.fetch import ArchiveError, fetch, unpack
 from hrn.model import build_model, preset
 
 DATA = bytes(range(256)) * 4000
@@ -261,8 +261,7 @@ def test_the_next_one_goes_on_after_one_that_failed(site, tmp_path):
 def test_a_process_that_was_killed_keeps_nobody_out(site, tmp_path):
     """Its lock file stays, but the lock goes with it."""
     script = (
-        "import pathlib, hrn.download\n"
-        f"hrn.download.fetch(['{site}/slow'], pathlib.Path({str(tmp_path / 'got.zip')!r}))\n"
+        f"import pathlib, hrn.fetch\nhrn.fetch.fetch(['{site}/slow'], pathlib.Path({str(tmp_path / 'got.zip')!r}))\n"
     )
     killed = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     while not Server.asked:
@@ -370,7 +369,7 @@ def test_damaged_archives(tmp_path):
         others[-1][middle : middle + 99] = bytes(99)
     for broken in (whole[: len(whole) // 2], b"no archive", b"", zipped, *others):
         (tmp_path / "b").write_bytes(broken)
-        with pytest.raises(RefusedArchive, match="damaged, or neither zip nor tar"):
+        with pytest.raises(ArchiveError, match="damaged, or neither zip nor tar"):
             unpack(tmp_path / "b", tmp_path / "out", str)
         assert list((tmp_path / "out").glob("*")) == []
 

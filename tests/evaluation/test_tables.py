@@ -1,6 +1,6 @@
 import csv
 
-from hrn.evaluation.results import PUBLISHED, SETS, main, ours, published, results_table
+from hrn.evaluation.tables import PUBLISHED, SETS, main, ours, published, results_table
 from hrn.model import preset
 from hrn.model.summary import summarise
 

@@ -1,7 +1,7 @@
 """Draw the README's figures, and fill its tables from the files of results.
 
     make figures
-    python Figs/make.py --tables        the tables only
+    python tools/make_figures.py --tables        the tables only
 
 A table stands between two comments, of which the first says where it is from: a file of results, which a command printed,
 `results x4`, the table of published methods and ours, or `presets x4`, what the networks are and cost. Figures of test images are drawn where those are at hand
@@ -17,8 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:1] = [str(ROOT)]
 
-from Figs import draw_demo, draw_network
-from hrn.cli import fail_in_words
+from hrn.cli import run_cli
 from hrn.data.benchmark import photographs
 from hrn.data.images import write_image
 from hrn.errors import HRNError
@@ -26,11 +25,12 @@ from hrn.evaluation.figures.compare import compare, comparisons_of
 from hrn.evaluation.figures.curves import curve
 from hrn.evaluation.figures.spectrum import spectrum
 from hrn.evaluation.figures.tradeoff import tradeoff
-from hrn.evaluation.results import results_table
+from hrn.evaluation.tables import results_table
 from hrn.files import write_text
 from hrn.inference.upscale import load_model
 from hrn.model.config import SCALES
 from hrn.model.summary import presets_table
+from tools import draw_demo, draw_network
 
 FIGS = ROOT / "Figs"
 PAGES = ("README.md", "benchmarks/README.md")
@@ -112,4 +112,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(fail_in_words(main))
+    sys.exit(run_cli(main))

@@ -93,7 +93,8 @@ class Learner:
         if self.scaler.is_enabled():
             self.scaler.update()
         if self.ema:
-            self._average(finite * (1 - self.recipe.ema))
+            # a shorter mean at first: the start is forgotten within a tenth of the steps so far
+            self._average(finite * max(1 - self.recipe.ema, 9 / (10 + int(self.ema.n_averaged))))
         seen = torch.stack([loss.double(), norm.double(), torch.ones_like(loss, dtype=torch.float64)])
         self.sums[scale_index] += torch.where(finite, seen, 0.0)
         self.skipped[0] += ~finite

@@ -23,10 +23,13 @@ logger = logging.getLogger(__name__)
 PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions of convolutions and their autocast type; None runs without autocast."""
 
+NVIDIA_DEVICE = Path("/dev/nvidia0")
+"""Device file that exists if an NVIDIA driver serves a GPU."""
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+"""File with the version of the NVIDIA driver."""
+
 _AMPERE = (8, 0)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
-_NVIDIA_DEVICE = Path("/dev/nvidia0")
-_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -71,10 +74,10 @@ def check_driver(name: str = "auto") -> None:
         HRNError: names the driver and the CUDA version that PyTorch was built for.
     """
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if torch.version.cuda is None or hidden or not _NVIDIA_DEVICE.exists() or torch.cuda.is_available():
+    if torch.version.cuda is None or hidden or not NVIDIA_DEVICE.exists() or torch.cuda.is_available():
         return
     try:
-        found = re.search(r"Module\s+(?:for \S+\s+)?([\d.]+)", _NVIDIA_DRIVER.read_text())
+        found = re.search(r"Module\s+(?:for \S+\s+)?([\d.]+)", NVIDIA_DRIVER.read_text())
     except OSError:
         found = None
     raise HRNError(

@@ -131,7 +131,7 @@ def grow_tail(old: nn.Sequential, new: nn.Sequential) -> None:
         conv.weight[: len(order), : subpixels.in_channels] = subpixels.weight[order]
         conv.bias[: len(order)] = subpixels.bias[order]
         size //= shuffle.upscale_factor
-        subpixels = identity_conv(3 * size**2)
+        subpixels = identity_conv(3 * size**2).to(conv.weight)
     copy_conv(subpixels, news[-1])
 
 

@@ -1,8 +1,8 @@
-"""The DCT through the FFT against the product with a matrix, forward and backward, over sizes.
+"""The two methods of the DCT, FFT and matrix product, timed forward and backward by size.
 
     python benchmarks/dct.py
 
-`hrn.model.dct.MATRIX_UP_TO` is chosen by this table.
+`hrn.model.dct.MATRIX_UP_TO` is the crossover in this table.
 """
 
 import sys
@@ -23,7 +23,7 @@ def main() -> None:
     keep_memory()
     device = pick_device()
     print(
-        f"DCT then inverse DCT, {CHANNELS} channels, float32, {machine(device)}; auto takes the matrix up to {MATRIX_UP_TO}\n"
+        f"DCT then inverse DCT, {CHANNELS} channels, float32, {machine(device)}; auto uses the matrix up to {MATRIX_UP_TO}\n"
     )
     print("| size | batch | fft ms | matrix ms | fft / matrix | fft ms, with gradient | matrix ms | fft / matrix |")
     print("|---|---|---|---|---|---|---|---|")

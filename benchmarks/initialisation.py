@@ -1,4 +1,4 @@
-"""What the initialisation is worth: PSNR-Y after a short training, from PyTorch's default and from ours.
+"""PSNR-Y after a short training, from PyTorch's default initialisation and from the one in hrn.model.init.
 
 python benchmarks/initialisation.py --train_data_path dataset/DIV2K_train.h5 --valid_data_path dataset/DIV2K_valid.h5
 """
@@ -16,7 +16,7 @@ from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.distributed import Processes
 from hrn.model import preset
-from hrn.runtime import keep_memory, pick_device
+from hrn.runtime import keep_memory, pick_device, warm_up_kernels
 from hrn.training.recipe import Recipe
 from hrn.training.run_files import RunFiles
 from hrn.training.trainer import Trainer
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--init", nargs="+", default=["default", "ours"], choices=["default", "ours"])
     args = parser.parse_args()
     keep_memory()
+    warm_up_kernels()
     print("| initialisation | learning rate | steps | PSNR-Y dB | SSIM-Y |\n|---|---|---|---|---|", flush=True)
     for name in args.init:
         for lr in args.lr:

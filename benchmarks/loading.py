@@ -1,8 +1,8 @@
-"""Reading patches from the h5 file as they are needed against holding all images in memory, as the released code does.
+"""Reading patches from the h5 file on demand, compared with all images in memory as in the released code.
 
     python benchmarks/loading.py dataset/DIV2K_train.h5 --scale 4
 
-Each way runs in a process of its own, so that its resident memory is its own.
+Each method runs in its own process, so that resident memory is measured separately.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from hrn.data.patches import PatchDataset
 
 
 class InMemory:
-    """The released way: every image of the file as an array; crops, flips and turns by numpy."""
+    """All images of the file as arrays, with crops, flips and turns by numpy, as in the released code."""
 
     def __init__(self, path: Path, scale: int, patch_size: int) -> None:
         with h5py.File(path, "r") as file:
@@ -43,13 +43,13 @@ class InMemory:
         return tuple(np.ascontiguousarray(np.rot90(image, turns)).transpose(2, 0, 1).copy() for image in pair)
 
 
-def measure(way: str, path: Path, scale: int, patch_size: int, samples: int) -> None:
-    """Print seconds to start, samples per second of one process, and its peak resident memory in MiB."""
-    import torch  # noqa: F401  both ways have it loaded
+def measure(method: str, path: Path, scale: int, patch_size: int, samples: int) -> None:
+    """Print seconds to start, samples per second of one process, and the increase of its peak resident memory in MiB."""
+    import torch  # noqa: F401  loaded in both cases
 
     base = resident()
     start = time.perf_counter()
-    if way == "memory":
+    if method == "memory":
         dataset = InMemory(path, scale, patch_size)
     else:
         dataset = PatchDataset(H5Pairs(path, (scale,)), patch_size=patch_size, batch_size=1, length=10**9, seed=0)
@@ -64,6 +64,7 @@ def measure(way: str, path: Path, scale: int, patch_size: int, samples: int) -> 
 
 
 def resident() -> float:
+    """Return the peak resident memory in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -73,24 +74,24 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--patch_size", type=int, default=48)
     parser.add_argument("--samples", type=int, default=3000)
-    parser.add_argument("--way", choices=("memory", "h5"), help=argparse.SUPPRESS)
+    parser.add_argument("--method", choices=("memory", "h5"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.way:
-        return measure(args.way, args.path, args.scale, args.patch_size, args.samples)
+    if args.method:
+        return measure(args.method, args.path, args.scale, args.patch_size, args.samples)
     print(loading_table(args.path, args.scale, args.patch_size, args.samples))
     return None
 
 
 def loading_table(path: Path, scale: int, patch_size: int, samples: int = 3000) -> str:
-    """Both ways side by side, as Markdown."""
+    """Return a Markdown table of both methods."""
     H5Pairs(path, (scale,))
     lines = [
         f"{path.name}, {path.stat().st_size / 2**20:.0f} MiB, x{scale}, LR patches of {patch_size}, one process\n",
-        "| way | ready after s | samples/s | peak resident MiB over start |\n|---|---|---|---|",
+        "| method | ready after s | samples/s | peak resident MiB over start |\n|---|---|---|---|",
     ]
     flags = [str(path), "--scale", str(scale), "--patch_size", str(patch_size), "--samples", str(samples)]
-    for way, label in (("memory", "all in memory"), ("h5", "patches from the h5")):
-        command = [sys.executable, __file__, *flags, "--way", way]
+    for method, label in (("memory", "all in memory"), ("h5", "patches from the h5")):
+        command = [sys.executable, __file__, *flags, "--method", method]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         lines.append(f"| {label} | {float(out[0]):.2f} | {float(out[1]):.0f} | {float(out[2]):.0f} |")
     return "\n".join(lines)

@@ -1,9 +1,9 @@
-"""What makes a training step fast, and whether loading keeps up.
+"""Training speed and memory by setting, and whether loading keeps up.
 
     python benchmarks/training.py dataset/DIV2K_train.h5 --model hrn_light --scale 4
 
-Each setting is a process of its own, so that its memory is its own; they take their steps in turn, so that slow moments
-of the machine hit all of them alike.
+Each setting runs in its own process, so that memory is measured separately. The processes take their steps in turn, so that
+other load on the machine affects all settings equally.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
 from hrn.distributed import Processes
 from hrn.model import PRESETS, preset
-from hrn.runtime import keep_memory, peak_memory, pick_device, tune_convolutions
+from hrn.runtime import keep_memory, peak_memory, pick_device, tune_convolutions, warm_up_kernels
 from hrn.training.learner import Learner
-from hrn.training.recipe import OPTIMIZERS, Execution, Recipe
+from hrn.training.recipe import Execution, Recipe
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,20 @@ class Setting:
     """A way to compute a step."""
 
     label: str
+    """Row label in the table."""
     precision: str = "fp32"
+    """Precision of the convolutions."""
     channels_last: bool = False
+    """Whether features are in channels_last memory."""
     compile: bool = False
-    fused: bool = True
-    kept: bool = True
-    """Whether freed memory is kept (hrn.runtime.keep_memory)."""
+    """Whether the network is compiled."""
+    tuned: bool = True
+    """Whether freed memory is kept, Adam is fused, and GPUs use TF32 and search for the fastest convolutions."""
 
 
 SETTINGS = (
-    Setting("plain: fp32, NCHW, eager", fused=False, kept=False),
-    Setting("+ memory kept, fused Adam"),
+    Setting("plain: IEEE fp32, NCHW, eager", tuned=False),
+    Setting("+ memory kept, fused Adam, TF32 on GPUs"),
     Setting("+ channels_last", channels_last=True),
     Setting("+ compile, NCHW", compile=True),
     Setting("+ compile, channels_last", channels_last=True, compile=True),
@@ -58,10 +61,13 @@ SETTINGS = (
 
 
 def worker(setting: Setting, args: argparse.Namespace) -> None:
-    """Take a step for each line on stdin and print its seconds; at the end, the peak of memory in MiB."""
-    if setting.kept:
+    """Take a step for each line on stdin and print its seconds. At the end, print the peak memory in MiB."""
+    if setting.tuned:
         keep_memory()
-    tune_convolutions(tf32=True)
+        tune_convolutions(tf32=True)
+    else:
+        torch.backends.cudnn.allow_tf32 = False
+    warm_up_kernels()
     device = pick_device()
     recipe = Recipe(
         patch_size=args.patch_size,
@@ -72,8 +78,8 @@ def worker(setting: Setting, args: argparse.Namespace) -> None:
     )
     execution = Execution(channels_last=setting.channels_last, compile=setting.compile)
     learner = Learner(preset(args.model, [args.scale]), recipe, execution, Processes(device=device))
-    if not setting.fused:
-        learner.optimizer = OPTIMIZERS["adam"](learner.parameters, lr=recipe.lr)
+    if not setting.tuned:
+        learner.optimizer = torch.optim.Adam(learner.parameters, lr=recipe.lr)
         learner.optimizer.register_step_pre_hook(lambda optimizer, *_: delattr(optimizer, "found_inf"))
     lr_patch = torch.randint(0, 256, (args.batch_size, 3, args.patch_size, args.patch_size), dtype=torch.uint8)
     hr_patch = lr_patch.repeat_interleave(args.scale, -1).repeat_interleave(args.scale, -2)
@@ -91,15 +97,13 @@ def worker(setting: Setting, args: argparse.Namespace) -> None:
 
 
 def step_table(args: argparse.Namespace) -> tuple[str, float]:
-    """The settings side by side, as Markdown, and the images per second of the fastest."""
+    """Return a Markdown table of all settings, and the images per second of the fastest."""
     processes = []
     for i in range(len(SETTINGS)):
         command = [sys.executable, __file__, *sys.argv[1:], "--setting", str(i)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        if process.stdout.readline().strip() != "ready":  # one after the other: compiling takes all cores
-            raise SystemExit(f"{SETTINGS[i].label}: failed")
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if process.stdout.readline().strip() != "ready":  # started one after another, as compiling uses all cores
+            raise SystemExit(f"{SETTINGS[i].label}: failed, see above")
         processes.append(process)
     seconds: list[list[float]] = [[] for _ in processes]
     for _ in range(args.rounds):
@@ -118,7 +122,7 @@ def step_table(args: argparse.Namespace) -> tuple[str, float]:
 
 
 def loaded_per_second(args: argparse.Namespace, batches: int = 60) -> float:
-    """Patches that one process loads, augments and collates in a second."""
+    """Return the number of patches per second that one process loads, augments and collates."""
     pairs = H5Pairs(args.path, (args.scale,))
     dataset = PatchDataset(pairs, patch_size=args.patch_size, batch_size=args.batch_size, length=10**9, seed=0)
     size = args.batch_size
@@ -148,8 +152,10 @@ def main() -> None:
         f"\n{args.model} x{args.scale}, {args.batch_size} LR patches of {args.patch_size} a step, {machine(pick_device())}\n\n{table}\n"
     )
     loaded = loaded_per_second(args)
-    binds = "computing" if computed < loaded else "loading"
-    print(f"One process loads {loaded:.0f} patches/s; the fastest setting computes {computed:.0f}: {binds} binds.")
+    slower = "computing" if computed < loaded else "loading"
+    print(
+        f"One process loads {loaded:.0f} patches/s, and the fastest setting computes {computed:.0f}: {slower} is the limit."
+    )
     return None
 
 

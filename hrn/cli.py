@@ -1,4 +1,4 @@
-"""What the front doors share: how they end, and how they speak."""
+"""Shared command-line error handling."""
 
 import sys
 from collections.abc import Callable
@@ -7,9 +7,10 @@ from hrn.errors import HRNError
 
 
 def run_cli(main: Callable[[], int | None]) -> int:
-    """Run `main`; bad input ends in one message on stderr and exit code 2, Ctrl-C in 130.
+    """Run `main` and return the exit code.
 
-    What stdout and stderr cannot write, such as a file's name that is no Unicode, is escaped.
+    An :class:`HRNError` is printed to stderr and returns 2. Ctrl-C returns 130. Characters that stdout or stderr cannot
+    encode, such as those of a file name that is not valid UTF-8, are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

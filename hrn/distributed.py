@@ -1,12 +1,12 @@
-"""One process or many, by PyTorch's own means: torchrun starts them, `torch.distributed` joins them.
+"""Runs of one or more processes: torchrun starts them and `torch.distributed` connects them.
 
     torchrun --nproc_per_node=4 hrn/train.py ...          one machine
     torchrun --nnodes=2 --rdzv_backend=c10d --rdzv_endpoint=HOST:29400 --nproc_per_node=4 hrn/train.py ...
-    python hrn/train.py --num_gpu 4 ...                   the same as the first
+    python hrn/train.py --num_gpu 4 ...                   the same as the first command
 
-With --max_restarts, torchrun starts all processes again when one dies, and they go on from the newest training state. On
-several machines it needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for that, in its environment, and where their names do not
-lead to an address that the others reach, GLOO_SOCKET_IFNAME with the name of the network's interface.
+With --max_restarts, torchrun restarts all processes after one has died, and training resumes from the newest state. On
+several machines, restarts need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment. If a machine's host name does
+not resolve to an address that the others can reach, set GLOO_SOCKET_IFNAME to the name of its network interface.
 """
 
 import os
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a run."""
+    """This process and its place among the processes of a run. All methods but `is_main` are collective."""
 
     rank: int = 0
     count: int = 1
@@ -38,18 +38,18 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes of a tensor on the device, the same bits on each."""
+        """Average a tensor on `device` over all processes. Every process gets the same bits."""
         if self.count > 1:
             dist.all_reduce(values)
             values /= self.count
         return values
 
     def max(self, value: int) -> int:
-        """The largest of a small number that each process has."""
+        """Return the largest `value` of all processes."""
         if self.count == 1:
             return value
         shared = torch.tensor(value, device=self.device)
@@ -57,33 +57,33 @@ class Processes:
         return int(shared)
 
     def gather(self, mine: list[Any]) -> list[Any]:
-        """All processes' lists, dealt out like cards before (first to rank 0, second to rank 1, ...), in order again."""
+        """Merge the lists of all processes and undo the round-robin sharding: item i is from process i % count."""
         if self.count == 1:
             return mine
-        hands: list[list[Any]] = [[] for _ in range(self.count)]
-        dist.all_gather_object(hands, mine)
-        return [hands[i % self.count][i // self.count] for i in range(sum(map(len, hands)))]
+        shards: list[list[Any]] = [[] for _ in range(self.count)]
+        dist.all_gather_object(shards, mine)
+        return [shards[i % self.count][i // self.count] for i in range(sum(map(len, shards)))]
 
     def run_on_all(self, action: Callable[[], None]) -> None:
-        """Let each process do something; where one of them raises an HRNError, all do, and none waits for another."""
-        message = ""
+        """Run `action` in every process. If it raises HRNError in one of them, all raise, so that none is left waiting."""
+        error_message = ""
         try:
             action()
         except HRNError as error:
-            message = str(error)
-        for told in self.gather([message]):
-            if told:
-                raise HRNError(told)
+            error_message = str(error)
+        for message in self.gather([error_message]):
+            if message:
+                raise HRNError(message)
 
     def run_on_main(self, make: Callable[[], Any]) -> Any:
-        """What the first process makes, in all of them."""
+        """Run `make` in the main process and return its result in all processes. Raises HRNError in all if it fails."""
         made: list[Any] = [None]
 
-        def make_it() -> None:
+        def make_on_main() -> None:
             if self.is_main:
                 made[0] = make()
 
-        self.run_on_all(make_it)
+        self.run_on_all(make_on_main)
         if self.count > 1:
             dist.broadcast_object_list(made)
         return made[0]
@@ -91,20 +91,23 @@ class Processes:
 
 @contextmanager
 def join_processes(device: str, timeout: timedelta | None = None) -> Iterator[Processes]:
-    """Join the processes that torchrun started; where it did not, this process is alone.
+    """Join the processes that torchrun started. Without torchrun, this process is alone.
 
     Args:
-        device: as for :func:`hrn.runtime.pick_device`; with `auto`, each process of a machine takes a GPU of its own.
-        timeout: how long processes wait for one another; by default as long as PyTorch does, some minutes.
+        device: as for :func:`hrn.runtime.pick_device`. With `auto`, each process of a machine gets its own GPU.
+        timeout: how long processes wait for each other. PyTorch's default is several minutes.
+
+    Raises:
+        HRNError: more processes than GPUs, or a device that is not usable.
     """
     count = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
     if count > 1 and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
         if local >= torch.cuda.device_count():
-            raise HRNError(f"{local + 1} processes on this machine, but {torch.cuda.device_count()} GPUs")
+            raise HRNError(f"this machine has {torch.cuda.device_count()} GPUs for at least {local + 1} processes")
         device = f"cuda:{local}"
     elif count > 1 and device.startswith("cuda"):
-        raise HRNError(f"--device {device} is one GPU, but there are {count} processes; use --device cuda")
+        raise HRNError(f"--device {device} is a single GPU for {count} processes; use --device cuda")
     chosen = pick_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -113,30 +116,30 @@ def join_processes(device: str, timeout: timedelta | None = None) -> Iterator[Pr
         return
     store, rank, count = next(rendezvous("env://"))
     if int(os.environ.get("GROUP_WORLD_SIZE", 1)) == 1:
-        # processes that torchrun started again would find addresses of dead ones in the store that it shares with them:
+        # restarted processes would find the addresses of dead ones in the store that they share with torchrun:
         # https://github.com/pytorch/pytorch/issues/135712
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"  # Python objects go by gloo
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"  # Python objects are sent by gloo
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     yield Processes(rank, count, chosen)
     dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
 
 
 def is_worker() -> bool:
-    """Whether torchrun started this process."""
+    """Return whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_restarted() -> bool:
-    """Whether torchrun started this process again, because one of them had died."""
+    """Return whether torchrun restarted this process after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def exit_process(code: int) -> NoReturn:
-    """End this process; one that torchrun started, without taking the interpreter apart.
+    """Exit. In torchrun's workers, skip interpreter teardown.
 
-    gloo's threads may still let go of tensors, for which they need the interpreter. Where it is being taken apart, that ends
-    the process by SIGABRT instead of its exit code: https://github.com/pytorch/pytorch/pull/179291
+    gloo's threads may release tensors during teardown, which ends the process with SIGABRT instead of its exit code:
+    https://github.com/pytorch/pytorch/pull/179291
     """
     if not is_worker():
         sys.exit(code)
@@ -146,7 +149,7 @@ def exit_process(code: int) -> NoReturn:
 
 
 def launch(script: str, argv: list[str], processes: int) -> int:
-    """Run a script in several processes on this machine, and wait; 0, or the exit code of the first that failed."""
+    """Run a script in several processes on this machine. Returns 0, or the exit code of the first that failed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun

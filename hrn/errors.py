@@ -1,5 +1,5 @@
-"""The one exception for mistakes that a person can mend; the front doors print it and leave with code 2."""
+"""The exception for user errors."""
 
 
 class HRNError(Exception):
-    """Bad input: a file, a flag or a combination of them. The message says what is wrong, where, and what to do."""
+    """User error: a bad file, a bad flag, or a combination that cannot work. The CLIs print it and exit with 2."""

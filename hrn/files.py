@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and their hashes."""
+"""Atomic file writes and file hashes."""
 
 import hashlib
 import os
@@ -11,33 +11,35 @@ from hrn.errors import HRNError
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written there is synced and renamed to `path` at the end, or removed.
+    """Yield a temporary path beside `path`, then sync it and rename it to `path`.
+
+    Readers see the old file or the complete new one. On an error the temporary file is removed and `path` is unchanged.
 
     Raises:
-        HRNError: the folder cannot be made, or the file cannot be written (no permission, disk full).
+        HRNError: the folder cannot be created or the file cannot be written (no permission, disk full).
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with beside.open("rb") as file:
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except OSError as error:
         raise HRNError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # the folder itself could not be reached; the error above says so
-            beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be unreachable; the error above reports that
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file as :func:`atomic_write` does."""
-    with atomic_write(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    """Write a UTF-8 text file atomically. Raises HRNError as :func:`atomic_write` does."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def file_hash(path: str | Path, kind: str = "sha256") -> str:
-    """The hash of a file in hexadecimal digits; `kind` as :mod:`hashlib` names it."""
+    """Return the hash of a file as hexadecimal digits. `kind` is an algorithm name of :mod:`hashlib`."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()

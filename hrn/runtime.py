@@ -1,9 +1,14 @@
-"""What a process needs to be told once: which device to use and how, and how to keep its memory."""
+"""Device selection and process-wide PyTorch settings: memory, convolution algorithms, precisions."""
 
 import ctypes
+import importlib.util
 import logging
+import os
+import re
 import resource
+import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,48 +20,103 @@ from hrn.errors import HRNError
 
 logger = logging.getLogger(__name__)
 
+PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions of convolutions and their autocast type; None runs without autocast."""
+
+NVIDIA_DEVICE = Path("/dev/nvidia0")
+"""Device file that exists if an NVIDIA driver serves a GPU."""
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+"""File with the version of the NVIDIA driver."""
+
 _AMPERE = (8, 0)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the GPU where there is one that PyTorch has kernels for, else the CPU.
+    """Select a device and check that it computes.
+
+    Args:
+        name: `auto`, or a device name of PyTorch (`cpu`, `cuda`, `cuda:1`, `mps`). `auto` selects the GPU if this PyTorch
+            has kernels for it, otherwise the CPU.
 
     Raises:
-        HRNError: the device is not there, does not work, or is in use by others alone.
+        HRNError: the device does not exist, does not work, is in exclusive use by another process, or needs a newer driver.
     """
+    if name == "auto" or name.startswith("cuda"):
+        check_driver(name)
     if name == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
     try:
         device = torch.device("cuda" if name == "auto" else name)
-        (torch.ones(1, device=device) + 1).item()  # PyTorch may see a GPU, but have no kernels for it
+        (torch.ones(1, device=device) + 1).item()  # a GPU can be visible without kernels for its generation
     except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        if name != "auto" or "no kernel image" not in why:
-            raise HRNError(f"--device {name}: not usable here ({why})") from None
-        logger.warning("this PyTorch has nothing for the GPU (%s); the CPU is used", why)
+        reason = str(error).splitlines()[0]
+        if name != "auto" or "no kernel image" not in reason:
+            raise HRNError(f"--device {name}: not usable here ({reason})") from None
+        logger.warning("this PyTorch build has no kernels for the GPU (%s); using the CPU", reason)
         return torch.device("cpu")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     if device.type == "mps" and torch.__version__ < (2, 14):
         raise HRNError(
-            f"--device {name}: PyTorch {torch.__version__} convolves wrongly there, from 2.14 on it does not "
-            "(https://github.com/pytorch/pytorch/issues/192212); update it, or use --device cpu"
+            f"--device {name}: convolutions of PyTorch {torch.__version__} are wrong on MPS "
+            "(https://github.com/pytorch/pytorch/issues/192212). Update to 2.14 or later, or use --device cpu."
         )
     return device
 
 
+def check_driver(name: str = "auto") -> None:
+    """Fail if the machine has an NVIDIA GPU whose driver is too old for this PyTorch.
+
+    PyTorch only warns in that case and reports that CUDA is unavailable, so `auto` would silently use the CPU.
+
+    Raises:
+        HRNError: names the driver and the CUDA version that PyTorch was built for.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if torch.version.cuda is None or hidden or not NVIDIA_DEVICE.exists() or torch.cuda.is_available():
+        return
+    try:
+        found = re.search(r"Module\s+(?:for \S+\s+)?([\d.]+)", NVIDIA_DRIVER.read_text())
+    except OSError:
+        found = None
+    raise HRNError(
+        f"--device {name}: this machine has an NVIDIA GPU (driver {found[1] if found else 'unknown'}), but PyTorch "
+        f"{torch.__version__} for CUDA {torch.version.cuda} cannot use it. Update the driver, install a PyTorch build for an "
+        "older CUDA version, or use --device cpu."
+    )
+
+
 def check_gpu_generation(precision: str, device: torch.device) -> None:
-    """Raises HRNError for bf16 or TF32 on NVIDIA's GPUs before Ampere, where PyTorch computes them in slow ways or fails."""
+    """Check that a GPU computes `precision` natively.
+
+    Raises:
+        HRNError: bf16 or TF32 on an NVIDIA GPU before Ampere, where PyTorch is slow or fails.
+    """
     nvidia = device.type == "cuda" and not torch.version.hip
     if precision in ("tf32", "bf16") and nvidia and torch.cuda.get_device_capability(device) < _AMPERE:
-        raise HRNError(f"{torch.cuda.get_device_name(device)} has no {precision}; take fp16 or fp32")
+        raise HRNError(f"{torch.cuda.get_device_name(device)} does not support {precision}; use fp16 or fp32")
+
+
+def missing_for_compile(device: torch.device) -> str:
+    """Return what `torch.compile` needs on this machine and does not find, or an empty string.
+
+    Inductor compiles C++ for the CPU, and Triton compiles C for CUDA. Both need Python's headers.
+    """
+    variable, names = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    if not any(shutil.which(name) for name in (os.environ.get(variable) or "", *names)):
+        return f"a compiler ({' or '.join(names)}; Debian: apt-get install build-essential)"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's headers (Python.h; Debian: apt-get install python3-dev)"
+    return ""
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed buffers instead of handing them back to the kernel.
+    """Make glibc keep freed buffers instead of returning them to the kernel.
 
-    Otherwise each large activation is mapped and faulted in anew at every step or image. Does nothing elsewhere.
+    Otherwise every large activation is mapped and faulted in again at each step or image. No effect without glibc.
     """
     if sys.platform == "linux":
         try:
@@ -68,7 +128,7 @@ def keep_memory() -> None:
 
 
 def warm_up_kernels() -> None:
-    """Run a vectorised kernel once in the main thread, after which PyTorch's ELU is up to six times faster there.
+    """Run one vectorised kernel in the main thread, which makes PyTorch's ELU up to six times faster there.
 
     On some CPUs with AVX-512, `F.elu` is slow in a fresh process until a kernel such as GELU's has run.
     `benchmarks/inference.py` prints the ratio.
@@ -77,7 +137,7 @@ def warm_up_kernels() -> None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Hand freed memory back after all, to the kernel and the GPU: between the images of a program that waits in between."""
+    """Return freed memory to the kernel and the GPU. For programs that wait between images."""
     empty_cache(device)
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # not glibc
@@ -85,15 +145,17 @@ def release_memory(device: torch.device) -> None:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Hand a GPU's freed memory back, for other shapes or other programs."""
+    """Return a GPU's freed memory, for tensors of other shapes or for other programs."""
     if device.type in ("cuda", "mps"):
         getattr(torch, device.type).empty_cache()
 
 
 def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
-    """Let cuDNN search for its fastest convolutions, or keep to the ones that always give the same bits; in TF32 or not.
+    """Configure cuDNN for training. Matrix products, and so the DCT, stay in float32.
 
-    Matrix products stay float32 either way, and so does the DCT.
+    Args:
+        tf32: round float32 convolutions to TF32.
+        deterministic: use only algorithms that always return the same bits, instead of searching for the fastest ones.
     """
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
@@ -102,9 +164,10 @@ def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
 
 @contextmanager
 def inference_convolutions(device: torch.device, *, tf32: bool) -> Iterator[None]:
-    """On a CUDA GPU, convolve in float32 unless TF32 is asked for, and without a search: many sizes would start one each.
+    """Configure cuDNN for inference, and restore the settings at the end. Only CUDA devices are affected.
 
-    Both settings are the whole program's, so this is for one thread at a time.
+    Convolutions run in float32 unless `tf32` is set. The search for the fastest algorithm is off, because it would run for
+    every new image size. The settings are global, so only one thread may use this at a time.
     """
     if device.type != "cuda":
         yield
@@ -119,16 +182,16 @@ def inference_convolutions(device: torch.device, *, tf32: bool) -> Iterator[None
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has held: on the GPU, or resident where `device` is the CPU."""
+    """Return the peak memory of this process in bytes: allocated on a GPU, resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def peak_memory_meter(device: torch.device) -> Callable[[], float]:
-    """A function that tells the peak of memory from now on, in MiB over what is held now; on a CPU, resident.
+    """Start measuring peak memory. The returned function gives the peak since now, in MiB above the present use.
 
-    Where that cannot be reset (not Linux), it tells by how much the process's peak rises.
+    CPU memory is resident memory. Outside Linux the peak cannot be reset, and the increase of the process's peak is returned.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -144,6 +207,6 @@ def peak_memory_meter(device: torch.device) -> Callable[[], float]:
 
 
 def _status(name: str) -> int:
-    """A line of /proc/self/status, in KiB."""
+    """Return a value of /proc/self/status in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -9,13 +9,13 @@ import sys
 from hrn.cli import run_cli
 
 def main():
-    print("caf\\udce9.png")  # how Python gives a file's name that is no UTF-8
+    print("caf\\udce9.png")  # Python's form of a file name that is not valid UTF-8
 
 sys.exit(run_cli(main))
 """
 
 
-def test_names_that_cannot_be_written_are_escaped():
+def test_characters_that_cannot_be_encoded_are_escaped():
     done = subprocess.run([sys.executable, "-c", MAIN], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, r"caf\udce9.png", "")
 
@@ -26,7 +26,7 @@ def test_without_a_terminal(monkeypatch):
     assert run_cli(lambda: 3) == 3
 
 
-def test_how_it_ends(capsys):
+def test_exit_codes(capsys):
     def fail(error):
         raise error
 

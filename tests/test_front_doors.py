@@ -2,30 +2,23 @@
 
 import json
 import os
-import re
-import shlex
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
-from hrn import sample, train
-from hrn.checkpoint import load_checkpoint, save_checkpoint
+from hrn import sample
+from hrn.checkpoint import save_checkpoint
 from hrn.cli import run_cli
 from hrn.data.images import read_picture, read_rgb
 from hrn.data.resize import imresize
 from hrn.distributed import Processes
-from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.model import build_model, config_to_dict, preset
 from hrn.pretrained import find_checkpoint, read_manifest
-from hrn.training.run_files import RunFiles
 
 
 def run(*command, cwd, check=True, **env):
@@ -46,49 +39,7 @@ def light(tmp_path):
     return path
 
 
-def training_flags(h5_path, out, **more):
-    flags = {
-        "model": "hrn_light", "ckpt_name": "a", "ckpt_dir": out, "scale": 2, "train_data_path": h5_path, "patch_size": 8,
-        "batch_size": 2, "max_steps": 3, "print_interval": 1, "save_interval": 1, **more,
-    }  # fmt: skip
-    return [str(x) for name, value in flags.items() for x in (f"--{name}", value)]
-
-
-def test_training_then_sampling_as_scripts_from_another_folder(root, h5_path, hr_folder, tmp_path):
-    here = tmp_path / "elsewhere"
-    here.mkdir()
-    log = run(root / "hrn/train.py", *training_flags(h5_path, "ck", valid_data_path=h5_path), cwd=here).stderr
-    for word in ("step 3/3", "loss", "lr 1.00e-04", "images/s", "left", "PSNR-Y"):
-        assert word in log
-    assert sorted(p.name for p in (here / "ck").iterdir()) == [
-        *(f"a_x2.0000000{step}.train.pth" for step in (1, 2, 3)),
-        "a_x2.jsonl",
-        "a_x2.pth",
-    ]
-    command = (
-        "--model",
-        "hrn_light",
-        "--ckpt_path",
-        "ck/a_x2.pth",
-        "--test_data_dir",
-        hr_folder,
-        "--scale",
-        "2",
-        "--shave",
-        "5",
-    )
-    out = run(root / "hrn/sample.py", *command, cwd=here).stdout
-    folder = here / "sample/a_x2/HR/x2"
-    assert sorted(p.name for p in (folder / "SR").iterdir()) == [f"000{i}.png" for i in range(4)]
-    document = json.loads((folder / "scores.json").read_text())
-    assert f"{document['mean']['psnr_y']:.2f} / {document['mean']['ssim_y']:.4f}" in out
-    assert "5 pixels of border" in document["protocol"]
-    assert read_rgb(folder / "comparison.png").shape[1] > 100
-
-
 def test_as_modules_and_with_safe_path(root, h5_path, tmp_path):
-    run("-m", "hrn.train", *training_flags(h5_path, tmp_path / "a"), cwd=root)
-    run("-P", root / "hrn/train.py", *training_flags(h5_path, tmp_path / "b"), cwd=tmp_path, PYTHONPATH=str(root))
     run("-m", "hrn.sample", "--help", cwd=root)
 
 
@@ -98,122 +49,6 @@ def test_scripts_do_not_shadow_other_modules(root, tmp_path):
     script = tmp_path / "probe.py"
     script.write_text(probe.replace("PATH", repr(str(root / "hrn/sample.py"))))
     assert run(script, cwd=tmp_path).stdout.strip().endswith("[]")
-
-
-def test_stopped_and_resumed(root, h5_path, tmp_path):
-    """SIGTERM: saved, and told how to go on; the told command does."""
-    flags = training_flags(h5_path, tmp_path / "ck", max_steps=100_000)
-    process = subprocess.Popen([sys.executable, str(root / "hrn/train.py"), *flags], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "ck/a_x2.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate()[1]
-    assert process.returncode == 128 + signal.SIGTERM
-    files = RunFiles(tmp_path / "ck", "a_x2")
-    step = files.newest_state().training["step"]
-    assert f"stopped by SIGTERM at step {step}, and saved. To go on: python " in said
-    command = shlex.split(said.split("To go on: python ")[1].splitlines()[0])
-    command[command.index("--max_steps") + 1] = str(step + 2)
-    log = run(*command, cwd=root).stderr
-    assert f"from step {step} to {step + 2}" in log
-    assert files.newest_state().training["step"] == step + 2
-    again = run(root / "hrn/train.py", *flags, cwd=tmp_path, check=False)
-    assert again.returncode == 2
-    assert "holds an earlier run: go on with --resume" in again.stderr
-
-
-def test_going_back_to_an_earlier_state_is_not_done_by_accident(h5_path, tmp_path):
-    flags = training_flags(h5_path, tmp_path)
-    train.main(flags)
-    first, *_, last = sorted(tmp_path.glob("*.train.pth"))
-    with pytest.raises(HRNError, match=r"is of step 1, but .*a_x2\.00000003\.train\.pth is there: go on from that"):
-        train.main([*flags, "--resume", str(first)])
-    moved = tmp_path / "elsewhere" / first.name
-    moved.parent.mkdir()
-    first.rename(moved)
-    flags[flags.index("--ckpt_dir") + 1] = str(moved.parent)
-    train.main([*flags, "--init_from", str(last), "--resume", str(moved)])  # --resume wins
-    assert load_checkpoint(moved.parent / last.name).training["step"] == 3
-
-
-@pytest.mark.parametrize("name", ["a_x2.pth", "a_x2.jsonl"])
-def test_what_a_finished_run_left_is_not_overwritten(h5_path, tmp_path, name):
-    flags = training_flags(h5_path, tmp_path)
-    (tmp_path / name).write_text("kept")
-    with pytest.raises(HRNError, match=f"{name} is of an earlier run, and would be overwritten: choose another"):
-        train.main(flags)
-    assert train.main([*flags, "--dry_run"]) == 0
-    with pytest.raises(HRNError, match="nothing to resume"):
-        train.main([*flags, "--resume"])
-    assert (tmp_path / name).read_text() == "kept"
-
-
-def test_a_run_is_resumed_with_its_own_data(h5_path, tmp_path, caplog):
-    flags = training_flags(h5_path, tmp_path, valid_data_path=h5_path)
-    train.main(flags)
-    assert load_checkpoint(tmp_path / "a_x2.pth").info["shave"] == [2]
-    other = h5_path.with_name("other.h5")
-    h5_path.rename(other)
-    with pytest.raises(HRNError, match=r"with --train_data_path carn\.h5, not other\.h5; resume with the same"):
-        train.main([*training_flags(other, tmp_path), "--resume"])
-    other.rename(h5_path)
-    train.main([*flags, "--resume", "--max_steps", "4", "--shave", "5"])
-    assert "the validation is another one (shave was [2], is [5]), so that the best weights are chosen" in caplog.text
-    assert load_checkpoint(tmp_path / "a_x2.pth").info["shave"] == [5]
-
-
-@pytest.mark.parametrize(
-    ("typed", "told"),
-    [
-        (["train.py", "--lr", "1"], "train.py --lr 1 --resume"),
-        (["train.py", "--resume", "--lr", "1"], "train.py --lr 1 --resume"),
-        (["train.py", "--resume", "a b.pth", "--ckpt_name", "c d"], "train.py --ckpt_name 'c d' --resume"),
-    ],
-)
-def test_command_to_go_on(monkeypatch, typed, told):
-    monkeypatch.setattr(sys, "argv", typed)
-    assert train.command_to_go_on() == told
-
-
-def test_dry_run_prints_the_plan_and_writes_nothing(root, h5_path, tmp_path):
-    flags = training_flags(h5_path, tmp_path / "ck", max_steps=1000, batch_size=4, warmup=10)
-    out = run(root / "hrn/train.py", *flags, "--dry_run", cwd=tmp_path).stdout
-    plan = {line[:12].strip(): line[13:] for line in out.splitlines()}
-    assert plan["network"].startswith("280,788 parameters, ")
-    assert plan["batch"] == "4 patches of 8x8: 1 process(es), 4 each, 4 at once; BatchNorm over 4"
-    assert plan["steps"] == "1,000 (333.3 passes over the images)"
-    assert plan["rate"].startswith("1.00e-05 at step 0, 1.00e-04 at step 10")
-    seconds = float(re.match(r"([\d.]+) s computing", plan["a step"])[1])
-    hours, minutes, rest = (int(x) for x in plan["in all"].split()[0].split(":"))
-    assert hours * 3600 + minutes * 60 + rest == pytest.approx(1000 * seconds, abs=2 + 1000 * 0.0006)
-    assert not (tmp_path / "ck").exists()
-
-
-def test_tensorboard_on_request(h5_path, tmp_path):
-    pytest.importorskip("tensorboard")
-    train.main([*training_flags(h5_path, tmp_path, valid_data_path=h5_path), "--tensorboard"])
-    (events,) = (tmp_path / "a_x2.tensorboard").iterdir()
-    assert b"grad_norm" in events.read_bytes()
-
-
-def test_a_damaged_image_stops_the_run_before_its_first_step(root, h5_path, tmp_path):
-    with h5py.File(h5_path, "a") as file:
-        del file["X2/3"]
-        data = file.create_dataset("X2/3", data=np.ones((48, 60, 3), np.uint8), chunks=True, fletcher32=True)
-        where = data.id.get_chunk_info(0)
-    with h5_path.open("r+b") as raw:
-        raw.seek(where.byte_offset)
-        raw.write(b"x")
-    result = run(root / "hrn/train.py", *training_flags(h5_path, tmp_path / "ck"), cwd=tmp_path, check=False)
-    assert result.returncode == 2
-    assert "carn.h5: cannot read X2/3" in result.stderr
-    assert "step 1" not in result.stderr
-
-
-def test_scale_0_trains_three_scales(h5_path, tmp_path):
-    train.main(training_flags(h5_path, tmp_path, scale=0))
-    assert load_checkpoint(tmp_path / "a_x2x3x4.pth").config.scales == (2, 3, 4)
 
 
 def test_no_arguments_do_the_main_job(root, tmp_path):
@@ -496,27 +331,9 @@ def test_a_folder_shared_out_over_two_processes(root, light, photos, tmp_path):
     assert result.stdout.count("-> 128x96") == 4
 
 
-def test_bad_input_to_train(h5_path, tmp_path, capsys):
-    def fails(**flags):
-        return in_words(train.main, training_flags(flags.pop("h5", h5_path), tmp_path / "ck", **flags), capsys)
-
-    assert "no such h5 file" in fails(h5=tmp_path / "none.h5")
-    assert "has no group 'X8'" in fails(scale=8)
-    assert "smaller than a patch of 64 LR pixels at x2; use --patch_size 48" in fails(patch_size=64)
-    assert "--batch_size must be at least 1" in fails(batch_size=0)
-    assert "no test images" in fails(valid_data_path=tmp_path / "nowhere")
-    assert "the released network has one scale" in fails(model="hrn_released", scale=0)
-    assert "no such checkpoint" in fails(resume=tmp_path / "none.pth")
-    assert "--device cuda:99" in fails(device="cuda:99")
-    assert not (tmp_path / "ck").exists()
-    (tmp_path / "file").write_text("in the way")
-    assert "--ckpt_dir" in in_words(train.main, training_flags(h5_path, tmp_path / "file/ck"), capsys)
-
-
 @pytest.mark.parametrize(
     ("door", "flags"),
     [
-        (train, "--model edsr --ckpt_name a"),
         (sample, "--scale 5"),
         (sample, "--scale much --input a.png"),
         (sample, "--size 10x10"),

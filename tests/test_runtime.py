@@ -2,57 +2,137 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
+from hrn import runtime
 from hrn.errors import HRNError
-from hrn.runtime import inference_convolutions, pick_device
+from hrn.runtime import check_driver, check_gpu_generation, inference_convolutions, missing_for_compile, pick_device
 
 cudnn = torch.backends.cudnn
 
 
-def test_a_gpu_that_does_not_work_is_left_alone(monkeypatch, caplog):
+@pytest.fixture
+def gpu(monkeypatch):
+    """Pretend that there is a CUDA GPU. A function replaces `torch.ones`, by which `pick_device` tries it."""
+
+    def pretend(ones=None):
+        one = torch.ones(1)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+        monkeypatch.setattr(torch, "ones", ones or (lambda *size, device: one))
+
+    return pretend
+
+
+def test_without_kernels_for_the_gpu_auto_is_the_cpu(gpu):
     def no_kernel(*size, device):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "ones", no_kernel)
+    gpu(no_kernel)
     assert pick_device() == torch.device("cpu")
-    assert "nothing for the GPU (CUDA error: no kernel image is available" in caplog.text
-    with pytest.raises(HRNError, match=r"--device cuda: not usable here \(CUDA error: no kernel image"):
+    with pytest.raises(HRNError, match="--device cuda"):
         pick_device("cuda")
 
 
-def test_a_gpu_that_others_fill_is_not_passed_over(monkeypatch):
-    """A run of days would otherwise begin on the CPU."""
+def test_a_full_gpu_is_an_error(gpu):
+    """A run of days must not silently start on the CPU."""
 
     def full(*size, device):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "ones", full)
-    with pytest.raises(HRNError, match=r"--device auto: not usable here \(CUDA out of memory"):
+    gpu(full)
+    with pytest.raises(HRNError, match="--device auto"):
         pick_device()
 
 
-def test_a_gpu_that_works_has_a_number(monkeypatch):
-    """Which torch.cuda.set_device demands."""
-    one = torch.ones(1)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(torch, "ones", lambda *size, device: one)
+def test_a_gpu_has_a_number(gpu):
+    """torch.cuda.set_device requires one."""
+    gpu()
     assert pick_device() == pick_device("cuda") == torch.device("cuda:1")
 
 
-def test_mps_before_it_was_right_is_refused(monkeypatch):
+@pytest.fixture
+def unusable_gpu(monkeypatch, tmp_path):
+    """A PyTorch for CUDA that cannot use the machine's GPU."""
+    driver = tmp_path / "version"
+    driver.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27 21:21:55 UTC 2021\nGCC version:\n"
+    )
+    monkeypatch.setattr(runtime, "NVIDIA_DEVICE", tmp_path)
+    monkeypatch.setattr(runtime, "NVIDIA_DRIVER", driver)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return driver
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_a_driver_that_is_too_old_is_an_error(unusable_gpu, name):
+    with pytest.raises(HRNError, match=rf"--device {name}.*470\.82\.01.*13\.0"):
+        pick_device(name)
+    assert pick_device("cpu") == torch.device("cpu")
+    unusable_gpu.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.14  Release Build\n")
+    with pytest.raises(HRNError, match=r"550\.54\.14"):
+        check_driver(name)
+    unusable_gpu.unlink()
+    with pytest.raises(HRNError, match=r"13\.0"):
+        check_driver(name)
+
+
+def test_a_hidden_gpu_is_no_error(unusable_gpu, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert pick_device() == torch.device("cpu")
+
+
+def test_several_processes_are_not_started_with_an_old_driver(unusable_gpu, monkeypatch, h5_path):
+    from hrn import train
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)  # from NVML, which an old driver answers
+    monkeypatch.setattr(train, "launch", None)
+    with pytest.raises(HRNError, match=r"470\.82\.01"):
+        train.main(["--model", "hrn", "--ckpt_name", "a", "--num_gpu", "4", "--train_data_path", str(h5_path)])
+
+
+def test_mps_needs_a_pytorch_with_correct_convolutions(monkeypatch):
     one = torch.ones(1)
     monkeypatch.setattr(torch, "ones", lambda *size, device: one)
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.13.1"))
-    with pytest.raises(HRNError, match=r"PyTorch 2\.13\.1 convolves wrongly there"):
+    with pytest.raises(HRNError, match=r"--device mps.*2\.13\.1"):
         pick_device("mps")
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.14.0"))
     assert pick_device("mps") == torch.device("mps")
 
 
+def test_precisions_by_gpu_generation(monkeypatch):
+    device = torch.device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: (7, 0))
+    for precision in ("bf16", "tf32"):
+        with pytest.raises(HRNError, match=f"V100.*{precision}"):
+            check_gpu_generation(precision, device)
+    for precision in ("fp32", "fp16"):
+        check_gpu_generation(precision, device)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: (8, 0))
+    check_gpu_generation("bf16", device)
+
+
+def test_what_compiling_needs(monkeypatch, tmp_path):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(runtime.shutil, "which", lambda name: name if name in ("g++", "gcc") else None)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(runtime.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert "Python.h" in missing_for_compile(cpu)
+    (tmp_path / "Python.h").touch()
+    assert missing_for_compile(cpu) == missing_for_compile(cuda) == ""
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    assert "triton" in missing_for_compile(cuda)
+    assert missing_for_compile(cpu) == ""
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(runtime.shutil, "which", lambda name: None)
+    assert "g++" in missing_for_compile(cpu)
+    assert "gcc" in missing_for_compile(cuda)
+
+
 @pytest.mark.parametrize("tf32", [False, True])
-def test_settings_of_a_gpu_are_as_before_after_an_image(tf32):
+def test_inference_settings_are_restored(tf32):
     before = cudnn.benchmark, cudnn.conv.fp32_precision
     try:
         cudnn.benchmark, cudnn.conv.fp32_precision = True, "ieee" if tf32 else "tf32"

@@ -1,4 +1,4 @@
-"""The networks. Nothing here reads files or prints; only torch is needed."""
+"""The networks. Needs torch only, and reads and writes no files."""
 
 from torch import nn
 
@@ -33,5 +33,5 @@ __all__ = [
 
 
 def build_model(config: Config) -> nn.Module:
-    """A new network of this configuration, in training mode, with fresh weights from torch's global generator."""
+    """Build a network with new weights from torch's global generator, in training mode."""
     return HRNReleased(config) if isinstance(config, ReleasedConfig) else HRN(config)

@@ -1,4 +1,4 @@
-"""Print what a network costs.
+"""Print the parameters and Multi-Adds of a network.
 
 python -m hrn.model hrn --scale 4
 """

@@ -1,7 +1,7 @@
-"""CA: coordinate attention, the innermost part of a WRAB (figure d).
+"""CA: coordinate attention, the innermost part of a WRAB (figure 2d).
 
 Q. Hou, D. Zhou, J. Feng, "Coordinate Attention for Efficient Mobile Network Design", CVPR 2021, arXiv 2103.02907;
-with the paper's ELU and reduction.
+with the ELU and the reduction of the HRN paper.
 """
 
 import torch
@@ -12,36 +12,36 @@ from hrn.model.norm import BatchNorm
 
 
 class CoordinateAttention(nn.Module):
-    """Gates each position by what its row and its column hold on average.
+    """Multiplies each position by two gates, computed from the means of its row and of its column.
 
     Args:
-        channels: C, the width of the input and output.
-        reduction: r; the two pooled vectors are described by max(1, C // r) channels.
-        gates: `multiply` or `add` the row's and the column's gate.
+        channels: number of input and output channels C.
+        reduction: reduction r; the pooled means are squeezed to max(1, C // r) channels.
+        gates: `multiply` uses the product of the two gates, `add` their sum.
     """
 
     def __init__(self, channels: int, *, reduction: int, gates: str = "multiply") -> None:
         super().__init__()
         squeezed = max(1, channels // reduction)
-        self.squeeze = nn.Conv2d(channels, squeezed, 1, bias=False)  # the normalisation has the bias
+        self.squeeze = nn.Conv2d(channels, squeezed, 1, bias=False)  # the normalisation adds the bias
         self.norm = BatchNorm(squeezed)
         self.gate_h = nn.Conv2d(squeezed, channels, 1)
         self.gate_w = nn.Conv2d(squeezed, channels, 1)
         self.gates = gates
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         h, w = x.shape[-2:]
-        pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C): the means of channels_last memory are quick in this order
+        pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C): means of channels_last memory are faster in this order
         means = torch.cat([pixels.mean(2), pixels.mean(1)], dim=1).mT[..., None]  # (B, C, H + W, 1): rows, then columns
         y_h, y_w = self.describe(self.squeeze(means)).split([h, w], dim=2)
         return self.gate(x, y_h, y_w.mT)
 
     def describe(self, squeezed: Tensor) -> Tensor:
-        """Means of `squeeze`'s outputs, normalised and through the ELU; any shape (B, max(1, C // r), ...)."""
+        """Apply normalisation and ELU to squeezed means of any shape (B, max(1, C // r), ...)."""
         return F.elu(self.norm(squeezed))
 
     def gate(self, x: Tensor, y_h: Tensor, y_w: Tensor) -> Tensor:
-        """x (B, C, H, W), weighed by what describes its rows and columns: (B, max(1, C // r), H, 1) and (..., 1, W)."""
+        """Apply the gates of rows y_h (B, max(1, C // r), H, 1) and columns y_w (B, max(1, C // r), 1, W) to x (B, C, H, W)."""
         gate_h, gate_w = torch.sigmoid(self.gate_h(y_h)), torch.sigmoid(self.gate_w(y_w))
         return x * gate_h * gate_w if self.gates == "multiply" else x * (gate_h + gate_w)

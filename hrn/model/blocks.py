@@ -1,4 +1,4 @@
-"""WRDB and WRAB: the middle and the inner residual blocks (figures b and c)."""
+"""WRDB and WRAB: the middle and the inner residual blocks (figures 2b and 2c)."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,18 @@ from hrn.model.attention import CoordinateAttention
 
 
 class Fusion(nn.Conv2d):
-    """1x1 convolution of a concatenation of feature maps, which is never made: the sum of each map's own convolution."""
+    """1x1 convolution of concatenated feature maps, computed as a sum of convolutions, without the concatenated copy.
+
+    Args:
+        maps: number of feature maps.
+        channels: channels C of each map and of the output.
+    """
 
     def __init__(self, maps: int, channels: int) -> None:
         super().__init__(maps * channels, channels, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C, H, W), as many as the weights are for, to (B, C, H, W)."""
+        """Fuse `maps` tensors of shape (B, C, H, W) into one of that shape."""
         first, *rest = self.weight.split(self.out_channels, dim=1)
         out = F.conv2d(maps[0], first, self.bias)
         for x, weight in zip(maps[1:], rest, strict=True):
@@ -24,7 +29,7 @@ class Fusion(nn.Conv2d):
 
 
 class WRAB(nn.Module):
-    """Wide-activated residual attention block: widen, ELU, narrow, attend, add. After WDSR (arXiv 1808.08718)."""
+    """Wide-activated residual attention block: widen, ELU, narrow, attention, skip connection. After WDSR (arXiv 1808.08718)."""
 
     def __init__(self, channels: int, *, expansion: int, reduction: int, gates: str) -> None:
         super().__init__()
@@ -33,23 +38,23 @@ class WRAB(nn.Module):
         self.attention = CoordinateAttention(channels, reduction=reduction, gates=gates)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         return self.attention(self.narrow(F.elu(self.widen(x), inplace=True))).add_(x)
 
 
 class WRDB(nn.Module):
-    """Wide-activated residual-in-residual dense block: WRABs, each fed by all that came before it."""
+    """Wide-activated residual-in-residual dense block: each WRAB gets the fused outputs of all earlier ones."""
 
     def __init__(self, channels: int, *, n_wrab: int, expansion: int, reduction: int, gates: str) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             WRAB(channels, expansion=expansion, reduction=reduction, gates=gates) for _ in range(n_wrab)
         )
-        # fuse[i] brings [x, a_1 .. a_{i+1}] back to C channels; the last one ends the block
+        # fuse[i] maps [x, a_1 .. a_{i+1}] to C channels; the last one is the output of the block
         self.fuse = nn.ModuleList(Fusion(i + 2, channels) for i in range(n_wrab))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         features, fused = [x], x
         for block, fuse in zip(self.blocks, self.fuse, strict=True):
             features.append(block(fused))

@@ -1,4 +1,4 @@
-"""What defines a network: one frozen dataclass and its presets. A checkpoint holds it, and so rebuilds its own network."""
+"""Network configurations and presets. A checkpoint contains its configuration, from which its network is rebuilt."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -9,31 +9,32 @@ SCALES = (2, 3, 4, 8)
 
 @dataclass(frozen=True)
 class HRNConfig:
-    """Sizes and variants of :class:`hrn.model.HRN`, in the paper's order from outside to inside."""
+    """Sizes and variants of :class:`hrn.model.HRN`, from outside to inside as in the paper."""
 
     scales: tuple[int, ...] = (4,)
-    """Enlargement factors. One body, and a tail for each scale."""
+    """Enlargement factors. The network has one body and one tail for each scale."""
     channels: int = 64
-    """C, the width of every feature map between blocks."""
+    """Number of channels C of the feature maps between blocks."""
     n_dem: int = 4
-    """D, the number of dual-domain enhancement modules."""
+    """Number of dual-domain enhancement modules (DEMs) D."""
     n_wrab: int = 3
-    """n, the number of WRABs in a WRDB."""
+    """Number of WRABs in a WRDB, n."""
     expansion: int = 4
-    """E, how much wider a WRAB is inside."""
+    """Expansion E: a WRAB has E * C channels inside."""
     reduction: int = 16
-    """r, how much narrower the coordinate attention is inside."""
+    """Reduction r: the coordinate attention has max(1, C // r) channels inside."""
     upsampler: str = "subpixel"
-    """`subpixel`: conv and PixelShuffle for each factor 2 or 3, then a conv to RGB. `direct`: one conv to 3*s*s and PixelShuffle."""
+    """`subpixel`: a convolution and a PixelShuffle for each factor 2 or 3, then a convolution to RGB.
+    `direct`: one convolution to 3*s*s channels and one PixelShuffle."""
     gates: str = "multiply"
-    """How attention joins its two gates: `multiply` (released code, Hou et al.) or `add` (the figure's circled plus)."""
+    """Combination of the two attention gates: `multiply` (released code, Hou et al.) or `add` (circled plus in the figure)."""
     dct_axes: str = "hw"
-    """What the DCT runs over: `hw` (the figure's pictures) or `w` (the released code)."""
+    """Axes of the DCT: `hw` (the figure) or `w` (the released code)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(sorted(int(s) for s in self.scales)))
         if not self.scales or any(s not in SCALES for s in self.scales) or len(set(self.scales)) != len(self.scales):
-            raise ValueError(f"scales must be different factors out of {SCALES}, not {self.scales}")
+            raise ValueError(f"scales must be distinct values of {SCALES}, not {self.scales}")
         for name in ("channels", "n_dem", "n_wrab", "expansion", "reduction"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -48,14 +49,14 @@ class HRNConfig:
 
 @dataclass(frozen=True)
 class ReleasedConfig:
-    """The authors' public network has no other choice than its scale."""
+    """Configuration of the authors' released network. Only its scale can be chosen."""
 
     scales: tuple[int, ...] = (4,)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(int(s) for s in self.scales))
         if len(self.scales) != 1 or self.scales[0] not in SCALES:
-            raise ValueError(f"the released network has one scale out of {SCALES}, not {self.scales}")
+            raise ValueError(f"the released network has one scale of {SCALES}, not {self.scales}")
 
 
 Config = HRNConfig | ReleasedConfig
@@ -69,14 +70,14 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str, scales: Iterable[int]) -> Config:
-    """The preset `name` for these scales. Raises ValueError for an unknown name or scale."""
+    """Return the preset `name` for these scales. Raises ValueError for an unknown name or scale."""
     if name not in PRESETS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(PRESETS)}")
+        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], scales=tuple(scales))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
-    """Plain types only, so that `torch.load(weights_only=True)` and JSON take it."""
+    """Convert to plain types, which `torch.load(weights_only=True)` and JSON support."""
     kind = "hrn_released" if isinstance(config, ReleasedConfig) else "hrn"
     return {"network": kind, **asdict(config), "scales": list(config.scales)}
 
@@ -86,20 +87,20 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     rest = dict(values)
     network = rest.pop("network", None)
     if network not in ("hrn", "hrn_released"):
-        raise ValueError(f"unknown network {network!r} (newer than this code?)")
+        raise ValueError(f"unknown network {network!r}; it may need a newer version of this code")
     cls = ReleasedConfig if network == "hrn_released" else HRNConfig
     types = {f.name: f.type for f in fields(cls)}
     for name, value in rest.items():
         if name not in types:
             raise ValueError(f"unknown field {name!r} in the configuration of {network}")
-        wanted = (list, tuple) if name == "scales" else types[name]
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise ValueError(f"field {name!r} of the configuration cannot be {value!r}")
+        expected = (list, tuple) if name == "scales" else types[name]
+        if not isinstance(value, expected) or isinstance(value, bool):
+            raise ValueError(f"invalid value {value!r} of field {name!r} in the configuration of {network}")
     return cls(**rest)
 
 
 def preset_of(config: Config) -> str | None:
-    """The name of the preset that `config` is, at any scale; None when it is none of them."""
+    """Return the name of the preset that equals `config` at its scales, or None."""
     return next(
         (
             name

@@ -17,26 +17,30 @@ from hrn.model.init import initialise
 from hrn.model.upsampler import make_upsampler
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean RGB of DIV2K in [0, 1], which the field subtracts."""
+"""Mean RGB of DIV2K in [0, 1], subtracted from the input and added to the output."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The frequency domain: the DCT of whole feature maps over `dims`."""
+    """The frequency domain: the DCT of whole feature maps.
+
+    Args:
+        dims: dimensions of the DCT.
+    """
 
     dims: tuple[int, ...]
 
     def to_frequency(self, x: Tensor) -> Tensor:
-        """Features (B, C, H, W) to coefficients."""
+        """Transform features (B, C, H, W) to coefficients of the same shape."""
         return dct(x, self.dims)
 
     def to_image(self, f: Tensor, size: tuple[int, int]) -> Tensor:
-        """Coefficients to features (B, C, *size)."""
+        """Transform coefficients to features (B, C, *size)."""
         return idct(f, self.dims)
 
 
 class DEM(nn.Module):
-    """Dual-domain enhancement module: two WRDBs on the image side, one on the frequency side, joined by the inverse DCT."""
+    """Dual-domain enhancement module: two WRDBs in the image domain, one in the frequency domain, fused after an inverse DCT."""
 
     def __init__(self, config: HRNConfig) -> None:
         super().__init__()
@@ -49,7 +53,7 @@ class DEM(nn.Module):
         self.fuse2 = Fusion(4, c)
 
     def forward(self, x: Tensor, f: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
-        """Features x (B, C, H, W) and their coefficients f in `domain` to the next module's."""
+        """Map features x (B, C, H, W) and coefficients f in `domain` to those of the next module."""
         f = self.frequency(f)
         b1 = self.spatial1(x)
         t = F.elu(self.fuse1([x, b1]), inplace=True)
@@ -59,7 +63,7 @@ class DEM(nn.Module):
 
 
 class HRN(nn.Module):
-    """Enlarges RGB images by any of `config.scales`, each with a tail of its own."""
+    """The paper's network, with one tail for each of `config.scales`."""
 
     def __init__(self, config: HRNConfig) -> None:
         super().__init__()
@@ -78,10 +82,10 @@ class HRN(nn.Module):
 
         Args:
             lr: (B, 3, H, W) in [0, 1], any H and W from 1.
-            scale: one of `config.scales`; may be left out where there is only one.
+            scale: one of `config.scales`; the first by default.
 
         Returns:
-            (B, 3, scale*H, scale*W), about [0, 1], not clipped.
+            (B, 3, scale*H, scale*W), approximately in [0, 1], not clipped.
         """
         x0 = self.head(lr - self.mean)
         x, f = x0, self.domain.to_frequency(x0)

@@ -1,9 +1,9 @@
-"""Batch normalisation whose statistics depend neither on the number of processes nor on gradient accumulation.
+"""Batch normalisation over groups of fixed size, independent of the number of processes and of gradient accumulation.
 
-Where a step's batch is shared out over processes, or taken in parts, ordinary batch normalisation takes statistics over
-each part, and so gives another update than the whole batch does. Here they are taken over groups of a fixed number of
-patches ("ghost batches", E. Hoffer et al., "Train longer, generalize better", NeurIPS 2017, arXiv 1705.08741): as long as
-every part is made of whole groups, one process or many give the same update.
+If a step's batch is divided over processes or computed in parts, ordinary batch normalisation uses the statistics of each
+part, and the update differs from that of the whole batch. Here statistics are taken over groups of a fixed number of
+patches ("ghost batches", E. Hoffer et al., "Train longer, generalize better", NeurIPS 2017, arXiv 1705.08741). If every
+part consists of whole groups, the update does not depend on the division.
 """
 
 from torch import Tensor, nn
@@ -11,21 +11,22 @@ from torch.nn import functional as F
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`, with the same state dict, and statistics over groups of the batch while training.
-
-    `group` is the number of neighbouring samples that share statistics; None takes the whole batch that comes.
-    """
+    """`nn.BatchNorm2d` with statistics over groups of the batch in training mode. The state dict is the same."""
 
     group: int | None = None
+    """Number of neighbouring samples that share statistics; None uses the whole batch."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape. Raises ValueError if B is not a multiple of `group` while training."""
+        """Map (B, C, H, W) to the same shape. Raises ValueError in training mode if B is not a multiple of `group`."""
         if not self.training:
             return super().forward(x)
         group = self.group or len(x)
         if len(x) % group:
-            raise ValueError(f"a batch of {len(x)} is not made of whole groups of {group}")
+            raise ValueError(f"a batch of {len(x)} cannot be divided into groups of {group}")
         groups = len(x) // group
+        if groups == 1:
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
         grouped = x.unflatten(0, (groups, group)).transpose(0, 1).reshape(group, groups * x.shape[1], *x.shape[2:])
         mean, var = self.running_mean.repeat(groups), self.running_var.repeat(groups)
         y = F.batch_norm(
@@ -37,7 +38,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def set_norm_group(network: nn.Module, group: int) -> None:
-    """Let every :class:`BatchNorm` of `network` take its statistics over `group` patches."""
+    """Set the group size of every :class:`BatchNorm` in `network`."""
     for module in network.modules():
         if isinstance(module, BatchNorm):
             module.group = group

@@ -1,9 +1,9 @@
-"""The authors' public network, which is not the paper's; people hold checkpoints of it.
+"""The authors' released network, which differs from the paper's. It is here to load existing checkpoints.
 
 https://github.com/zhangyongqin/HRN (hrn/model/hrn.py, 2022). RCAN-style residual groups with coordinate attention, four
 stages of two spatial groups and one frequency group, and a one-dimensional unnormalised DCT over the width. The code
-uses `b2` and `c1` twice and `b4` and `c3` never; parameters keep their names, so that its state dict loads strictly.
-It accepts 48x48 inputs only; this one pools over whatever size comes, and equals it at 48x48.
+uses `b2` and `c1` twice, and `b4` and `c3` never. Parameters keep their names, so that its state dict loads strictly.
+The released code accepts 48x48 inputs only. This version accepts any size and is equal at 48x48.
 """
 
 import torch
@@ -18,7 +18,7 @@ CHANNELS, REDUCTION, BLOCKS_PER_GROUP, STAGES = 64, 16, 20, 4
 
 
 class MeanShift(nn.Module):
-    """Adds sign * mean as a frozen 1x1 convolution, which is how the mean stands in the state dict."""
+    """Adds sign * mean by a frozen 1x1 convolution, as in the released state dict."""
 
     def __init__(self, sign: float) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class MeanShift(nn.Module):
 
 
 class ReleasedAttention(nn.Module):
-    """Coordinate attention with ReLU; `bn` is in the state dict but never used."""
+    """Coordinate attention with ReLU. `bn` is in the state dict but unused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class ReleasedAttention(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + body(x): the released RCAB and residual group alike."""
+    """x + body(x), for both the RCAB and the residual group of the released code."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -61,8 +61,8 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-class Fusion(nn.Module):
-    """1x1 convolution of two concatenated inputs, and ELU."""
+class ConcatFusion(nn.Module):
+    """1x1 convolution of two concatenated inputs, then ELU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def residual_group() -> Residual:
 
 
 class HRNReleased(nn.Module):
-    """The network of the released code, at one scale."""
+    """The network of the released code."""
 
     def __init__(self, config: ReleasedConfig) -> None:
         super().__init__()
@@ -93,16 +93,16 @@ class HRNReleased(nn.Module):
         for i in range(1, STAGES + 1):
             setattr(self, f"fb{i}", residual_group())
         for i in range(1, 2 * STAGES + 1):
-            setattr(self, f"c{i}", Fusion())
+            setattr(self, f"c{i}", ConcatFusion())
         self.head = nn.Sequential(nn.Conv2d(3, CHANNELS, 3, padding=1))
         upsampler = make_upsampler("subpixel", CHANNELS, config.scales[0])
         self.tail = nn.Sequential(upsampler[:-1], upsampler[-1])
 
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, 3, s*H, s*W); `scale` is there for the same call as :class:`hrn.model.HRN`."""
+        """Map (B, 3, H, W) in [0, 1] to (B, 3, s*H, s*W). `scale` is ignored; :class:`hrn.model.HRN` has the same signature."""
         x = self.head(self.sub_mean(lr))
         c, f = x, unnormalised_dct(x)
-        stages = [  # (first group, its fusion, frequency group, second group, its fusion), as the released code wires them
+        stages = [  # (first group, its fusion, frequency group, second group, its fusion), as in the released code
             (self.b1, self.c1, self.fb1, self.b2, self.c2),
             (self.b3, self.c1, self.fb2, self.b2, self.c4),
             (self.b5, self.c5, self.fb3, self.b6, self.c6),
@@ -116,17 +116,17 @@ class HRNReleased(nn.Module):
 
 
 def unnormalised_dct(x: Tensor) -> Tensor:
-    """DCT-II over the width with X[k] = 2 sum x[i] cos(...), as torch_dct's `norm=None`."""
+    """Compute the DCT-II over the width, X[k] = 2 sum x[i] cos(...), as torch_dct with `norm=None`."""
     return dct(x, dims=(-1,)) * _gain(x)
 
 
 def unnormalised_idct(x: Tensor) -> Tensor:
-    """The exact inverse of :func:`unnormalised_dct`."""
+    """Compute the inverse of :func:`unnormalised_dct`."""
     return idct(x / _gain(x), dims=(-1,))
 
 
 def _gain(x: Tensor) -> Tensor:
-    """Unnormalised over orthonormal coefficients, (W,): sqrt(2W), and sqrt(4W) for k = 0."""
+    """Ratio of unnormalised to orthonormal coefficients, (W,): sqrt(4W) for k = 0, otherwise sqrt(2W)."""
     w = x.shape[-1]
     gain = x.new_full((w,), (2 * w) ** 0.5, dtype=torch.promote_types(x.dtype, torch.float32))
     gain[0] *= 2**0.5

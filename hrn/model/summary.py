@@ -1,4 +1,4 @@
-"""Parameters and Multi-Adds of a network, by part."""
+"""Parameters and Multi-Adds of a network and its parts."""
 
 from dataclasses import dataclass
 
@@ -10,24 +10,26 @@ from hrn.model import build_model
 from hrn.model.config import PRESETS, Config, HRNConfig, preset
 
 OUTPUT_SIZE = (720, 1280)
-"""Height and width of the output that the field counts Multi-Adds for."""
+"""Height and width of the output for which Multi-Adds are counted, as in the literature."""
 
 
 @dataclass(frozen=True)
 class PartCost:
-    """What a part of the network costs."""
+    """Parameters and Multi-Adds of a part of the network."""
 
     name: str
+    """Name of the part, or `total`."""
     parameters: int
+    """Number of parameters."""
     multi_adds: int
-    """Multiplications with addition in convolutions, for an output of OUTPUT_SIZE."""
+    """Number of multiply-accumulate operations in convolutions, for an output of OUTPUT_SIZE."""
 
 
 def summarise(config: Config, scale: int | None = None) -> list[PartCost]:
-    """The cost of each part, the whole network last.
+    """Return the cost of each part, and of the whole network last.
 
-    Convolutions only are counted, as the field does; the DCT adds (H + W) Multi-Adds for each feature sample and
-    transform as a matrix product, and less through the FFT. The LR size is OUTPUT_SIZE divided by `scale`, rounded down.
+    Only convolutions are counted, as in the literature. A DCT adds (H + W) Multi-Adds per feature sample as a matrix
+    product, and fewer by FFT. The LR size is OUTPUT_SIZE divided by `scale`, rounded down.
     """
     scale = scale or config.scales[0]
     with torch.device("meta"):
@@ -42,7 +44,7 @@ def summarise(config: Config, scale: int | None = None) -> list[PartCost]:
 
 
 def presets_table(scale: int) -> str:
-    """What the presets are and cost at a scale, as Markdown."""
+    """Return sizes, parameters and Multi-Adds of the presets at a scale, as a Markdown table."""
     lines = [
         f"| `--model` | channels | DEMs | WRABs in a WRDB | expansion | parameters x{scale} | Multi-Adds, {OUTPUT_SIZE[1]}x{OUTPUT_SIZE[0]} |",
         "|---" * 7 + "|",
@@ -61,7 +63,7 @@ def presets_table(scale: int) -> str:
 
 
 def _parts(network: nn.Module, scale: int) -> list[tuple[str, str, nn.Module]]:
-    """(name, path, module) of the parts that the figure shows."""
+    """Return (name, path, module) of the parts shown in the figure."""
     parts = []
     for name, child in network.named_children():
         if isinstance(child, nn.ModuleList):

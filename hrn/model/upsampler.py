@@ -4,9 +4,13 @@ from torch import nn
 
 
 def make_upsampler(kind: str, channels: int, scale: int) -> nn.Sequential:
-    """(B, C, H, W) to (B, 3, scale*H, scale*W).
+    """Build layers that map (B, C, H, W) to (B, 3, scale*H, scale*W).
 
-    `subpixel` enlarges the features by factors of 2 or 3 and then goes to RGB; `direct` does both in one convolution.
+    Args:
+        kind: `subpixel` enlarges the features by factors of 2 or 3, then converts to RGB. `direct` does both in one
+            convolution.
+        channels: number of input channels C.
+        scale: enlargement factor, 2, 3, 4 or 8.
     """
     if kind == "direct":
         return nn.Sequential(nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))

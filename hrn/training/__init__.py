@@ -1,1 +1,1 @@
-"""From an h5 file to a checkpoint."""
+"""Training: from an h5 file of image pairs to a checkpoint."""

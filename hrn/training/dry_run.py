@@ -1,4 +1,4 @@
-"""What a run will take, measured on a few steps before it starts."""
+"""The cost of a run, measured on a few steps: `--dry_run`."""
 
 import time
 from dataclasses import dataclass
@@ -8,19 +8,22 @@ import torch
 from hrn.errors import HRNError
 from hrn.model.summary import OUTPUT_SIZE, summarise
 from hrn.runtime import peak_memory
-from hrn.training.monitor import duration
+from hrn.training.monitor import WARMUP_STEPS, duration
 from hrn.training.signals import kill_loaders_on_error
 from hrn.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A few steps of a run, measured in one process."""
+    """What a run costs, measured in one process. `str` gives it as a table of text."""
 
     trainer: Trainer
     step_seconds: float
+    """Mean seconds to compute a step."""
     load_seconds: float
+    """Mean seconds to wait for a batch."""
     peak_bytes: int
+    """Peak memory, on the GPU or resident."""
 
     def __str__(self) -> str:
         t = self.trainer
@@ -29,11 +32,12 @@ class Plan:
         total = summarise(t.config, scale)[-1]
         steps = r.max_steps - t.step
         seconds = max(self.step_seconds, self.load_seconds)
-        binds = "loading" if self.load_seconds > self.step_seconds else "computing"
+        slower = "loading" if self.load_seconds > self.step_seconds else "computing"
         rates = ", ".join(
             f"{r.lr_at(s):.2e} at step {s:,}" for s in sorted({0, r.warmup, r.max_steps // 2, r.max_steps - 1})
         )
         width, height = OUTPUT_SIZE[::-1]
+        compiled = "compiled" if t.learner.compiled else "not compiled"
         return "\n".join(
             [
                 f"network      {total.parameters:,} parameters, {total.multi_adds / 1e9:.2f} G Multi-Adds for {width}x{height} at x{scale}",
@@ -42,38 +46,52 @@ class Plan:
                 f"{share} each, {t.share} at once; BatchNorm over {r.norm_batch}",
                 f"steps        {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} passes over the images)",
                 f"rate         {rates}",
-                f"a step       {self.step_seconds:.3f} s computing, {self.load_seconds:.3f} s loading in this process: {binds} binds",
-                f"memory       {self.peak_bytes / 2**20:,.0f} MiB at most ({'GPU' if t.processes.device.type == 'cuda' else 'resident'})",
+                f"a step       {self.step_seconds:.3f} s computing ({compiled}), {self.load_seconds:.3f} s loading; "
+                f"{slower} is the limit",
+                f"memory       {self.peak_bytes / 2**20:,.0f} MiB peak ({'GPU' if t.processes.device.type == 'cuda' else 'resident'})",
                 f"in all       {duration(steps * seconds)} (days d, hours:minutes:seconds) without validation",
             ]
         )
 
 
-def measure_plan(trainer: Trainer, warmup: int = 3, steps: int = 5) -> Plan:
-    """Compute and load a few steps. The trainer is not fit for a run any more; nothing is written.
+def measure_plan(trainer: Trainer, steps: int = 5) -> Plan:
+    """Load and compute a few steps after a warm-up at every scale. Nothing is written.
+
+    The trainer's weights change, so it cannot be used for a run afterwards.
 
     Raises:
         HRNError: no step is left.
     """
-    if trainer.step >= trainer.recipe.max_steps:
-        raise HRNError(f"nothing to plan: step {trainer.step} of {trainer.recipe.max_steps} is reached")
-    device = trainer.processes.device
+    if trainer.finished:
+        raise HRNError(f"nothing to measure: step {trainer.step} of {trainer.recipe.max_steps} is reached")
+    device, rate = trainer.processes.device, trainer.recipe.lr_at(trainer.step)
     loading, computing = [], []
     with kill_loaders_on_error():
+        warm_up(trainer, rate)
         batches = iter(trainer.batches())
-        for _ in range(min(warmup + steps, trainer.recipe.max_steps - trainer.step)):
+        # the first batches include the start of the workers and what they loaded ahead
+        for _ in range(min(WARMUP_STEPS + steps, trainer.recipe.max_steps - trainer.step)):
             start = time.perf_counter()
             parts = next(batches)
             loaded = time.perf_counter()
-            trainer.learner.step(parts, trainer.recipe.lr_at(trainer.step))
+            trainer.learner.step(parts, rate)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             loading.append(loaded - start)
             computing.append(time.perf_counter() - loaded)
-    kept = slice(-steps, None)
+    last = slice(-steps, None)
     return Plan(
         trainer,
-        sum(computing[kept]) / len(computing[kept]),
-        sum(loading[kept]) / len(loading[kept]),
+        sum(computing[last]) / len(computing[last]),
+        sum(loading[last]) / len(loading[last]),
         peak_memory(device),
     )
+
+
+def warm_up(trainer: Trainer, rate: float) -> None:
+    """Take steps on random patches at every scale, so that compiling and recording are over before the measurement."""
+    p = trainer.recipe.patch_size
+    for scale in trainer.config.scales:
+        lr, hr = (torch.randint(0, 256, (trainer.share, 3, side, side), dtype=torch.uint8) for side in (p, p * scale))
+        for _ in range(WARMUP_STEPS):
+            trainer.learner.step([(lr, hr)] * trainer.execution.accumulate, rate)

@@ -1,8 +1,9 @@
-"""The network while it learns: weights, their running mean, optimizer, and one update.
+"""One training update: network, running mean of the weights, optimizer and gradient scaling.
 
-Nothing here waits for the GPU: whether a step was finite is decided and acted on there, and read when it is logged.
+Nothing here waits for the GPU. Whether a step is finite is decided and acted on there, and read only for the log.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,101 +14,125 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from hrn.distributed import Processes
+from hrn.errors import HRNError
 from hrn.model import ReleasedConfig, build_model
 from hrn.model.config import Config
 from hrn.model.norm import BatchNorm, set_norm_group
-from hrn.runtime import check_gpu_generation
-from hrn.training.recipe import LOSSES, OPTIMIZERS, PRECISIONS, Execution, Recipe
+from hrn.runtime import PRECISIONS, check_gpu_generation, missing_for_compile
+from hrn.training.recipe import LOSSES, Execution, Recipe
+
+logger = logging.getLogger(__name__)
 
 Patches = tuple[Tensor, Tensor]
-"""(B, 3, p, p) and (B, 3, s*p, s*p) uint8: what a process computes at once."""
+"""LR and HR patches that a process computes at once, (B, 3, p, p) and (B, 3, s*p, s*p) uint8."""
 
 
 class Learner:
-    """Learns by `recipe` on the processes' devices; all processes hold the same weights.
+    """A network in training. All processes hold the same weights.
 
     Args:
-        config: of the network.
-        recipe: with `norm_batch` set.
+        config: configuration of the network.
+        recipe: training settings, with `norm_batch` set.
         execution: how the machine is used.
-        processes: that share each batch.
+        processes: the processes that share each batch.
 
     Raises:
-        HRNError: the device has not the precision.
+        HRNError: the device does not support the precision, or `--compile` finds no compiler.
     """
 
     def __init__(self, config: Config, recipe: Recipe, execution: Execution, processes: Processes) -> None:
         self.recipe, self.execution, self.processes = recipe, execution, processes
         device = processes.device
         check_gpu_generation(recipe.precision, device)
+        self.compiled = decide_compile(execution.compile, device)
         torch.manual_seed(recipe.seed)
         self.model = build_model(config).to(device, memory_format=self._layout).train()
         set_norm_group(self.model, recipe.norm_batch)
         self.ema = AveragedModel(self.model) if recipe.ema else None
+        self._ema_tensors = [averaged_tensors(m) for m in (self.ema.module, self.model)] if self.ema else []
         norms = [m for m in self.model.modules() if isinstance(m, BatchNorm)]
         self._running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self.optimizer = recipe.make_optimizer(self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.scales = config.scales
-        self.network = self._network(config)
+        self.network = self._wrap(config)
         self.sums = torch.zeros(len(self.scales), 3, dtype=torch.float64, device=device)
-        """For each scale: loss, norm of the gradient and number, summed over the finite steps since the last `tally`."""
+        """Loss, gradient norm and count for each scale, (scales, 3): sums over the finite steps since the last `tally`."""
         self.skipped = torch.zeros(2, dtype=torch.int64, device=device)
-        """Steps that were not finite: all of them, and the latest in a row."""
+        """Number of steps that were not finite: in total, and in a row up to now."""
 
     @property
     def shipped(self) -> nn.Module:
         """The network that is validated and saved for use."""
         return self.ema.module if self.ema else self.model
 
+    # one update
+
     def step(self, parts: Sequence[Patches], lr: float) -> None:
-        """One update by this process's share of the batch, in `accumulate` parts. A step that is not finite changes nothing."""
+        """Make one update. A step whose loss or gradient is not finite changes nothing.
+
+        Args:
+            parts: this process's share of the batch, in `accumulate` parts of one scale.
+            lr: learning rate.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        before = self._statistics()
+        statistics_before = self._statistics()
         losses, statistics = [], []
         for i, (lr_patch, hr_patch) in enumerate(parts):
             if i:
-                self._set_statistics(before)
-            with self._syncing(last=i == len(parts) - 1):
+                self._set_statistics(statistics_before)
+            with self._gradient_sync(last=i == len(parts) - 1):
                 loss = self._loss(lr_patch, hr_patch)
                 self.scaler.scale(loss / len(parts)).backward()
             losses.append(loss.detach())
             statistics.append(self._statistics())
-        scale = hr_patch.shape[-1] // lr_patch.shape[-1]
-        # each part's loss and statistics weigh the same: the batch is shared out evenly
+        # every part has the same number of patches, so a plain mean is the mean over the batch
         means = torch.cat([torch.stack(losses).float().mean()[None], torch.stack(statistics).mean(0)])
         means = self.processes.mean(means)
-        self._update(means[0], before, means[1:], lr, self.scales.index(scale))
+        loss, statistics_after = means[0], means[1:]
 
-    def _update(self, loss: Tensor, before: Tensor, after: Tensor, lr: float, scale_index: int) -> None:
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
         finite = torch.isfinite(loss) & torch.isfinite(norm)
-        self._set_statistics(torch.where(finite, after, before))
+
+        self._set_statistics(torch.where(finite, statistics_after, statistics_before))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.found_inf = (~finite).float()  # the fused kernels then leave weights and moments as they are
+            group["lr"] = lr * group.get("lr_ratio", 1.0)
+        self.optimizer.found_inf = (~finite).float()  # if 1, the fused kernels keep weights and moments unchanged
         self.optimizer.step()
         if self.scaler.is_enabled():
             self.scaler.update()
         if self.ema:
-            # a shorter mean at first: the start is forgotten within a tenth of the steps so far
-            self._average(finite * max(1 - self.recipe.ema, 9 / (10 + int(self.ema.n_averaged))))
-        seen = torch.stack([loss.double(), norm.double(), torch.ones_like(loss, dtype=torch.float64)])
-        self.sums[scale_index] += torch.where(finite, seen, 0.0)
+            # The running mean is shorter at first, so that it forgets the initial weights.
+            weight = max(1 - self.recipe.ema, 9 / (10 + int(self.ema.n_averaged)))
+            self._update_ema(finite * weight)
+
+        scale_index = self.scales.index(hr_patch.shape[-1] // lr_patch.shape[-1])
+        values = torch.stack([loss.double(), norm.double(), torch.ones_like(loss, dtype=torch.float64)])
+        self.sums[scale_index] += torch.where(finite, values, 0.0)
         self.skipped[0] += ~finite
         self.skipped[1] = torch.where(finite, 0, self.skipped[1] + 1)
 
-    @torch.no_grad()
-    def _average(self, weight: Tensor) -> None:
-        """Let the present weights count for `weight` in their running mean; AveragedModel's own way waits for the GPU.
+    def _loss(self, lr_patch: Tensor, hr_patch: Tensor) -> Tensor:
+        device, autocast_type = self.processes.device, PRECISIONS[self.recipe.precision]
+        lr_patch, hr_patch = (
+            x.to(device, non_blocking=True).to(torch.float32, memory_format=self._layout).div_(255)
+            for x in (lr_patch, hr_patch)
+        )
+        with torch.autocast(device.type, autocast_type, enabled=autocast_type is not None):
+            sr = self.network(lr_patch, hr_patch.shape[-1] // lr_patch.shape[-1])
+            return LOSSES[self.recipe.loss_fn](sr, hr_patch)
 
-        BatchNorm's running statistics are averaged alike: those of the present weights do not fit the mean ones.
+    @torch.no_grad()
+    def _update_ema(self, weight: Tensor) -> None:
+        """Move the running mean towards the present weights by `weight`. AveragedModel's own update waits for the GPU.
+
+        BatchNorm's running statistics are averaged too: those of the present weights do not fit the averaged weights.
         """
-        mean, present = (self._averaged(model) for model in (self.ema.module, self.model))
-        if self.ema.n_averaged:  # on the CPU
+        mean, present = self._ema_tensors
+        if self.ema.n_averaged:  # a tensor on the CPU
             difference = torch._foreach_sub(present, mean)
             torch._foreach_mul_(difference, weight)
             torch._foreach_add_(mean, difference)
@@ -115,13 +140,10 @@ class Learner:
             torch._foreach_copy_(mean, present)
         self.ema.n_averaged += 1
 
-    @staticmethod
-    def _averaged(model: nn.Module) -> list[Tensor]:
-        """Parameters and statistics; counters are left out."""
-        return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
+    # reports and state
 
     def tally(self) -> dict[str, Any]:
-        """Mean loss and norm of the gradient since the last call, and all steps skipped so far."""
+        """Return the mean loss and gradient norm since the last call, and the number of steps skipped so far."""
         sums = self.sums.to("cpu", copy=True)
         self.sums.zero_()
         loss, norm, count = sums.sum(0).tolist()
@@ -131,11 +153,11 @@ class Learner:
         return line | {"grad_norm": norm / count if count else None, "skipped": int(self.skipped[0])}
 
     def skipped_in_a_row(self) -> int:
-        """How many of the latest steps were not finite."""
+        """Return how many of the latest steps were not finite."""
         return int(self.skipped[1])
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the weights themselves."""
+        """Return everything but the weights."""
         cuda = self.processes.device.type == "cuda"
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -147,12 +169,13 @@ class Learner:
         }
 
     def load_state_dict(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave, perhaps on another kind of device."""
+        """Restore the weights and a result of `state_dict`, which may come from another kind of device."""
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
-            group["fused"] = True
-            for p in group["params"]:  # the fused kernels want moments in the layout of their weights
+            if "fused" in group:
+                group["fused"] = True
+            for p in group["params"]:  # fused kernels need moments in the memory layout of their weights
                 moments = self.optimizer.state.get(p, {})
                 moments |= {k: torch.empty_like(p).copy_(v) for k, v in moments.items() if v.shape == p.shape}
         if self.ema:
@@ -164,47 +187,60 @@ class Learner:
         if self.processes.device.type == "cuda" and state["rng"]["cuda"] is not None:
             torch.cuda.set_rng_state(state["rng"]["cuda"].cpu())
 
-    # how it is computed
+    # execution
 
     @property
     def _layout(self) -> torch.memory_format:
         return torch.channels_last if self.execution.channels_last else torch.contiguous_format
 
-    def _network(self, config: Config) -> nn.Module:
-        """The model as it is called in training; it shares the model's weights."""
+    def _wrap(self, config: Config) -> nn.Module:
+        """Return the model as training calls it: compiled and distributed if requested, with the model's own weights."""
         network, device = self.model, self.processes.device
-        if self.execution.compile:
+        if self.compiled:
             if self.execution.deterministic:
                 from torch._inductor import config as inductor  # slow to import
 
                 if hasattr(inductor, "deterministic"):
-                    inductor.deterministic = True  # it chooses by rule then, not by timing
-            graphs = device.type == "cuda" and self.processes.count == self.execution.accumulate == 1
-            mode = "reduce-overhead" if graphs else None  # CUDA graphs: patches have one size
+                    inductor.deterministic = True  # choose kernels by rule instead of by timing
+            cuda_graphs = device.type == "cuda" and self.processes.count == self.execution.accumulate == 1
+            mode = "reduce-overhead" if cuda_graphs else None
             network = torch.compile(network, fullgraph=True, dynamic=False, mode=mode)
         if self.processes.count > 1:
             some_unused = len(config.scales) > 1 or isinstance(config, ReleasedConfig)
             ids = [device] if device.type == "cuda" else None
             network = DistributedDataParallel(network, device_ids=ids, find_unused_parameters=some_unused)
+            network.broadcast_buffers = False  # `step` averages the running statistics
         return network
 
-    def _loss(self, lr_patch: Tensor, hr_patch: Tensor) -> Tensor:
-        precision, device = self.recipe.precision, self.processes.device
-        lr_patch, hr_patch = (
-            x.to(device, non_blocking=True).to(torch.float32, memory_format=self._layout).div_(255)
-            for x in (lr_patch, hr_patch)
-        )
-        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-            sr = self.network(lr_patch, hr_patch.shape[-1] // lr_patch.shape[-1])
-            return LOSSES[self.recipe.loss_fn](sr, hr_patch)
-
-    def _syncing(self, *, last: bool) -> AbstractContextManager:
+    def _gradient_sync(self, *, last: bool) -> AbstractContextManager:
+        """Synchronise gradients between processes in the last part only."""
         return nullcontext() if last or self.processes.count == 1 else self.network.no_sync()
 
     def _statistics(self) -> Tensor:
-        """A copy of all running statistics of BatchNorm, one after the other."""
+        """Copy BatchNorm's running statistics into one vector."""
         return torch.cat(self._running) if self._running else torch.zeros(0, device=self.processes.device)
 
     def _set_statistics(self, values: Tensor) -> None:
         if self._running:
             torch._foreach_copy_(self._running, values.split([len(r) for r in self._running]))
+
+
+def averaged_tensors(model: nn.Module) -> list[Tensor]:
+    """Return the parameters and the floating-point buffers, which a running mean of the weights covers."""
+    return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
+
+
+def decide_compile(requested: bool | None, device: torch.device) -> bool:
+    """Return whether to use `torch.compile`. None means on CUDA only, if the machine has what it needs.
+
+    Raises:
+        HRNError: it is requested, but a compiler or Python's headers are missing.
+    """
+    if requested is False or (requested is None and device.type != "cuda"):
+        return False
+    missing = missing_for_compile(device)
+    if missing and requested:
+        raise HRNError(f"--compile needs {missing}. Install it, or use --no-compile.")
+    if missing:
+        logger.warning("training without torch.compile, which is several times slower: it needs %s", missing)
+    return not missing

@@ -1,21 +1,57 @@
-"""How a run is watched: a line on the screen, and TensorBoard."""
+"""Progress of a run: training speed, screen lines and TensorBoard."""
 
+import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hrn.errors import HRNError
 
 MEASURED = ("images_per_second", "seconds_left")
-"""What depends on the machine; all else in a log line is the same in every run of a recipe."""
-SHOWN = 512
-"""Side of the middle of a validation picture that TensorBoard gets."""
+"""Names of the log values that depend on the machine. All others are the same in every run of a recipe."""
+CROP_SIZE = 512
+"""Side of the centre crop of validation images that TensorBoard shows."""
+WARMUP_STEPS = 3
+"""First steps at each scale that the speed leaves out: they compile, record CUDA graphs and search for convolutions."""
+
+
+class StepTimer:
+    """Measures seconds per training step, without validation, saving and warm-up steps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._taken: Counter[int] = Counter()
+        self._sums = {True: [0, 0.0], False: [0, 0.0]}  # steps and seconds, of warm-up steps and the others
+        self._mark = time.perf_counter()
+
+    def step(self, scale: int) -> None:
+        """Count the time since the last call as one step at `scale`."""
+        self._taken[scale] += 1
+        in_warmup = self._taken[scale] <= WARMUP_STEPS
+        if in_warmup and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self._sums[in_warmup][0] += 1
+        self._sums[in_warmup][1] += now - self._mark
+        self._mark = now
+
+    def skip(self) -> None:
+        """Leave out the time since the last call."""
+        self._mark = time.perf_counter()
+
+    def seconds_per_step(self) -> float:
+        """Return the mean since the last call. Warm-up steps count only if there were no others."""
+        steps, seconds = self._sums[False] if self._sums[False][0] else self._sums[True]
+        self._sums = {True: [0, 0.0], False: [0, 0.0]}
+        return seconds / max(1, steps)
 
 
 def log_line(line: Mapping[str, Any], max_steps: int) -> str:
-    """A log line for people."""
+    """Format a log entry for the screen."""
     parts = [f"step {line['step']:,}/{max_steps:,}"]
     if line.get("loss") is not None:
         parts.append(f"loss {line['loss']:.5f}")
@@ -33,38 +69,42 @@ def log_line(line: Mapping[str, Any], max_steps: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """1:02:03, with days before it where there are any."""
+    """Format seconds as `1:02:03`, or `2d 1:02:03` from one day on."""
     days, rest = divmod(round(seconds), 86400)
     clock = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
     return f"{days}d {clock}" if days else clock
 
 
 class TensorBoard:
-    """Curves and validation pictures for TensorBoard, which is an extra: `pip install .[tensorboard]`.
+    """Writes curves and validation images for TensorBoard, an optional dependency (`pip install .[tensorboard]`).
 
     Args:
         folder: for the event files.
-        step: of the run as it starts; later events of an earlier try are dropped.
+        step: first step of this run. Later events of an earlier attempt are dropped.
+
+    Raises:
+        HRNError: TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise HRNError("--tensorboard needs another package: pip install tensorboard") from None
+            raise HRNError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def line(self, line: Mapping[str, Any]) -> None:
-        """Every number of a log line becomes a point of its curve."""
+        """Add every number of a log entry to its curve."""
         for name, value in line.items():
             if name != "step" and value is not None:
                 self._writer.add_scalar(name, value, line["step"])
         self._writer.flush()
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
-        """The middle of an (H, W, 3) uint8 image."""
-        y, x = (max(0, (side - SHOWN) // 2) for side in image.shape[:2])
-        self._writer.add_image(name, image[y : y + SHOWN, x : x + SHOWN], step, dataformats="HWC")
+        """Add the centre crop of an (H, W, 3) uint8 image."""
+        y, x = (max(0, (side - CROP_SIZE) // 2) for side in image.shape[:2])
+        self._writer.add_image(name, image[y : y + CROP_SIZE, x : x + CROP_SIZE], step, dataformats="HWC")
 
     def close(self) -> None:
+        """Flush and close the event file."""
         self._writer.close()

@@ -1,11 +1,11 @@
-"""Muon for the convolutions, Adam for everything else.
+"""The Muon optimizer for convolutions, with Adam for all other parameters.
 
-Muon replaces the momentum of a weight matrix by the nearest orthogonal matrix, found by Newton-Schulz iterations:
+Muon replaces the momentum of a weight matrix by the nearest orthogonal matrix, computed by Newton-Schulz iterations:
 K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The update is scaled as in "Muon is scalable for LLM
-training" (arXiv 2502.16982), so that learning rates read like Adam's.
+training" (arXiv 2502.16982), so that learning rates are comparable to Adam's.
 
-`torch.optim.Muon` computes the same update but accepts 2-D parameters only, one matrix at a time. Here a convolution's
-weight is the matrix (out, in * kh * kw), and matrices of equal shape are orthogonalised in one batched product.
+`torch.optim.Muon` computes the same update, but only for 2-D parameters and one matrix at a time. Here a convolution's
+weight is treated as the matrix (out, in * kh * kw), and matrices of equal shape are processed in one batched product.
 """
 
 import math
@@ -17,22 +17,24 @@ import torch
 from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic Newton-Schulz polynomial, tuned by K. Jordan for a steep slope at 0."""
+"""Coefficients of the quintic Newton-Schulz polynomial, tuned by K. Jordan for a steep slope at 0."""
 MIN_SIDE = 8
-"""Matrices with a shorter side are left to Adam: there is little to orthogonalise."""
+"""Matrices with a shorter side are optimised by Adam. Orthogonalising them has little effect."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weights of two or more dimensions, fused Adam for all others.
+    """Muon for weight matrices and fused Adam for all other parameters.
 
-    Like PyTorch's fused optimizers it reads `found_inf`: a step whose `found_inf` is 1 changes nothing.
+    As in PyTorch's fused optimizers, a step during which the attribute `found_inf` is 1 changes neither weights nor state.
 
     Args:
-        parameters: of the network; a weight with both sides of its matrix of at least `MIN_SIDE` goes to Muon.
-        lr: learning rate of both.
-        weight_decay: decoupled decay of Muon's weights (as in AdamW); Adam's parameters are not decayed.
-        momentum: of Muon, as a running mean with Nesterov's look-ahead.
-        iterations: Newton-Schulz iterations.
+        parameters: parameters of the network. Those with two or more dimensions, whose matrix has no side shorter than
+            `MIN_SIDE`, are optimised by Muon.
+        lr: learning rate of Muon.
+        weight_decay: decoupled weight decay (as in AdamW) of Muon's matrices. Adam's parameters are not decayed.
+        adam_lr_ratio: Adam's learning rate divided by Muon's.
+        momentum: decay of Muon's running mean of gradients, used with Nesterov's look-ahead.
+        iterations: number of Newton-Schulz iterations.
     """
 
     found_inf: Tensor | None = None
@@ -43,21 +45,23 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         weight_decay: float = 0.0,
         *,
+        adam_lr_ratio: float = 1.0,
         momentum: float = 0.95,
         iterations: int = 5,
     ) -> None:
         parameters = list(parameters)
         matrices = [p for p in parameters if p.ndim >= 2 and min(len(p), p.numel() // len(p)) >= MIN_SIDE]
         chosen = set(map(id, matrices))
-        self._adam = torch.optim.Adam(
-            [p for p in parameters if id(p) not in chosen] or [torch.zeros(0)], lr, fused=True
-        )
+        others = [p for p in parameters if id(p) not in chosen] or [torch.zeros(0)]  # Adam accepts no empty list
+        self._adam = torch.optim.Adam(others, lr * adam_lr_ratio, fused=True)
+        (adam,) = self._adam.param_groups
+        adam["lr_ratio"] = adam_lr_ratio
         muon = {"params": matrices, "weight_decay": weight_decay, "momentum": momentum, "iterations": iterations}
-        super().__init__([muon, *self._adam.param_groups], {"lr": lr})
+        super().__init__([muon, adam], {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One update from the gradients in `.grad`."""
+        """Update all parameters from their gradients."""
         muon, adam = self.param_groups
         by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
         for p in muon["params"]:
@@ -79,8 +83,8 @@ class Muon(torch.optim.Optimizer):
         momentum = torch.stack([b.flatten(1) for b in buffers])  # (parameters, rows, columns)
         gradient = torch.stack([p.grad.flatten(1) for p in parameters])
         rate = group["lr"]
-        if self.found_inf is not None:  # without a wait for the GPU
-            gradient = torch.where(self.found_inf > 0, momentum, gradient)  # leaves the momentum as it is
+        if self.found_inf is not None:  # without waiting for the GPU
+            gradient = torch.where(self.found_inf > 0, momentum, gradient)  # keeps the momentum unchanged
             rate = rate * (1 - self.found_inf)
         momentum.lerp_(gradient, 1 - group["momentum"])
         update = orthogonalise(gradient.lerp_(momentum, group["momentum"]), group["iterations"])
@@ -92,11 +96,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Bring the singular values of a batch of matrices close to 1 (0.7 to 1.2), by Newton-Schulz in bfloat16.
+    """Bring the singular values of a batch of matrices close to 1 (0.7 to 1.2) by Newton-Schulz iterations in bfloat16.
 
     Args:
         matrices: (N, rows, columns).
-        iterations: five suffice.
+        iterations: number of iterations. Five are enough.
 
     Returns:
         (N, rows, columns) bfloat16, with the singular vectors of `matrices`.

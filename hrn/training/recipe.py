@@ -1,13 +1,13 @@
-"""What a run is (`Recipe`) and how it is computed (`Execution`); the flags of `hrn/train.py` are their fields."""
+"""The settings of a run: `Recipe` (what is computed) and `Execution` (how). Their fields are flags of `hrn/train.py`."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrn.errors import HRNError
@@ -24,100 +24,122 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, fused=True),
     "muon": Muon,
 }
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TRAINING_PRECISIONS = ("fp32", "bf16", "fp16")
+"""Names in :data:`hrn.runtime.PRECISIONS` that training accepts. TF32 is a flag of its own, `--tf32`."""
 
 
-def _at_least(values: Any, least: int, *names: str) -> None:
+def setting(default: Any, help: str, choices: Iterable[str] | None = None) -> Any:
+    """A dataclass field with its help text and its choices."""
+    return field(default=default, metadata={"help": help, "choices": tuple(choices) if choices else None})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the result depends on. A resumed run may change only its length and its intervals.
+
+    Raises:
+        HRNError: a value out of range.
+    """
+
+    patch_size: int = setting(48, "side of an LR patch in pixels")
+    batch_size: int = setting(10, "patches per step, over all processes")
+    norm_batch: int = setting(
+        0, "patches that share statistics in attention's BatchNorm; 0: those that a process computes at once"
+    )
+    max_steps: int = setting(500_000, "number of updates")
+    optimizer: str = setting("adam", "muon: Muon for convolutions, Adam for the rest", OPTIMIZERS)
+    lr: float = setting(1e-4, "highest learning rate")
+    adam_lr_ratio: float = setting(1.0, "with muon: Adam's learning rate divided by --lr")
+    weight_decay: float = setting(0.0, "weight decay; with muon, of the convolutions only")
+    schedule: str = setting("step", "learning rate schedule", SCHEDULES)
+    decay: int = setting(200_000, "steps after which schedule step halves the learning rate")
+    warmup: int = setting(0, "steps of linear warm-up of the learning rate")
+    clip: float = setting(10.0, "maximum norm of the gradient")
+    loss_fn: str = setting("L1", "training loss", LOSSES)
+    ema: float = setting(0.0, "decay of the running mean of the weights, which is validated and saved; 0 disables it")
+    precision: str = setting("fp32", "precision of convolutions; the DCT stays in float32", TRAINING_PRECISIONS)
+    seed: int = setting(0, "seed of the initialisation and of the patches")
+    print_interval: int = setting(1000, "steps between log lines")
+    valid_interval: int = setting(5000, "steps between validations")
+    save_interval: int = setting(1000, "steps between training states")
+
+    FREE = ("max_steps", "print_interval", "valid_interval", "save_interval")
+    """Names of the fields that a resumed run may change."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "patch_size", "batch_size", "decay", *self.FREE)
+        _check_at_least(self, 0, "norm_batch", "warmup", "seed", "weight_decay")
+        for name in ("lr", "adam_lr_ratio", "clip"):
+            value = getattr(self, name)
+            if not value > 0 or (name != "clip" and value == math.inf):
+                raise HRNError(f"--{name} must be positive, not {value}")
+        if not 0 <= self.ema < 1:
+            raise HRNError(f"--ema must be at least 0 and below 1, not {self.ema}")
+        for f in fields(self):
+            if (choices := f.metadata["choices"]) and getattr(self, f.name) not in choices:
+                raise HRNError(f"--{f.name} must be one of {', '.join(choices)}, not {getattr(self, f.name)}")
+        if self.adam_lr_ratio != 1 and self.optimizer != "muon":
+            raise HRNError(f"--adam_lr_ratio {self.adam_lr_ratio} needs --optimizer muon, not {self.optimizer}")
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of update `step`, counted from 0."""
+        return lr_at(
+            step, base=self.lr, max_steps=self.max_steps, schedule=self.schedule, decay=self.decay, warmup=self.warmup
+        )
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Build the optimizer. A group's `lr_ratio`, if present, is its learning rate divided by the schedule's."""
+        extra = {"adam_lr_ratio": self.adam_lr_ratio} if self.optimizer == "muon" else {}
+        return OPTIMIZERS[self.optimizer](parameters, lr=self.lr, weight_decay=self.weight_decay, **extra)
+
+    def differences(self, earlier: Mapping[str, Any]) -> str:
+        """List the flags of an earlier run that differ from this one's. Fields that it did not have count as defaults."""
+        was = {f.name: earlier.get(f.name, f.default) for f in fields(self)}
+        return ", ".join(f"--{k} {was[k]}" for k, v in asdict(self).items() if k not in self.FREE and was[k] != v)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the machine is used. It may change when a run is resumed; the result then differs by rounding only.
+
+    Raises:
+        HRNError: a value out of range.
+    """
+
+    accumulate: int = setting(1, "parts in which a process computes its share of the batch, to save memory")
+    compile: bool | None = setting(
+        None, "use torch.compile: minutes to start, then faster; by default on CUDA if a C compiler is installed"
+    )
+    channels_last: bool = setting(True, "memory layout of the features")
+    tf32: bool = setting(True, "let GPUs round float32 convolutions to TF32")
+    deterministic: bool = setting(False, "on a GPU, use only algorithms that always return the same bits")
+    workers: int = setting(-1, "DataLoader workers for each training process; -1: 4 with a GPU, otherwise 0")
+    keep: int = setting(3, "number of training states to keep")
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "accumulate", "keep")
+        _check_at_least(self, -1, "workers")
+
+
+def _check_at_least(values: Any, least: int, *names: str) -> None:
     for name in names:
         if getattr(values, name) < least:
             raise HRNError(f"--{name} must be at least {least}, not {getattr(values, name)}")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """All that the result depends on. A resumed run may change only how long it is and how often it reports."""
-
-    patch_size: int = 48
-    batch_size: int = 10
-    """Patches a step, over all processes."""
-    norm_batch: int = 0
-    """Patches that attention's BatchNorm takes its statistics over; 0: as many as a process computes at once."""
-    max_steps: int = 500_000
-    optimizer: str = "adam"
-    lr: float = 1e-4
-    weight_decay: float = 0.0
-    schedule: str = "step"
-    decay: int = 200_000
-    warmup: int = 0
-    clip: float = 10.0
-    loss_fn: str = "L1"
-    ema: float = 0.0
-    """Decay of the running mean of the weights, which is validated and shipped; 0 is without."""
-    precision: str = "fp32"
-    seed: int = 0
-    print_interval: int = 1000
-    valid_interval: int = 5000
-    save_interval: int = 1000
-
-    FREE = ("max_steps", "print_interval", "valid_interval", "save_interval")
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "patch_size", "batch_size", "decay", *self.FREE)
-        _at_least(self, 0, "norm_batch", "warmup", "seed", "weight_decay")
-        if not 0 < self.lr < math.inf or not self.clip > 0 or not 0 <= self.ema < 1:
-            raise HRNError("--lr and --clip must be positive, --ema from 0 to below 1")
-        for name, allowed in RECIPE_CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise HRNError(f"--{name} must be one of {', '.join(allowed)}, not {getattr(self, name)}")
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of update number `step`, counted from 0."""
-        return lr_at(
-            step, base=self.lr, max_steps=self.max_steps, schedule=self.schedule, decay=self.decay, warmup=self.warmup
-        )
-
-    def differences(self, earlier: Mapping[str, Any]) -> str:
-        """The flags of an earlier run that this one does not share, in words; what it did not know yet had its default."""
-        was = {f.name: earlier.get(f.name, f.default) for f in fields(self)}
-        return ", ".join(f"--{k} {was[k]}" for k, v in asdict(self).items() if k not in self.FREE and was[k] != v)
-
-
-RECIPE_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "loss_fn": LOSSES, "precision": PRECISIONS}
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How the machine is used. It may change when a run is resumed; the result then differs by rounding only."""
-
-    accumulate: int = 1
-    """Parts that a process takes its share of the batch in."""
-    compile: bool = False
-    channels_last: bool = True
-    tf32: bool = True
-    deterministic: bool = False
-    workers: int = -1
-    """Loading processes for each training process; -1: 4 with a GPU, else none."""
-    keep: int = 3
-    """Training states that are kept."""
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "accumulate", "keep")
-        _at_least(self, -1, "workers")
-
-
 def share_of(recipe: Recipe, processes: int, accumulate: int) -> int:
-    """How many patches a process computes at once.
+    """Return the number of patches that a process computes at once.
 
     Raises:
-        HRNError: the batch cannot be shared out evenly, or not in whole groups of `norm_batch`.
+        HRNError: the batch does not divide evenly, or not into whole groups of `norm_batch`.
     """
     share, rest = divmod(recipe.batch_size, processes * accumulate)
     if rest:
         raise HRNError(
-            f"--batch_size {recipe.batch_size} cannot be shared out over {processes} process(es) in {accumulate} part(s) each"
+            f"--batch_size {recipe.batch_size} is not divisible by {processes} process(es) x --accumulate {accumulate}"
         )
     if recipe.norm_batch and share % recipe.norm_batch:
         raise HRNError(
-            f"--norm_batch {recipe.norm_batch}: a process computes {share} patches at once, which are not whole groups of that size"
+            f"--norm_batch {recipe.norm_batch} must divide the {share} patches that a process computes at once"
         )
     return share

@@ -1,11 +1,11 @@
-"""What a run writes, all in one folder: weights for use, the latest training states, a log."""
+"""Output files of a run, all in one folder: weights for use, the latest training states, a log."""
 
 import json
 import logging
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,57 +15,83 @@ from hrn.files import write_text
 
 logger = logging.getLogger(__name__)
 
+STATE_KEYS = {"step", "pending_validation", "best", "recipe", "learner"}
+"""Keys that a training state must have to be resumed."""
+RENAMED_KEYS = {"owed": "pending_validation"}
+"""Keys of training states written by earlier versions, and their present names."""
+
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The names of a run's files."""
+    """Paths of a run's files.
+
+    Args:
+        folder: the output folder.
+        name: name of the run, which starts all file names.
+    """
 
     folder: Path
     name: str
 
     @property
     def best(self) -> Path:
-        """Weights for use: the best validated ones, or the last ones where there is no validation."""
+        """Weights for use: the best validated ones, or the last ones if there is no validation."""
         return self.folder / f"{self.name}.pth"
 
     @property
     def log(self) -> Path:
-        """A JSON object a line."""
+        """Log with one JSON object per line."""
         return self.folder / f"{self.name}.jsonl"
 
     @property
     def pictures(self) -> Path:
-        """For TensorBoard."""
+        """Folder of TensorBoard's event files."""
         return self.folder / f"{self.name}.tensorboard"
 
     def state(self, step: int) -> Path:
-        """All that `--resume` needs, after `step` updates."""
+        """Training state after `step` updates, for `--resume`."""
         return self.folder / f"{self.name}.{step:08d}.train.pth"
 
     def states(self) -> list[Path]:
-        """The training states that are there, newest first."""
+        """Return the existing training states, newest first."""
         name = re.compile(re.escape(self.name) + r"\.\d{8,}\.train\.pth")
         found = [p for p in self.folder.glob("*.train.pth") if name.fullmatch(p.name)]
         return sorted(found, key=step_of, reverse=True)
 
+    def check_unused(self) -> None:
+        """Check that no earlier run has written files of this name.
+
+        Raises:
+            HRNError: a training state, weights or a log exists.
+        """
+        if states := self.states():
+            raise HRNError(
+                f"{states[0]} is from an earlier run: use --resume to continue it, use another --ckpt_name, or delete it"
+            )
+        for path in (self.best, self.log):
+            if path.exists():
+                raise HRNError(
+                    f"{path} is from an earlier run and would be overwritten: use another --ckpt_name or --ckpt_dir, or move it"
+                )
+
     def clear_after(self, step: int) -> None:
-        """Delete what a run that goes on from `step` has no use for: damaged later states, and files that a kill left half-written."""
+        """Delete what a run resumed at `step` cannot use: later (damaged) states, and files left half-written by a kill."""
         later = [p for p in self.states() if step_of(p) > step]
         for path in (*later, *self.folder.glob(f".{self.name}.*.part")):
             with suppress(OSError):
                 path.unlink()
 
     def keep(self, count: int) -> None:
-        """Delete all training states but the newest ones."""
+        """Delete all training states but the `count` newest."""
         for path in self.states()[count:]:
             with suppress(OSError):
                 path.unlink()
 
     def save_state(self, step: int, keep: int, save: Callable[[Path], None]) -> None:
-        """Let `save` write a training state, and keep the newest ones; where the disk is full, older ones make room.
+        """Write a training state with `save` and keep the newest ones. If the disk is full, older ones are deleted first.
 
         Raises:
-            HRNError: it cannot be written even so; the newest earlier one is intact.
+            HRNError: it cannot be written even so. The newest earlier state is intact.
         """
         try:
             save(self.state(step))
@@ -77,11 +103,7 @@ class RunFiles:
         self.keep(keep)
 
     def newest_state(self) -> Checkpoint:
-        """The newest training state that can be read.
-
-        Raises:
-            HRNError: there is none.
-        """
+        """Read the newest training state that is not damaged. Raises HRNError if there is none."""
         damaged = []
         for path in self.states():
             try:
@@ -89,64 +111,64 @@ class RunFiles:
             except HRNError as error:
                 logger.warning("%s", error)
                 damaged.append(path.name)
-        told = f"; {', '.join(damaged)} cannot be read" if damaged else ""
-        raise HRNError(f"nothing to resume: no training state {self.name}.*.train.pth in {self.folder}{told}")
+        unreadable = f"; {', '.join(damaged)} cannot be read" if damaged else ""
+        raise HRNError(f"nothing to resume: no training state {self.name}.*.train.pth in {self.folder}{unreadable}")
 
 
 def step_of(path: Path) -> int:
-    """The step in the name of a training state."""
+    """Return the step in the name of a training state."""
     return int(path.name.split(".")[-3])
 
 
 def load_state(path: Path) -> Checkpoint:
-    """Read a training state. Raises HRNError if `path` is none."""
+    """Read a training state, also of an earlier version. Raises HRNError if `path` is not one."""
     state = load_checkpoint(path)
     if state.training is None:
-        raise HRNError(f"{path}: holds weights only, and cannot be resumed from; --init_from starts a new run from it")
-    if missing := {"step", "owed", "best", "recipe", "learner"} - state.training.keys():
+        raise HRNError(f"{path} contains weights only and cannot be resumed; start a new run from it with --init_from")
+    training = {RENAMED_KEYS.get(key, key): value for key, value in state.training.items()}
+    if missing := STATE_KEYS - training.keys():
         raise HRNError(
-            f"{path}: a training state of another version, which this one cannot resume (without {', '.join(sorted(missing))})"
+            f"{path}: training state of another version, without {', '.join(sorted(missing))}; it cannot be resumed"
         )
-    return state
+    return replace(state, training=training)
 
 
 @dataclass
 class JsonLines:
-    """A log that is added to line by line, and cut where a resumed run goes on."""
+    """A log that is appended line by line, and cut at the step where a resumed run continues."""
 
     path: Path
-    _waiting: list[str] = field(default_factory=list)
+    _unwritten: list[str] = field(default_factory=list)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Write a line; one that cannot be written (full disk) waits for the next."""
-        self._waiting.append(json.dumps(line) + "\n")
+        """Append a line. If it cannot be written (full disk), it is kept and written with the next one."""
+        self._unwritten.append(json.dumps(line) + "\n")
         try:
             size = self.path.stat().st_size if self.path.exists() else 0
             try:
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write("".join(self._waiting))
+                    file.write("".join(self._unwritten))
             except OSError:
                 with suppress(OSError), self.path.open("r+b") as file:
-                    file.truncate(size)  # no half line stays
+                    file.truncate(size)  # removes a partial line
                 raise
         except OSError as error:
             logger.error("cannot write %s now: %s", self.path, error.strerror)
         else:
-            self._waiting.clear()
+            self._unwritten.clear()
 
     def cut(self, step: int) -> None:
-        """Drop what comes after `step`: the resumed run writes it again."""
+        """Remove the lines after `step`, which a resumed run writes again."""
         if self.path.is_file():
-            write_text(
-                self.path, "".join(json.dumps(line) + "\n" for line in read_log(self.path) if line["step"] <= step)
-            )
+            lines = [line for line in read_log(self.path) if line["step"] <= step]
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last one that is only half there is left out.
+    """Read the lines of a log. An incomplete last line is left out.
 
     Raises:
-        HRNError: no such file, or not a log.
+        HRNError: no such file, or not a training log.
     """
     if not path.is_file():
         raise HRNError(f"no such log: {path}")

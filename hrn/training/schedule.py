@@ -8,14 +8,17 @@ SCHEDULES = ("step", "cosine")
 def lr_at(
     step: int, *, base: float, max_steps: int, schedule: str = "step", decay: int = 200_000, warmup: int = 0
 ) -> float:
-    """The learning rate of update number `step`, counted from 0.
+    """Return the learning rate of update `step`, counted from 0.
 
     Args:
         base: the highest rate.
         max_steps: length of the run.
-        schedule: `step` halves the rate every `decay` steps, as the released code does; `cosine` falls to 0 at `max_steps`.
+        schedule: `step` halves the rate every `decay` steps, as the released code does. `cosine` falls to 0 at `max_steps`.
         decay: see `schedule`.
-        warmup: the rate first grows linearly over this many steps.
+        warmup: number of steps over which the rate first grows linearly.
+
+    Raises:
+        ValueError: an unknown schedule.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule must be one of {SCHEDULES}, not {schedule!r}")

@@ -1,4 +1,4 @@
-"""How a run is stopped: SIGTERM and SIGINT as requests to stop after the current step, and loading processes by a failure."""
+"""Stopping a run: SIGTERM and SIGINT end it after the current step, and an error kills the DataLoader workers."""
 
 import multiprocessing
 import signal
@@ -9,53 +9,54 @@ from types import FrameType
 
 
 class StopSignal:
-    """`signal` is the number of the signal that came while inside, else 0.
+    """Context manager that records SIGTERM and SIGINT in `signal` instead of stopping. `signal` is 0 before the first one.
 
     Args:
-        patient: hear further signals too; otherwise a second one does what it does by default, and stops at once.
+        repeated: keep recording after the first signal. Otherwise the default handlers are restored, so that a second
+            signal stops the process at once.
     """
 
-    HEARD = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self, *, patient: bool) -> None:
+    def __init__(self, *, repeated: bool) -> None:
         self.signal = 0
-        self.patient = patient
-        self._before: dict[int, object] = {}
+        self.repeated = repeated
+        self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        self._before = {number: signal.signal(number, self._hear) for number in self.HEARD}
+        self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        if not self.patient:
+        if not self.repeated:
             self.__exit__()
 
 
 def ignore_signals(worker: int) -> None:
-    """For loading processes: the training process alone decides when to stop, and kills them if it fails."""
-    for number in StopSignal.HEARD:
+    """Ignore SIGINT and SIGTERM in a DataLoader worker. The training process decides when to stop."""
+    for number in StopSignal.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def kill_loaders_on_error() -> Iterator[None]:
-    """If what is inside fails, kill them: they are deaf to the SIGTERM that they would get at the end."""
+    """Kill the DataLoader workers if the body raises. They ignore the SIGTERM that they would get at exit."""
     try:
         yield
     except BaseException:
-        if loading := multiprocessing.active_children():
-            main = threading.current_thread() is threading.main_thread()
-            # PyTorch's handler would raise another error over this one
-            before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
-            for process in loading:
+        if workers := multiprocessing.active_children():
+            in_main_thread = threading.current_thread() is threading.main_thread()
+            # PyTorch's SIGCHLD handler would raise another error over this one
+            previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread else None
+            for process in workers:
                 process.kill()
-            for process in loading:
+            for process in workers:
                 process.join()
-            if before is not None:
-                signal.signal(signal.SIGCHLD, before)
+            if previous is not None:
+                signal.signal(signal.SIGCHLD, previous)
         raise

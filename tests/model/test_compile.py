@@ -1,4 +1,4 @@
-"""Each network is one graph: `torch.compile(fullgraph=True)` raises where Python has to step in between."""
+"""Each network compiles to one graph: `torch.compile(fullgraph=True)` raises at a graph break."""
 
 import pytest
 import torch
@@ -7,11 +7,12 @@ from hrn.model import build_model, preset
 from hrn.model.norm import set_norm_group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backend"), [("hrn_light", "aot_eager"), ("hrn", "aot_eager"), ("hrn_released", "eager")]
 )
-def test_training_is_one_graph_and_gives_the_same(name, backend):
-    """`aot_eager` also captures the backward pass; that of the deep released network takes a minute, and is left out."""
+def test_training_is_one_graph_with_the_same_result(name, backend):
+    """`aot_eager` also captures the backward pass. That of the deep released network takes a minute and is left out."""
     torch._dynamo.reset()
     network = build_model(preset(name, [2]))
     set_norm_group(network, 1)
@@ -29,7 +30,7 @@ def test_training_is_one_graph_and_gives_the_same(name, backend):
 
 @pytest.mark.parametrize("length", [48, 97])
 def test_the_dct_inside_a_graph(length):
-    """As a matrix made inside the graph, and through the FFT."""
+    """As a matrix that is part of the graph, and by FFT."""
     from hrn.model.dct import dct, idct
 
     torch._dynamo.reset()

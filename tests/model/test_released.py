@@ -1,4 +1,4 @@
-"""The authors' public network against its own outputs, and its DCT against scipy's."""
+"""The authors' released network against its own outputs, and its DCT against scipy."""
 
 import json
 

@@ -1,9 +1,9 @@
-import subprocess
 import sys
 
 import pytest
 
 from hrn.model import preset
+from hrn.model.__main__ import main
 from hrn.model.summary import summarise
 
 
@@ -31,8 +31,7 @@ def test_parts_by_hand():
     assert whole == parts["total"].multi_adds
 
 
-def test_command_prints_the_total():
-    out = subprocess.run(
-        [sys.executable, "-m", "hrn.model", "hrn", "--scale", "4"], capture_output=True, text=True, check=True
-    )
-    assert "| total | 11,503,331 | 686.84 G |" in out.stdout
+def test_command_prints_the_total(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hrn.model", "hrn", "--scale", "4"])
+    main()
+    assert "| total | 11,503,331 | 686.84 G |" in capsys.readouterr().out

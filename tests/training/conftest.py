@@ -1,4 +1,4 @@
-"""A run that is quick, and what two runs are compared by."""
+"""A quick run, and the comparison of two runs."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def recipe():
 
 @pytest.fixture
 def make(h5_path, tmp_path):
-    """A trainer of the quick run, in a folder of its own for each name."""
+    """Build a trainer of the quick run, with its own files for each name."""
 
     def build(name="run", *, config=SMALL, valid=True, execution=PLAIN, folder=None, shave=None, **changes):
         sets = [find_test_set(h5_path, s) for s in config.scales] if valid else []
@@ -46,7 +46,7 @@ def make(h5_path, tmp_path):
 
 @pytest.fixture
 def same():
-    """Asserts that two trainers, or two training states, hold the same bits."""
+    """Assert that two trainers, or two training states, are equal bit for bit."""
 
     def check(a, b):
         a, b = (dict(flat(x)) for x in (a, b))
@@ -58,7 +58,7 @@ def same():
 
 
 def flat(x, name=""):
-    """(name, tensor or plain value) of all that is in it."""
+    """Yield (name, tensor or plain value) of everything in nested dicts and lists."""
     if isinstance(x, Trainer):
         x = {"weights": x.learner.model.state_dict(), "learner": x.learner.state_dict(), "best": x.best, "step": x.step}
     if isinstance(x, dict):

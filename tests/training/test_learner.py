@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from hrn.distributed import Processes
-from hrn.training.learner import Learner
+from hrn.errors import HRNError
+from hrn.training import learner as learner_module
+from hrn.training.learner import Learner, decide_compile
 from hrn.training.recipe import Execution
 
 PLAIN = Execution()
@@ -32,7 +34,7 @@ def gap(a, b):
 
 
 def test_first_update_is_adams_formula(learner):
-    """Without history Adam moves each weight by lr * g / (|g| + eps), where g is clipped to the norm that is asked for."""
+    """Without history Adam moves each weight by lr * g / (|g| + eps), with g clipped to the given norm."""
     one = learner(ema=0.0, clip=1e-3)
     before = {name: p.detach().clone() for name, p in one.model.named_parameters()}
     one.step([patches()], 1e-3)
@@ -54,7 +56,7 @@ def test_accumulation_is_the_larger_batch(learner):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer):
     one = learner(precision=precision, optimizer=optimizer, weight_decay=0.1)
     for _ in range(3):
@@ -74,7 +76,7 @@ def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer
     assert all(torch.equal(v, after[i][k]) for i, s in moments.items() for k, v in s.items())
     assert one.tally() == {"loss": None, "grad_norm": None, "skipped": skipped_by_scaler + 2}
     one.step([patches()], 1e-4)
-    if precision != "fp16":  # the scaler may look for its scale for some more steps
+    if precision != "fp16":  # the scaler may need some more steps to find its scale
         assert one.skipped_in_a_row() == 0
         assert gap(before, weights(one)) > 0
 
@@ -105,8 +107,8 @@ def test_tally_means_over_the_interval_and_by_scale(learner, small):
     assert one.tally()["loss"] is None
 
 
-def stop_and_go_on(straight, first, second):
-    """Six steps for `straight`; three of them for `first`, from whose state `second` takes the others."""
+def stop_and_resume(straight, first, second):
+    """Six steps for `straight`; the first three of them for `first`, and the others for `second` from its state."""
     data = [patches() for _ in range(6)]
     for part in data:
         straight.step([part], 1e-3)
@@ -117,9 +119,11 @@ def stop_and_go_on(straight, first, second):
         second.step([part], 1e-3)
 
 
-def test_a_learner_goes_on_where_its_state_was_taken(learner, same):
-    straight, first, second = learner(), learner(), learner(seed=5)
-    stop_and_go_on(straight, first, second)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_a_state_is_resumed_bit_for_bit(learner, same, optimizer):
+    changes = {"optimizer": optimizer, "weight_decay": 0.1}
+    straight, first, second = learner(**changes), learner(**changes), learner(seed=5, **changes)
+    stop_and_resume(straight, first, second)
     drop = {"rng"}
     same(*({k: v for k, v in x.state_dict().items() if k not in drop} for x in (straight, second)))
     same(straight.model.state_dict(), second.model.state_dict())
@@ -140,16 +144,18 @@ def test_the_running_mean_is_the_formula(learner):
         assert gap({name: mean[name].double()}, {name: now[name]}) > 1e-6 or not now[name].any(), name
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_resuming_in_another_layout_is_the_same_learning(learner, there):
-    straight, first = (learner(execution=Execution(channels_last=there)) for _ in range(2))
-    second = learner(execution=Execution(channels_last=not there))
-    stop_and_go_on(straight, first, second)
-    assert gap(weights(straight), weights(second)) < 1e-5
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("layout", [True, False])
+def test_resuming_in_another_layout_is_the_same_learning(learner, layout, optimizer):
+    straight, first = (learner(execution=Execution(channels_last=layout), optimizer=optimizer) for _ in range(2))
+    second = learner(execution=Execution(channels_last=not layout), optimizer=optimizer)
+    stop_and_resume(straight, first, second)
+    assert gap(weights(straight), weights(second)) < (1e-5 if optimizer == "adam" else 1e-3)  # Muon is in bfloat16
 
 
+@pytest.mark.slow
 def test_compiled_learning_is_the_same_learning(learner):
-    """One graph, by inductor, with what training needs around it."""
+    """The network as one graph of Inductor."""
     eager, compiled = learner(), learner(execution=Execution(compile=True))
     for _ in range(2):
         data = patches()
@@ -165,3 +171,38 @@ def test_layout_does_not_change_the_result(learner):
     for one in (a, b):
         one.step([data], 1e-4)
     assert gap(weights(a), weights(b)) < 1e-6
+
+
+def test_rates_of_the_two_parts_of_muon(learner):
+    one = learner(optimizer="muon", adam_lr_ratio=0.25)
+    one.step([patches()], 1e-3)
+    assert [group["lr"] for group in one.optimizer.param_groups] == [1e-3, 0.25e-3]
+    assert sum(len(group["params"]) for group in one.optimizer.param_groups) == len(one.parameters)
+
+
+def test_a_muon_state_without_a_ratio_is_resumed(learner):
+    """As written before the ratio existed."""
+    first, second = learner(optimizer="muon"), learner(optimizer="muon")
+    first.step([patches()], 1e-3)
+    state = first.state_dict()
+    for group in state["optimizer"]["param_groups"]:
+        group.pop("lr_ratio", None)
+    second.load_state_dict(first.model.state_dict(), state)
+    second.step([patches()], 1e-3)
+    assert [group["lr"] for group in second.optimizer.param_groups] == [1e-3, 1e-3]
+
+
+def test_compile_by_default_on_cuda_only(monkeypatch, caplog):
+    missing = {"text": ""}
+    monkeypatch.setattr(learner_module, "missing_for_compile", lambda device: missing["text"])
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [decide_compile(x, cuda) for x in (None, True, False)] == [True, True, False]
+    assert [decide_compile(x, cpu) for x in (None, True, False)] == [False, True, False]
+    assert caplog.text == ""
+    missing["text"] = "a compiler"
+    assert not decide_compile(None, cuda)
+    assert "torch.compile" in caplog.text
+    assert not decide_compile(False, cuda)
+    for device in (cpu, cuda):
+        with pytest.raises(HRNError, match="--compile"):
+            decide_compile(True, device)

@@ -1,7 +1,13 @@
+import time
+
 import numpy as np
 import pytest
+import torch
 
-from hrn.training.monitor import TensorBoard, duration, log_line
+from hrn.training import monitor
+from hrn.training.learner import Learner
+from hrn.training.monitor import StepTimer, TensorBoard, duration, log_line
+from hrn.training.run_files import read_log
 
 
 def test_duration():
@@ -26,10 +32,60 @@ def test_tensorboard_holds_curves_and_pictures(tmp_path):
         board.line({"step": step, "loss": 1 / step, "psnr_y": None})
         board.picture("valid/0", np.full((600, 20, 3), 128, np.uint8), step)
     board.close()
-    resumed = TensorBoard(tmp_path, 2)  # events after step 2 are of a run that was stopped
+    resumed = TensorBoard(tmp_path, 2)  # drops the events after step 2
     resumed.line({"step": 3, "loss": 9.0})
     resumed.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 0.5), (3, 9.0)]
     assert [(e.step, e.width, e.height) for e in events.Images("valid/0")] == [(1, 20, 512), (2, 20, 512)]
     assert events.Tags()["scalars"] == ["loss"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves only when it is set."""
+    now = [0.0]
+    monkeypatch.setattr(monitor.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def steps(timer, clock, scale, *seconds):
+    for each in seconds:
+        clock[0] += each
+        timer.step(scale)
+
+
+def test_speed_leaves_out_warm_up_and_pauses(clock):
+    """The first three steps at each scale compile."""
+    timer = StepTimer(torch.device("cpu"))
+    steps(timer, clock, 2, 100, 20, 20, 1, 1)
+    clock[0] += 50  # a validation
+    timer.skip()
+    steps(timer, clock, 3, 100, 20, 20, 3)
+    steps(timer, clock, 2, 3)
+    assert timer.seconds_per_step() == 2
+    steps(timer, clock, 2, 5)
+    assert timer.seconds_per_step() == 5
+
+
+def test_speed_of_nothing_but_warm_up(clock):
+    timer = StepTimer(torch.device("cpu"))
+    steps(timer, clock, 2, 3, 5)
+    assert timer.seconds_per_step() == 4
+
+
+def test_the_first_log_line_leaves_out_compilation(make, monkeypatch):
+    """Each of the first three steps takes 0.3 seconds more."""
+    step, taken = Learner.step, []
+
+    def slow(self, parts, lr):
+        taken.append(lr)
+        if len(taken) <= 3:
+            time.sleep(0.3)
+        step(self, parts, lr)
+
+    monkeypatch.setattr(Learner, "step", slow)
+    trainer = make(valid=False, print_interval=8)
+    trainer.fit()
+    (line,) = read_log(trainer.files.log)
+    assert trainer.recipe.batch_size / line["images_per_second"] < 0.1

@@ -1,35 +1,42 @@
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from hrn.errors import HRNError
-from hrn.training.recipe import Execution, Recipe, share_of
+from hrn.runtime import PRECISIONS
+from hrn.training.recipe import TRAINING_PRECISIONS, Execution, Recipe, share_of
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    "values",
     [
-        ({"batch_size": 0}, "--batch_size must be at least 1, not 0"),
-        ({"warmup": -1}, "--warmup must be at least 0, not -1"),
-        ({"weight_decay": -1.0}, "--weight_decay must be at least 0"),
-        ({"lr": -1.0}, "--lr and --clip must be positive"),
-        ({"lr": math.nan}, "--lr and --clip must be positive"),
-        ({"loss_fn": "L3"}, "--loss_fn must be one of L1, MSE, SmoothL1, not L3"),
-        ({"optimizer": "sgd"}, "--optimizer must be one of adam, adamw"),
-        ({"precision": "fp8"}, "--precision must be one of fp32, bf16, fp16"),
-        ({"ema": 1.0}, "--ema from 0 to below 1"),
+        {"batch_size": 0},
+        {"warmup": -1},
+        {"weight_decay": -1.0},
+        {"lr": -1.0},
+        {"lr": math.nan},
+        {"lr": math.inf},
+        {"clip": 0.0},
+        {"loss_fn": "L3"},
+        {"optimizer": "sgd"},
+        {"precision": "fp8"},
+        {"precision": "tf32"},
+        {"ema": 1.0},
+        {"adam_lr_ratio": 0.0, "optimizer": "muon"},
+        {"adam_lr_ratio": 0.5, "optimizer": "adam"},
     ],
 )
-def test_bad_recipes(values, message):
-    with pytest.raises(HRNError, match=message):
+def test_bad_recipes(values):
+    name, value = next(iter(values.items()))
+    with pytest.raises(HRNError, match=f"--{name} .*{value}"):
         replace(Recipe(), **values)
 
 
 def test_bad_executions():
-    with pytest.raises(HRNError, match="--accumulate must be at least 1"):
+    with pytest.raises(HRNError, match="--accumulate"):
         Execution(accumulate=0)
-    with pytest.raises(HRNError, match="--workers must be at least -1"):
+    with pytest.raises(HRNError, match="--workers"):
         Execution(workers=-2)
 
 
@@ -42,13 +49,18 @@ def test_defaults_are_the_released_ones():
 def test_shares():
     recipe = Recipe(batch_size=16, norm_batch=4)
     assert [share_of(recipe, n, a) for n, a in ((1, 1), (2, 1), (1, 4), (2, 2))] == [16, 8, 4, 4]
-    with pytest.raises(HRNError, match=r"--batch_size 16 cannot be shared out over 3 process\(es\) in 1 part"):
+    with pytest.raises(HRNError, match="--batch_size 16"):
         share_of(recipe, 3, 1)
-    with pytest.raises(HRNError, match="--norm_batch 4: a process computes 2 patches at once"):
+    with pytest.raises(HRNError, match="--norm_batch 4"):
         share_of(recipe, 8, 1)
 
 
-def test_differences_are_told_by_flag():
+def test_differences_by_flag():
     recipe = Recipe()
     assert recipe.differences({"lr": 1e-4, "max_steps": 7, "save_interval": 3}) == ""
     assert recipe.differences({"lr": 1e-3, "seed": 2}) == "--lr 0.001, --seed 2"
+
+
+def test_every_setting_has_a_help_text_and_training_precisions_are_known():
+    assert all(f.metadata["help"] for cls in (Recipe, Execution) for f in fields(cls))
+    assert set(TRAINING_PRECISIONS) <= PRECISIONS.keys()

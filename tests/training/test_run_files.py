@@ -32,8 +32,8 @@ def test_states_of_other_runs_are_left_alone(files, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_on_a_full_disk_old_states_make_room(files):
-    """The disk of this test holds two files."""
+def test_on_a_full_disk_old_states_are_deleted(files):
+    """The simulated disk has room for two files."""
 
     def save(path):
         if len(files.states()) >= 2:
@@ -45,7 +45,7 @@ def test_on_a_full_disk_old_states_make_room(files):
     assert [p.name.split(".")[1] for p in files.states()] == ["00000004", "00000003"]
 
 
-def test_the_newest_state_is_never_given_up(files):
+def test_the_newest_state_is_never_deleted(files):
     files.save_state(1, 3, write("x"))
 
     def fail(path):
@@ -56,27 +56,27 @@ def test_the_newest_state_is_never_given_up(files):
     assert [p.read_text() for p in files.states()] == ["x"]
 
 
-def test_resume_passes_over_what_is_damaged(make, caplog):
+def test_resume_skips_damaged_states(make, caplog):
     trainer = make()
     trainer.fit()
     newest, older = trainer.files.states()[:2]
     newest.write_bytes(newest.read_bytes()[:-100])
     assert trainer.files.newest_state().training["step"] == 6
-    assert "damaged" in caplog.text
+    assert newest.name in caplog.text
     older.write_bytes(b"")
     for path in trainer.files.states()[2:]:
         path.unlink()
-    with pytest.raises(HRNError, match=r"nothing to resume: .*; run\.0+8\.train\.pth, run\.0+6\.train\.pth cannot be"):
+    with pytest.raises(HRNError, match=r"run\.0+8\.train\.pth, run\.0+6\.train\.pth"):
         trainer.files.newest_state()
 
 
-def test_log_lines_wait_for_room(tmp_path, monkeypatch, caplog):
+def test_log_lines_wait_for_space(tmp_path, monkeypatch, caplog):
     log = JsonLines(tmp_path / "log.jsonl")
     log.add({"step": 1})
     opened = type(log.path).open
 
     class Full:
-        """Writes half a line, and has no room for more."""
+        """A file that takes half a line."""
 
         def __init__(self, path):
             self.file = opened(path, "a")
@@ -115,15 +115,15 @@ def test_cut(tmp_path):
     assert [json.loads(line)["loss"] for line in log.path.read_text().splitlines()] == [1, 1 / 2, 1 / 3]
 
 
-def test_what_is_no_log(tmp_path):
-    with pytest.raises(HRNError, match="no such log"):
+def test_other_files_are_not_logs(tmp_path):
+    with pytest.raises(HRNError, match=r"none\.jsonl"):
         read_log(tmp_path / "none.jsonl")
     (tmp_path / "x.jsonl").write_text('{"step": 1}\n[]\n')
-    with pytest.raises(HRNError, match="line 2 is not a line of a training log"):
+    with pytest.raises(HRNError, match="line 2"):
         read_log(tmp_path / "x.jsonl")
 
 
-def test_logging_is_quiet_when_all_is_well(files, caplog):
+def test_success_is_not_logged(files, caplog):
     with caplog.at_level(logging.WARNING):
         JsonLines(files.log).add({"step": 1})
     assert caplog.text == ""

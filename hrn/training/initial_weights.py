@@ -1,0 +1,43 @@
+"""Starting a new run from the weights of an earlier one: `--init_from` and `--grow_from`."""
+
+import logging
+
+from hrn.checkpoint import Checkpoint, load_matching_weights, load_network
+from hrn.errors import HRNError
+from hrn.files import file_hash
+from hrn.model import HRN
+from hrn.model.growth import grow
+from hrn.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Load all weights of a checkpoint that fit by name and shape. Raises HRNError if none does."""
+    missing, unused = load_matching_weights(trainer.learner.model, checkpoint)
+    logger.info(
+        "--init_from %s: new weights: %s; unused: %s",
+        checkpoint.path, ", ".join(missing) or "none", ", ".join(unused) or "none",
+    )  # fmt: skip
+    _start_from(trainer, checkpoint, "init_from")
+
+
+def grow_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Embed a smaller network, see :mod:`hrn.model.growth`. Raises HRNError if it does not fit into the new one."""
+    small = load_network(checkpoint)
+    if not isinstance(small, HRN) or not isinstance(trainer.learner.model, HRN):
+        raise HRNError(f"--grow_from {checkpoint.path}: only HRN networks can grow, not {checkpoint.model_name}")
+    try:
+        grow(small.to(trainer.processes.device), trainer.learner.model)
+    except ValueError as error:
+        raise HRNError(f"--grow_from {checkpoint.path}: {error}") from None
+    logger.info("--grow_from %s: the network is embedded in the larger one", checkpoint.path)
+    _start_from(trainer, checkpoint, "grow_from")
+
+
+def _start_from(trainer: Trainer, checkpoint: Checkpoint, flag: str) -> None:
+    learner = trainer.learner
+    if learner.ema:
+        learner.ema.module.load_state_dict(learner.model.state_dict())
+    if trainer.processes.is_main:  # the other processes may not have the file
+        trainer.info[flag] = {"file": checkpoint.path.name, "sha256": file_hash(checkpoint.path)}

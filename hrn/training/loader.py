@@ -1,0 +1,79 @@
+"""Loading of training patches: the batches of one process, from any step on."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from hrn.data.patches import PatchDataset
+from hrn.errors import HRNError
+from hrn.training.learner import Patches
+from hrn.training.signals import ignore_signals
+
+PREFETCH = 2
+"""Batches that each worker loads ahead."""
+SHARED_MEMORY = Path("/dev/shm")
+"""Where workers pass batches to the training process on Linux."""
+
+
+def worker_count(requested: int, device: torch.device) -> int:
+    """Return the number of DataLoader workers. -1 means 4 with a GPU, otherwise 0."""
+    return requested if requested >= 0 else (4 if device.type == "cuda" else 0)
+
+
+def load_batches(
+    patches: PatchDataset, indices: Iterator[int], *, share: int, accumulate: int, workers: int, device: torch.device
+) -> Iterator[list[Patches]]:
+    """Yield a process's share of each step's batch, in `accumulate` parts of `share` patches.
+
+    Args:
+        patches: the data set.
+        indices: the patches of this process, in order.
+        share: patches that are computed at once.
+        accumulate: parts of a step.
+        workers: number of DataLoader workers.
+        device: device of the training process. For CUDA, the batches are in pinned memory.
+    """
+    loader = DataLoader(  # one pass is the whole run, so the workers stay alive
+        patches,
+        share,
+        sampler=indices,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_signals,
+        generator=torch.Generator(),  # leaves the global generator unchanged
+        prefetch_factor=PREFETCH if workers else None,
+    )
+    parts: list[Patches] = []
+    for part in loader:
+        parts.append(tuple(part))
+        if len(parts) == accumulate:
+            yield parts
+            parts = []
+
+
+def check_shared_memory(*, workers: int, share: int, patch_size: int, scale: int, processes: int) -> None:
+    """Check that /dev/shm can hold the batches that the workers load ahead. Without room they die of a bus error.
+
+    Args:
+        workers: DataLoader workers of a training process.
+        share: patches in a batch of a worker.
+        patch_size: side of an LR patch.
+        scale: the largest scale.
+        processes: training processes on this machine.
+
+    Raises:
+        HRNError: not enough room.
+    """
+    if not workers or not SHARED_MEMORY.is_dir():
+        return
+    batch = share * 3 * patch_size**2 * (1 + scale**2)
+    needed = processes * (workers * PREFETCH + 1) * batch  # and one that is being copied
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise HRNError(
+            f"--workers {workers} needs {needed / 2**20:,.0f} MiB of shared memory for {processes} process(es), but "
+            f"{SHARED_MEMORY} has {free / 2**20:,.0f} MiB free. Use fewer workers, or start Docker with a larger --shm-size."
+        )

@@ -1,0 +1,119 @@
+"""Preparation of a training run from its flags: checks, input data, output files, the state to resume."""
+
+import argparse
+import shlex
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from hrn import __version__
+from hrn.checkpoint import Checkpoint
+from hrn.data.benchmark import TestSet, find_test_set
+from hrn.data.h5 import H5Pairs
+from hrn.distributed import Processes, is_restarted
+from hrn.errors import HRNError
+from hrn.model import preset
+from hrn.model.config import Config
+from hrn.training.monitor import TensorBoard
+from hrn.training.recipe import Execution, Recipe, share_of
+from hrn.training.run_files import RunFiles, load_state, step_of
+from hrn.training.trainer import Trainer
+
+MULTI_SCALE = (2, 3, 4)
+"""The scales of `--scale 0`."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run's settings and inputs, checked as far as possible before any process is started."""
+
+    config: Config
+    recipe: Recipe
+    execution: Execution
+    pairs: H5Pairs
+    valid: list[TestSet]
+    files: RunFiles
+
+
+def prepare(args: argparse.Namespace, processes: int) -> Setup:
+    """Check the flags and open the data. Raises HRNError."""
+    recipe, execution = (cls(**{f.name: getattr(args, f.name) for f in fields(cls)}) for cls in (Recipe, Execution))
+    share_of(recipe, processes, execution.accumulate)
+    if args.init_from and args.grow_from:
+        raise HRNError("--init_from and --grow_from exclude each other")
+    if Path(args.ckpt_name).name != args.ckpt_name:
+        raise HRNError(f"--ckpt_name {args.ckpt_name!r} must be a file name without folders; use --ckpt_dir")
+    scales = (args.scale,) if args.scale else MULTI_SCALE
+    try:
+        config = preset(args.model, scales)
+    except ValueError as error:
+        raise HRNError(f"--model {args.model} --scale {args.scale}: {error}") from None
+    files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
+    if args.resume is None and not is_restarted() and not args.dry_run:
+        files.check_unused()
+    pairs = H5Pairs(args.train_data_path, scales)
+    valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]
+    return Setup(config, recipe, execution, pairs, valid, files)
+
+
+def find_state(args: argparse.Namespace, files: RunFiles) -> Checkpoint | None:
+    """Load the training state to resume: the requested one, or the newest one after a restart by torchrun.
+
+    Raises:
+        HRNError: the state cannot be read, or a newer one exists.
+    """
+    if args.resume is True or (is_restarted() and files.states()):
+        return files.newest_state()
+    if args.resume is None:
+        return None
+    state = load_state(args.resume)
+    newest = files.states()[:1]
+    if newest and step_of(newest[0]) > state.training["step"]:
+        raise HRNError(
+            f"--resume {args.resume} is at step {state.training['step']}, but {newest[0]} exists. Use --resume without a file "
+            "to continue from that, delete the newer states, or use another --ckpt_name."
+        )
+    return state
+
+
+def build_trainer(
+    args: argparse.Namespace, setup: Setup, processes: Processes, state: Checkpoint | None = None
+) -> Trainer:
+    """Build the trainer, and resume `state` if given. Raises HRNError."""
+    recipe, device = setup.recipe, processes.device
+    if state and not recipe.norm_batch:
+        recipe = replace(recipe, norm_batch=state.training["recipe"]["norm_batch"])
+    info = {
+        "model": args.model,
+        "train_data": args.train_data_path.name,
+        "valid_data": [path.name for path in args.valid_data_path],
+        "versions": {"hrn": __version__, "torch": str(torch.__version__)},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+    trainer = Trainer(
+        setup.config, recipe, setup.pairs, setup.valid, setup.files, setup.execution, processes, args.shave, info
+    )
+    if state:
+        trainer.resume(state)
+    return trainer
+
+
+def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
+    """Create the output folder, and TensorBoard's files if requested. Raises HRNError."""
+    try:
+        trainer.files.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HRNError(f"--ckpt_dir {trainer.files.folder}: {error.strerror}") from None
+    if tensorboard:
+        trainer.tensorboard = TensorBoard(trainer.files.pictures, trainer.step)
+
+
+def resume_command(argv: list[str]) -> str:
+    """Return the command line `argv`, changed to resume from the newest state."""
+    words = list(argv)
+    if "--resume" in words:
+        at = words.index("--resume")
+        has_file = at + 1 < len(words) and not words[at + 1].startswith("--")
+        del words[at : at + 1 + has_file]
+    return shlex.join([*words, "--resume"])

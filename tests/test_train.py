@@ -1,0 +1,249 @@
+"""hrn/train.py as a user calls it."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from hrn import train
+from hrn.checkpoint import load_checkpoint, save_checkpoint
+from hrn.cli import run_cli
+from hrn.errors import HRNError
+from hrn.model import build_model, preset
+from hrn.training.run_files import RunFiles, read_log
+from hrn.training.setup import resume_command
+
+
+def run(*command, cwd, check=True, **env):
+    result = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+def training_flags(h5_path, out, **more):
+    flags = {
+        "model": "hrn_light", "ckpt_name": "a", "ckpt_dir": out, "scale": 2, "train_data_path": h5_path, "patch_size": 8,
+        "batch_size": 2, "max_steps": 3, "print_interval": 1, "save_interval": 1, "device": "cpu", **more,
+    }  # fmt: skip
+    return [str(x) for name, value in flags.items() for x in (f"--{name}", value)]
+
+
+def weights_of(path):
+    return {name: value for name, value in load_checkpoint(path).weights.items() if value.is_floating_point()}
+
+
+@pytest.mark.slow
+def test_as_a_script_from_another_folder(root, h5_path, tmp_path):
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    log = run(root / "hrn/train.py", *training_flags(h5_path, "ck", valid_data_path=h5_path), cwd=here).stderr
+    for word in ("step 3/3", "loss", "lr 1.00e-04", "images/s", "PSNR-Y"):
+        assert word in log
+    assert sorted(p.name for p in (here / "ck").iterdir()) == [
+        *(f"a_x2.0000000{step}.train.pth" for step in (1, 2, 3)),
+        "a_x2.jsonl",
+        "a_x2.pth",
+    ]
+
+
+@pytest.mark.slow
+def test_as_a_module_and_with_safe_path(root, h5_path, tmp_path):
+    run("-m", "hrn.train", *training_flags(h5_path, tmp_path / "a"), cwd=root)
+    run("-P", root / "hrn/train.py", *training_flags(h5_path, tmp_path / "b"), cwd=tmp_path, PYTHONPATH=str(root))
+
+
+@pytest.mark.slow
+def test_stop_and_resume_by_the_printed_command(root, h5_path, tmp_path):
+    flags = training_flags(h5_path, tmp_path / "ck", max_steps=100_000)
+    process = subprocess.Popen([sys.executable, str(root / "hrn/train.py"), *flags], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ck/a_x2.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    stderr = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    files = RunFiles(tmp_path / "ck", "a_x2")
+    step = files.newest_state().training["step"]
+    (line,) = [line for line in stderr.splitlines() if "--resume" in line]
+    command = shlex.split(line.partition("python ")[2])
+    command[command.index("--max_steps") + 1] = str(step + 2)
+    run(*command, cwd=root)
+    assert files.newest_state().training["step"] == step + 2
+
+
+def test_runs_and_writes_its_files(h5_path, tmp_path):
+    assert train.main(training_flags(h5_path, tmp_path / "ck", valid_data_path=h5_path)) == 0
+    files = RunFiles(tmp_path / "ck", "a_x2")
+    assert [line["step"] for line in read_log(files.log)] == [1, 2, 3]
+    assert load_checkpoint(files.best).info["shave"] == [2]
+    assert [p.name for p in files.states()] == [f"a_x2.0000000{step}.train.pth" for step in (3, 2, 1)]
+
+
+def test_an_earlier_state_is_resumed_only_if_no_newer_one_exists(h5_path, tmp_path):
+    flags = training_flags(h5_path, tmp_path)
+    train.main(flags)
+    with pytest.raises(HRNError, match="--resume"):  # refuses to overwrite
+        train.main(flags)
+    first, *_, last = sorted(tmp_path.glob("*.train.pth"))
+    with pytest.raises(HRNError, match=r"a_x2\.00000003\.train\.pth"):
+        train.main([*flags, "--resume", str(first)])
+    moved = tmp_path / "elsewhere" / first.name
+    moved.parent.mkdir()
+    first.rename(moved)
+    flags[flags.index("--ckpt_dir") + 1] = str(moved.parent)
+    train.main([*flags, "--init_from", str(last), "--resume", str(moved)])  # --resume wins
+    assert load_checkpoint(moved.parent / last.name).training["step"] == 3
+
+
+@pytest.mark.parametrize("name", ["a_x2.pth", "a_x2.jsonl"])
+def test_files_of_an_earlier_run_are_not_overwritten(h5_path, tmp_path, name):
+    flags = training_flags(h5_path, tmp_path)
+    (tmp_path / name).write_text("kept")
+    with pytest.raises(HRNError, match=name):
+        train.main(flags)
+    assert train.main([*flags, "--dry_run"]) == 0
+    with pytest.raises(HRNError, match=r"a_x2\.\*\.train\.pth"):
+        train.main([*flags, "--resume"])
+    assert (tmp_path / name).read_text() == "kept"
+
+
+def test_a_run_is_resumed_with_its_own_data(h5_path, tmp_path):
+    flags = training_flags(h5_path, tmp_path, valid_data_path=h5_path)
+    train.main(flags)
+    other = h5_path.with_name("other.h5")
+    h5_path.rename(other)
+    with pytest.raises(HRNError, match=r"--train_data_path carn\.h5"):
+        train.main([*training_flags(other, tmp_path), "--resume"])
+    other.rename(h5_path)
+    train.main([*flags, "--resume", "--max_steps", "4", "--shave", "5"])
+    assert load_checkpoint(tmp_path / "a_x2.pth").info["shave"] == [5]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["train.py", "--lr", "1"], "train.py --lr 1 --resume"),
+        (["train.py", "--resume", "--lr", "1"], "train.py --lr 1 --resume"),
+        (["train.py", "--resume", "a b.pth", "--ckpt_name", "c d"], "train.py --ckpt_name 'c d' --resume"),
+    ],
+)
+def test_resume_command(typed, expected):
+    assert resume_command(typed) == expected
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(h5_path, tmp_path, capsys):
+    flags = training_flags(h5_path, tmp_path / "ck", max_steps=1000, batch_size=4, warmup=10)
+    assert train.main([*flags, "--dry_run"]) == 0
+    plan = {line[:12].strip(): line[13:] for line in capsys.readouterr().out.splitlines()}
+    assert plan["network"].startswith("280,788 parameters, ")
+    assert plan["batch"] == "4 patches of 8x8: 1 process(es), 4 each, 4 at once; BatchNorm over 4"
+    assert plan["steps"] == "1,000 (333.3 passes over the images)"
+    assert plan["rate"].startswith("1.00e-05 at step 0, 1.00e-04 at step 10")
+    seconds = float(re.match(r"([\d.]+) s computing", plan["a step"])[1])
+    hours, minutes, rest = (int(x) for x in plan["in all"].split()[0].split(":"))
+    assert hours * 3600 + minutes * 60 + rest == pytest.approx(1000 * seconds, abs=2 + 1000 * 0.0006)
+    assert not (tmp_path / "ck").exists()
+
+
+def test_tensorboard_on_request(h5_path, tmp_path):
+    pytest.importorskip("tensorboard")
+    train.main([*training_flags(h5_path, tmp_path, valid_data_path=h5_path), "--tensorboard"])
+    (events,) = (tmp_path / "a_x2.tensorboard").iterdir()
+    assert b"grad_norm" in events.read_bytes()
+
+
+def test_a_damaged_image_stops_the_run_before_its_first_step(h5_path, tmp_path):
+    with h5py.File(h5_path, "a") as file:
+        del file["X2/3"]
+        data = file.create_dataset("X2/3", data=np.ones((48, 60, 3), np.uint8), chunks=True, fletcher32=True)
+        where = data.id.get_chunk_info(0)
+    with h5_path.open("r+b") as raw:
+        raw.seek(where.byte_offset)
+        raw.write(b"x")
+    with pytest.raises(HRNError, match="X2/3"):
+        train.main(training_flags(h5_path, tmp_path / "ck"))
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_scale_0_trains_three_scales(h5_path, tmp_path):
+    train.main(training_flags(h5_path, tmp_path, scale=0))
+    assert load_checkpoint(tmp_path / "a_x2x3x4.pth").config.scales == (2, 3, 4)
+
+
+def test_init_from_and_grow_from(h5_path, tmp_path):
+    config = preset("hrn_light", [2])
+    save_checkpoint(tmp_path / "light.pth", config, build_model(config).state_dict(), info={})
+    for flag, model in (("init_from", "hrn_light"), ("grow_from", "hrn_base")):
+        more = {"model": model, flag: tmp_path / "light.pth", "max_steps": 1, "lr": 1e-12}
+        train.main(training_flags(h5_path, tmp_path / flag, **more))
+        assert load_checkpoint(tmp_path / flag / "a_x2.pth").info[flag]["file"] == "light.pth"
+    start, same = weights_of(tmp_path / "light.pth"), weights_of(tmp_path / "init_from/a_x2.pth")
+    assert all((same[name] - value).abs().max() < 1e-6 for name, value in start.items() if "running" not in name)
+
+
+def test_muon_by_flags(h5_path, tmp_path):
+    flags = training_flags(h5_path, tmp_path, optimizer="muon", adam_lr_ratio=0.5, weight_decay=0.01)
+    train.main(flags)
+    train.main([*flags, "--resume", "--max_steps", "4"])
+    with pytest.raises(HRNError, match=r"--adam_lr_ratio 0\.5"):
+        train.main([*flags, "--resume", "--max_steps", "5", "--adam_lr_ratio", "1"])
+
+
+def test_a_recipe_file_with_flags_that_win(h5_path, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'model = "hrn_light"\nckpt_name = "a"\nckpt_dir = "{tmp_path}/ck"\nscale = 2\ntrain_data_path = "{h5_path}"\n'
+        'patch_size = 8\nbatch_size = 2\nmax_steps = 100\nlr = 1\ndevice = "cpu"\n'
+    )
+    train.main(["--config", str(recipe), "--max_steps", "2", "--lr", "1e-4"])
+    state = load_checkpoint(tmp_path / "ck/a_x2.00000002.train.pth").training
+    assert (state["step"], state["recipe"]["lr"], state["recipe"]["patch_size"]) == (2, 1e-4, 8)
+
+
+def error_of(main, args, capsys):
+    """Exit code 2 and one message on stderr."""
+    assert run_cli(lambda: main([str(a) for a in args])) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_bad_input(h5_path, tmp_path, capsys):
+    def fails(**flags):
+        return error_of(train.main, training_flags(flags.pop("h5", h5_path), tmp_path / "ck", **flags), capsys)
+
+    assert "none.h5" in fails(h5=tmp_path / "none.h5")
+    assert "'X8'" in fails(scale=8)
+    assert "--patch_size 48" in fails(patch_size=64)
+    assert "--batch_size" in fails(batch_size=0)
+    assert "nowhere" in fails(valid_data_path=tmp_path / "nowhere")
+    assert "hrn_released" in fails(model="hrn_released", scale=0)
+    assert "none.pth" in fails(resume=tmp_path / "none.pth")
+    assert "none.pth" in fails(init_from=tmp_path / "none.pth")
+    assert "--grow_from" in fails(init_from="a.pth", grow_from="b.pth")
+    assert "--ckpt_name" in fails(ckpt_name="a/b")
+    assert "--num_gpu" in fails(num_gpu=-1)
+    assert "--device cuda:99" in fails(device="cuda:99")
+    assert "--adam_lr_ratio" in fails(adam_lr_ratio=2)
+    assert not (tmp_path / "ck").exists()
+    (tmp_path / "file").write_text("in the way")
+    assert "--ckpt_dir" in error_of(train.main, training_flags(h5_path, tmp_path / "file/ck"), capsys)
+
+
+@pytest.mark.parametrize("flags", ["--model edsr --ckpt_name a", "--model hrn", "--ckpt_name a", "--nonsense"])
+def test_a_wrong_flag_exits_with_2(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main(flags.split())
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err

@@ -1,0 +1,49 @@
+import collections
+
+import pytest
+import torch
+
+from hrn.errors import HRNError
+from hrn.training import loader
+from hrn.training.loader import PREFETCH, check_shared_memory, worker_count
+from hrn.training.recipe import Execution
+
+
+def test_worker_count():
+    assert [worker_count(-1, torch.device(d)) for d in ("cpu", "cuda")] == [0, 4]
+    assert worker_count(3, torch.device("cpu")) == 3
+
+
+@pytest.fixture
+def room(monkeypatch, tmp_path):
+    """Set the free bytes of /dev/shm."""
+
+    def give(free):
+        usage = collections.namedtuple("usage", "total used free")(2**26, 2**26 - free, free)
+        monkeypatch.setattr(loader, "SHARED_MEMORY", tmp_path)
+        monkeypatch.setattr(loader.shutil, "disk_usage", lambda path: usage)
+
+    return give
+
+
+def test_shared_memory(room):
+    """Docker's default of 64 MiB holds one process at batch 32, but not four."""
+    batch = {"workers": 4, "share": 32, "patch_size": 48, "scale": 4}
+    room(2**26)
+    check_shared_memory(**batch, processes=1)
+    with pytest.raises(HRNError, match=r"--workers 4 .* --shm-size"):
+        check_shared_memory(**batch, processes=4)
+    check_shared_memory(**{**batch, "workers": 0}, processes=4)
+    needed = (4 * PREFETCH + 1) * 32 * 3 * 48**2 * 17
+    room(needed - 1)
+    with pytest.raises(HRNError):
+        check_shared_memory(**batch, processes=1)
+    room(needed)
+    check_shared_memory(**batch, processes=1)
+
+
+def test_a_trainer_checks_it(make, room):
+    room(1000)
+    make()  # loads in its own process
+    with pytest.raises(HRNError, match="--workers 2"):
+        make(execution=Execution(workers=2))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hrn.checkpoint import Checkpoint, initialise_from, load_network, save_checkpoint
+from hrn.checkpoint import Checkpoint, load_matching_weights, load_network, save_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
@@ -309,7 +309,7 @@ class Trainer:
 
     def initialise_from(self, checkpoint: Checkpoint) -> None:
         """Start from the weights of another run, as far as they fit. Raises HRNError where none do."""
-        missing, unused = initialise_from(self.learner.model, checkpoint)
+        missing, unused = load_matching_weights(self.learner.model, checkpoint)
         new = f"all but {', '.join(missing)}" if missing else "all weights"
         logger.info("%s: took over %s; left %s", checkpoint.path, new, ", ".join(unused) or "nothing")
         self._start_from(checkpoint, "init_from")

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from hrn.cli import run_cli
 from hrn.errors import HRNError
 from hrn.files import atomic_write, file_hash
-from hrn.model import Config, HRNConfig, ReleasedConfig, build_model, config_from_dict, config_to_dict, preset, preset_of
+from hrn.model import build_model, preset, preset_of
+from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict
 from hrn.pretrained import read_manifest
 
 FORMAT = "hrn-checkpoint-1"
@@ -102,7 +103,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise HRNError(f"{path}: this needs safetensors; run: pip install safetensors") from None
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... on damaged files
         if re.search("Unsupported (global|class)|GLOBAL", str(error)):
-            raise HRNError(f"{path}: refused: the file holds more than plain data, so loading it could run code") from None
+            raise HRNError(
+                f"{path}: refused: the file holds more than plain data, so loading it could run code"
+            ) from None
         raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
     if isinstance(contents, dict) and contents.get("format") == FORMAT:
         return _own_checkpoint(path, contents)

@@ -302,5 +302,10 @@ def command_to_go_on() -> str:
     return shlex.join([*words, "--resume"])
 
 
+def cli() -> int:
+    """Entry point of the console script hrn-train."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    exit_process(run_cli(main))
+    exit_process(cli())

@@ -24,6 +24,7 @@ class Upscaler(nn.Module):
         super().__init__()
         self.network = make_local(network, Mode.window)
         self.scale = scale
+        self.train(network.training)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Upscale RGB images (B, 3, H, W) in [0, 1] to (B, 3, scale*H, scale*W) in [0, 1]."""

@@ -155,7 +155,9 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
     own = network.state_dict()
     matching = {k: v for k, v in checkpoint.weights.items() if k in own and own[k].shape == v.shape}
     if not any(name in matching for name, _ in network.named_parameters()):
-        raise HRNError(f"{checkpoint.path}: no weights match the network: {differing_keys(own, checkpoint.weights)}")
+        raise HRNError(
+            f"{checkpoint.path}: none of its weights fit the network: {differing_keys(own, checkpoint.weights)}"
+        )
     network.load_state_dict(matching, strict=False)
     return [k for k in own if k not in matching], [k for k in checkpoint.weights if k not in matching]
 

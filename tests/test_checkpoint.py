@@ -181,15 +181,19 @@ def test_a_foreign_state_dict_without_shapes(tmp_path):
         load_checkpoint(tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize(("scale", "prefix"), [(2, ""), (3, ""), (4, "module."), (8, "")])
 def test_the_scale_of_the_authors_state_dict(tmp_path, scale, prefix):
-    weights = build_model(preset("hrn_released", [scale])).state_dict()
-    torch.save({prefix + k: v for k, v in weights.items()}, tmp_path / "a.pth")
+    with torch.device("meta"):
+        weights = build_model(preset("hrn_released", [scale])).state_dict()
+    torch.save({prefix + name: torch.zeros(value.shape) for name, value in weights.items()}, tmp_path / "a.pth")
     checkpoint = load_checkpoint(tmp_path / "a.pth")
     assert checkpoint.model_name == "hrn_released"
     assert checkpoint.config.scales == (scale,)
-    load_network(checkpoint, model="hrn_released", scale=scale)
+
+
+def test_the_authors_network_is_built(tmp_path):
+    torch.save(build_model(preset("hrn_released", [3])).state_dict(), tmp_path / "a.pth")
+    load_network(load_checkpoint(tmp_path / "a.pth"), model="hrn_released", scale=3)
 
 
 def test_no_write_permission_leaves_nothing(tmp_path, saved, small_config):

@@ -26,9 +26,7 @@ def imports_at_load(body: list[ast.stmt], modules: set[str]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in modules else node.module for name in names}
-        elif isinstance(node, ast.Try):
-            found |= imports_at_load(node.body, modules)
-        elif isinstance(node, ast.If) and ast.unparse(node.test) != "TYPE_CHECKING":
+        elif isinstance(node, ast.Try) or (isinstance(node, ast.If) and ast.unparse(node.test) != "TYPE_CHECKING"):
             found |= imports_at_load(node.body, modules)
     return found & modules
 

@@ -46,7 +46,7 @@ class H5Pairs:
         for group in self.groups:
             if not isinstance(file.get(group), h5py.Group):
                 raise HRNError(
-                    f"{self.path}: group {group!r} is missing (found: {', '.join(file) or 'none'}); "
+                    f"{self.path}: has no group {group!r} (found: {', '.join(file) or 'none'}); "
                     "list all scales in div2h5.py --scales"
                 )
         keys = sorted(file["HR"], key=lambda k: (len(k), k))

@@ -95,11 +95,11 @@ def check_pixels(path: Path, limit: int) -> int:
     try:
         pixels = _count_pixels(path)
     except Image.DecompressionBombError:
-        raise HRNError(f"{path}: more pixels than the limit of {limit:,}") from None
+        raise HRNError(f"{path}: has more pixels than the limit of {limit:,}") from None
     except _DAMAGED:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     if pixels > limit:
-        raise HRNError(f"{path}: {pixels:,} pixels exceed the limit of {limit:,}")
+        raise HRNError(f"{path}: has {pixels:,} pixels, more than the limit of {limit:,}")
     return pixels
 
 
@@ -145,7 +145,7 @@ def read_picture(path: str | Path) -> Picture:
     except UnidentifiedImageError:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     except Image.DecompressionBombError:
-        raise HRNError(f"{path}: more pixels than the limit of {MAX_PIXELS:,}") from None
+        raise HRNError(f"{path}: has more pixels than the limit of {MAX_PIXELS:,}") from None
     except MemoryError:
         raise HRNError(f"{path}: damaged, or too large for the available memory") from None
     except _DAMAGED as error:

@@ -2,7 +2,7 @@
 
     model = torch.hub.load("OWNER/REPO", "hrn_light", scale=4)
 
-Each entry point returns an :class:`Upscaler`.
+Each entry point returns an :class:`LocalUpscaler`.
 """
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from hrn.pretrained import find_checkpoint, read_manifest
 dependencies = ["torch", "numpy"]
 
 
-class Upscaler(nn.Module):
+class LocalUpscaler(nn.Module):
     """A network at one scale, for images of any size, in mode `local` (see :mod:`hrn.inference.local`)."""
 
     def __init__(self, network: nn.Module, scale: int) -> None:
@@ -31,7 +31,7 @@ class Upscaler(nn.Module):
         return self.network(lr, self.scale).clamp(0, 1)
 
 
-def hrn(scale: int = 4, pretrained: bool = True) -> Upscaler:
+def hrn(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
     """The paper's network.
 
     Args:
@@ -42,24 +42,24 @@ def hrn(scale: int = 4, pretrained: bool = True) -> Upscaler:
         HRNError: No weights are included for this network and scale.
         ValueError: The scale is not supported.
     """
-    return _upscaler("hrn", scale, pretrained)
+    return _load("hrn", scale, pretrained)
 
 
-def hrn_base(scale: int = 4, pretrained: bool = True) -> Upscaler:
+def hrn_base(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
     """A network between `hrn_light` and `hrn` in size; arguments as for :func:`hrn`."""
-    return _upscaler("hrn_base", scale, pretrained)
+    return _load("hrn_base", scale, pretrained)
 
 
-def hrn_light(scale: int = 4, pretrained: bool = True) -> Upscaler:
+def hrn_light(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
     """The smallest network; arguments as for :func:`hrn`."""
-    return _upscaler("hrn_light", scale, pretrained)
+    return _load("hrn_light", scale, pretrained)
 
 
-def _upscaler(model: str, scale: int, pretrained: bool) -> Upscaler:
+def _load(model: str, scale: int, pretrained: bool) -> LocalUpscaler:
     config = preset(model, [scale])
     if not pretrained:
-        return Upscaler(build_model(config), scale)
+        return LocalUpscaler(build_model(config), scale)
     name, included = f"{model}_x{scale}", read_manifest()["checkpoints"]
     if name not in included:
         raise HRNError(f"no weights of {name} are included (available: {', '.join(included)}); use pretrained=False")
-    return Upscaler(load_network(load_checkpoint(find_checkpoint(name)), model=model, scale=scale), scale)
+    return LocalUpscaler(load_network(load_checkpoint(find_checkpoint(name)), model=model, scale=scale), scale)

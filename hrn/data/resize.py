@@ -119,24 +119,24 @@ def _both_passes(image: np.ndarray, vertical: sparse.csr_array, horizontal: spar
 
 @dataclass(frozen=True)
 class Bicubic:
-    """MATLAB's bicubic with the interface of :class:`hrn.inference.enlarger.Enlarger`."""
+    """Enlarges by MATLAB's bicubic, called as networks are (:class:`hrn.inference.enlarger.Enlarger`)."""
 
     scale: int
 
     def describe(self, size: tuple[int, int]) -> str:
-        """Return a short text for log lines."""
+        """How the size is reached, for people."""
         return f"bicubic x{self.scale}"
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the height and width of the result for an image of height and width `size`."""
+        """Height and width of the result."""
         return size[0] * self.scale, size[1] * self.scale
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Upscale an image (H, W, 3) uint8 to (scale*H, scale*W, 3) uint8."""
+        """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8."""
         return imresize(image, scale=self.scale)
 
     def strips(self, image: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the result in strips of rows, from top to bottom."""
+        """The same in strips of rows, from the top to the bottom."""
         size = image.shape[:2]
         parts = (image[top : top + ROWS_AT_ONCE] for top in range(0, size[0], ROWS_AT_ONCE))
         return imresize_strips(parts, size, self.size_of(size))

@@ -1,8 +1,8 @@
 import pytest
 
+from tools import draw_network
 from hrn.model import build_model, preset
 from hrn.model.summary import presets_table, summarise
-from tools import draw_network
 
 
 def boxes(svg: str, label: str) -> int:

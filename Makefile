@@ -1,12 +1,13 @@
-# make sample   set up, and enlarge photographs with the shipped checkpoint
-# make demo     set up, and open a web page on this machine to try it on
-# make figures  draw the README's figures and fill its tables from the files of results
-# make test     set up, check and test
+# make sample     install, then upscale and score photographs with the included weights
+# make demo       install, then serve the web demo on this machine
+# make figures    draw the README's figures and fill its tables from the result files
+# make test       install, then run the linter and the quick tests
+# make test-all   the same with all tests
 
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: sample demo figures test clean
+.PHONY: sample demo figures lint test test-all clean
 
 sample: $(VENV)/.run
 	$(VENV)/bin/python hrn/sample.py
@@ -17,9 +18,14 @@ demo: $(VENV)/.demo
 figures: $(VENV)/.run
 	$(VENV)/bin/python tools/make_figures.py
 
-test: $(VENV)/.test
+lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: lint
 	$(VENV)/bin/python -m pytest
 
 $(VENV)/.run: requirements.txt

@@ -1,7 +1,7 @@
-"""Turn DIV2K, or any folder of images, into the h5 files that training reads.
+"""Convert DIV2K, or any folder of images, to the h5 files that training reads. Needs no torch.
 
-cd datasets && python div2h5.py                                   DIV2K, as unpacked into dataset/DIV2K
-python datasets/div2h5.py --hr photos/ --out dataset/photos.h5    any images; LR made by MATLAB's bicubic
+cd datasets && python div2h5.py                                   DIV2K, unpacked in dataset/DIV2K
+python datasets/div2h5.py --hr photos/ --out dataset/photos.h5    any images; LR is made by MATLAB's bicubic
 python datasets/div2h5.py --hr HR/ --lr LR/ --scales 2 4 --out dataset/mine.h5
 """
 
@@ -32,32 +32,35 @@ DATASET = Path(__file__).resolve().parents[1] / "dataset"
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--hr", type=Path, nargs="+", metavar="FOLDER", help="folders of HR images; default: DIV2K in --root"
+        "--hr", type=Path, nargs="+", metavar="FOLDER", help="folders of HR images (default: DIV2K in --root)"
     )
     parser.add_argument(
-        "--lr", type=Path, metavar="FOLDER", help="folder with X2/, X3/ ... of LR images named 0001x2.png or 0001.png"
+        "--lr", type=Path, metavar="FOLDER", help="folder with LR images in X2/, X3/, ..., named 0001x2.png or 0001.png"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the h5 file to write; needed with --hr")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the h5 file to write; required with --hr")
     parser.add_argument(
         "--scales",
         type=int,
         nargs="+",
         choices=(2, 3, 4, 8),
         metavar="S",
-        help="out of 2 3 4 8; default: 2 3 4 (DIV2K: all that are there)",
+        help="any of 2 3 4 8 (default: 2 3 4; for DIV2K, all scales found)",
     )
     parser.add_argument(
         "--min_size",
         type=int,
         default=1,
         metavar="PIXELS",
-        help="leave out HR images with a shorter side (patch_size x scale is what training needs)",
+        help="skip HR images with a shorter side; training needs patch_size x scale (default: %(default)s)",
     )
     parser.add_argument(
-        "--root", type=Path, default=DATASET / "DIV2K", help="where DIV2K_{train,valid}_{HR,LR_bicubic} are"
+        "--root",
+        type=Path,
+        default=DATASET / "DIV2K",
+        help="the folder that contains DIV2K_{train,valid}_{HR,LR_bicubic}",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes that decode and resize; default: all cores"
+        "--workers", type=int, default=os.cpu_count(), help="processes that decode and resize (default: all cores)"
     )
     args = parser.parse_args(argv)
     if args.hr and not args.out:
@@ -75,18 +78,18 @@ def main(argv: list[str] | None = None) -> None:
     parts = [part for part in ("train", "valid") if (args.root / f"DIV2K_{part}_HR").is_dir()]
     if not parts:
         raise HRNError(
-            f"DIV2K not found. Looked for\n  {args.root}/\n  ├── DIV2K_train_HR/            0001.png ...\n"
+            f"DIV2K not found. Expected\n  {args.root}/\n  ├── DIV2K_train_HR/            0001.png ...\n"
             "  ├── DIV2K_train_LR_bicubic/    X2/0001x2.png ...\n  ├── DIV2K_valid_HR/\n  └── DIV2K_valid_LR_bicubic/\n"
-            "Unpack it there, or name another folder with --root, or any images with --hr FOLDER --out FILE."
+            "Unpack it there, give another folder with --root, or convert other images with --hr FOLDER --out FILE."
         )
     for part in parts:
         lr = args.root / f"DIV2K_{part}_LR_bicubic"
-        there = [s for s in (2, 3, 4, 8) if (lr / f"X{s}").is_dir()]
+        found = [s for s in (2, 3, 4, 8) if (lr / f"X{s}").is_dir()]
         convert(
             [args.root / f"DIV2K_{part}_HR"],
-            lr if there else None,
+            lr if found else None,
             args.root.parent / f"DIV2K_{part}.h5",
-            args.scales or there or [2, 3, 4],
+            args.scales or found or [2, 3, 4],
             args.workers,
             args.min_size,
         )
@@ -95,12 +98,20 @@ def main(argv: list[str] | None = None) -> None:
 def convert(
     hr_folders: list[Path], lr_folder: Path | None, out: Path, scales: list[int], workers: int, min_size: int = 1
 ) -> None:
-    """Write all images of `hr_folders` and their LR images to the h5 file `out`.
+    """Write all images of `hr_folders` and their LR images to an h5 file.
 
-    Images with a side under `min_size` pixels are left out. Where `lr_folder` has no X{s}, HR is cropped to a multiple of every such scale and reduced by MATLAB's bicubic.
+    Args:
+        hr_folders: Folders of HR images.
+        lr_folder: A folder with LR images in X{s}. For scales without such a folder, HR is cropped to a multiple of all these
+            scales and reduced by MATLAB's bicubic.
+        out: The h5 file to write.
+        scales: The scales of the LR images.
+        workers: The number of processes that decode and resize.
+        min_size: Images with a shorter side, in pixels, are skipped.
 
     Raises:
-        HRNError: no images, a damaged one, an LR image missing or of the wrong size, or `out` cannot be written.
+        HRNError: There are no images, one is damaged, an LR image is missing or has the wrong size, or `out` cannot be
+            written.
     """
     paths = []
     for folder in hr_folders:
@@ -108,18 +119,18 @@ def convert(
             raise HRNError(f"no such folder: {folder}")
         paths += list_images(folder)
     if not paths:
-        raise HRNError(f"no images in {', '.join(map(str, hr_folders))}: looked for {', '.join(EXTENSIONS)}")
+        raise HRNError(f"no images ({', '.join(EXTENSIONS)}) in {', '.join(map(str, hr_folders))}")
     lr_folders = {
         s: lr_folder / f"X{s}" if lr_folder and (lr_folder / f"X{s}").is_dir() else None for s in sorted(scales)
     }
     if lr_folder and not any(lr_folders.values()):
-        raise HRNError(f"{lr_folder}: has none of {', '.join(f'X{s}' for s in scales)}")
+        raise HRNError(f"{lr_folder}: none of the folders {', '.join(f'X{s}' for s in scales)} exists")
     for s, folder in lr_folders.items():
         print(f"X{s}: {folder or 'MATLAB bicubic of HR'}")
-    with atomic_write(out) as beside, h5py.File(beside, "w") as file, ProcessPoolExecutor(workers) as pool:
-        work = pool.map(partial(load_pair, lr_folders=lr_folders), paths, chunksize=4)
+    with atomic_write(out) as temporary, h5py.File(temporary, "w") as file, ProcessPoolExecutor(workers) as pool:
+        loaded = pool.map(partial(load_pair, lr_folders=lr_folders), paths, chunksize=4)
         key = 0
-        for path, images in zip(paths, tqdm(work, total=len(paths), unit="image", desc=out.name), strict=True):
+        for path, images in zip(paths, tqdm(loaded, total=len(paths), unit="image", desc=out.name), strict=True):
             if min(images["HR"].shape[:2]) < min_size:
                 continue
             for group, image in images.items():
@@ -127,18 +138,29 @@ def convert(
             file[f"HR/{key}"].attrs["name"] = path.name
             key += 1
         if key == 0:
-            raise HRNError(f"all {len(paths)} images have a side under {min_size} pixels")
-    left_out = f", {len(paths) - key} smaller than --min_size left out" if key < len(paths) else ""
-    print(f"wrote {out}: {key} images, {out.stat().st_size / 1e6:.0f} MB{left_out}")
+            raise HRNError(f"all {len(paths)} images have a side shorter than --min_size {min_size}")
+    skipped = f", {len(paths) - key} smaller than --min_size skipped" if key < len(paths) else ""
+    print(f"wrote {out}: {key} images, {out.stat().st_size / 1e6:.0f} MB{skipped}")
 
 
 def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.ndarray]:
-    """The HR image and its LR images, by group name."""
+    """Read an HR image; read or make its LR images.
+
+    Args:
+        path: The HR file.
+        lr_folders: For each scale the folder of its LR images, or None to make them.
+
+    Returns:
+        The images by group name (`HR`, `X2`, ...), (H, W, 3) uint8.
+
+    Raises:
+        HRNError: See :func:`convert`.
+    """
     hr = read_rgb(path)
-    made = [s for s, folder in lr_folders.items() if folder is None]
-    hr = modcrop(hr, int(np.lcm.reduce(made)) if made else 1)
+    reduced = [s for s, folder in lr_folders.items() if folder is None]
+    hr = modcrop(hr, int(np.lcm.reduce(reduced)) if reduced else 1)
     if 0 in hr.shape:
-        raise HRNError(f"{path}: too small for the scales {made}")
+        raise HRNError(f"{path}: too small for the scales {reduced}")
     images = {"HR": hr}
     for s, folder in lr_folders.items():
         if folder is None:
@@ -146,10 +168,11 @@ def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.nd
             continue
         lr_path = find_lr(path, folder, s)
         lr = read_rgb(lr_path)
-        wanted = (hr.shape[0] // s, hr.shape[1] // s)
-        if lr.shape[:2] != wanted:
+        height, width = hr.shape[:2]
+        if lr.shape[:2] != (height // s, width // s):
             raise HRNError(
-                f"{lr_path} is {lr.shape[1]}x{lr.shape[0]}, but {path} of {hr.shape[1]}x{hr.shape[0]} needs {wanted[1]}x{wanted[0]} at x{s}"
+                f"{lr_path} is {lr.shape[1]}x{lr.shape[0]}; {path} is {width}x{height} and needs "
+                f"{width // s}x{height // s} at x{s}"
             )
         images[f"X{s}"] = lr
     return images

@@ -1,11 +1,11 @@
-"""Fetch training data, test sets and the authors' weights from their public addresses.
+"""Download training data, test sets and the authors' weights from public addresses.
 
     python datasets/download.py div2k                        about 5 GB, into dataset/DIV2K
     python datasets/download.py set5 set14 b100 urban100     into dataset/Set5/HR ...
     python datasets/download.py checkpoint authors           into checkpoint/hrn_released
 
-Run it again after a stop: what is there is kept, and a broken download goes on. Archives are deleted once they are
-unpacked, unless told to --keep them. The pictures belong to their owners and are for research.
+After an interruption, run the same command again: complete files are kept and partial downloads are resumed. Archives are
+deleted after unpacking unless --keep is given. The images belong to their owners and are for research.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from hrn.fetch import ArchiveError, fetch, unpack
 ROOT = Path(__file__).resolve().parents[1]
 
 DIV2K = ("https://data.vision.ee.ethz.ch/cvl/DIV2K", "http://data.vision.ee.ethz.ch/cvl/DIV2K")
-MD5 = {  # as torchSR lists them, https://github.com/Coloquinte/torchSR
+MD5 = {  # from torchSR, https://github.com/Coloquinte/torchSR
     "DIV2K_train_HR": "bdc2d9338d4e574fe81bf7d158758658",
     "DIV2K_train_LR_bicubic_X2": "9a637d2ef4db0d0a81182be37fb00692",
     "DIV2K_train_LR_bicubic_X3": "ad80b9fe40c049a07a8a6c51bfab3b6d",
@@ -39,29 +39,29 @@ MD5 = {  # as torchSR lists them, https://github.com/Coloquinte/torchSR
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch and unpack."""
+    """An archive to download and unpack."""
 
     name: str
     addresses: tuple[str, ...]
     place: Callable[[str], str | None]
-    """Where a member of the archive goes in the set's folder; None leaves it out."""
-    fills: str
-    """The folder that it goes into, within the set's."""
+    """Maps a member's path to its path in the data set's folder, or to None to skip it."""
+    subfolder: str
+    """The folder, within the data set's, that the images go to."""
     checksum: str | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: alternatives, of which one is enough, each a list of archives that are all needed."""
+    """A data set with alternative sources, each of which is a complete list of archives."""
 
     folder: str
     alternatives: tuple[tuple[Archive, ...], ...]
     counts: dict[str, int]
-    """Images that each folder then holds."""
+    """The number of images in each folder of the complete data set."""
 
 
 def div2k(scales: list[int]) -> Source:
-    """DIV2K as its home page packs it: HR and bicubic LR of the training and validation parts."""
+    """Return DIV2K from its home page: HR and bicubic LR images of the training and validation parts."""
     names = [
         f"DIV2K_{part}_{kind}" for part in ("train", "valid") for kind in ("HR", *(f"LR_bicubic_X{s}" for s in scales))
     ]
@@ -83,9 +83,15 @@ def div2k(scales: list[int]) -> Source:
 
 
 def test_set(folder: str, count: int, hub: str, box: str) -> Source:
-    """HR images of a test set: from E. Siow's copies, or from the archives of J.-B. Huang's SelfExSR.
+    """Return the HR images of a test set from E. Siow's copies or from J.-B. Huang's SelfExSR archives.
 
-    Of the latter, HR of x4 serves for every scale: Urban100's of x2 is half the size.
+    From SelfExSR, the HR images for x4 are used at all scales, because Urban100's HR images for x2 have half the size.
+
+    Args:
+        folder: The name of the test set and of its folder.
+        count: The number of images.
+        hub: The name of E. Siow's copy on the Hugging Face Hub.
+        box: The identifier of the SelfExSR archive.
     """
     siow = Archive(
         f"{hub}_HR.tar.gz",
@@ -125,22 +131,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "what", nargs="+", metavar="WHAT", help=f"{', '.join(SETS)}, or: checkpoint {', '.join(CHECKPOINTS)}"
     )
-    parser.add_argument("--root", type=Path, default=ROOT / "dataset", help="where data sets go (default: dataset/)")
+    parser.add_argument("--root", type=Path, default=ROOT / "dataset", help="folder for data sets (default: dataset/)")
     parser.add_argument(
-        "--ckpt_dir", type=Path, default=ROOT / "checkpoint", help="where checkpoints go (default: checkpoint/)"
+        "--ckpt_dir", type=Path, default=ROOT / "checkpoint", help="folder for checkpoints (default: checkpoint/)"
     )
     parser.add_argument(
-        "--scales", type=int, nargs="+", choices=(2, 3, 4), default=[2, 3, 4], metavar="S", help="LR images of DIV2K"
+        "--scales",
+        type=int,
+        nargs="+",
+        choices=(2, 3, 4),
+        default=[2, 3, 4],
+        metavar="S",
+        help="scales of DIV2K's LR images (default: 2 3 4)",
     )
     parser.add_argument(
-        "--timeout", type=float, default=30, help="seconds without a byte after which an address is dead"
+        "--timeout",
+        type=float,
+        default=30,
+        help="seconds without data after which an attempt fails (default: %(default)s)",
     )
-    parser.add_argument("--keep", action="store_true", help="keep the archives")
+    parser.add_argument("--keep", action="store_true", help="keep the archives after unpacking")
     args = parser.parse_args(argv)
     known, kind = (CHECKPOINTS, "checkpoint") if args.what[0] == "checkpoint" else (SETS, "data set")
     args.names = args.what[1:] if kind == "checkpoint" else args.what
     if not args.names or (unknown := [name for name in args.names if name not in known]):
-        parser.error(f"unknown {kind} {', '.join(unknown) if args.names else ''}: choose out of {', '.join(known)}")
+        parser.error(f"unknown {kind} {', '.join(unknown) if args.names else ''}: choose from {', '.join(known)}")
     return args
 
 
@@ -158,12 +173,16 @@ def main(argv: list[str] | None = None) -> int:
             failed.append(name)
             print(f"{name}: {error}\n", file=sys.stderr)
     if failed:
-        raise HRNError(f"{', '.join(failed)} not complete; run the same command again to go on")
+        raise HRNError(f"incomplete: {', '.join(failed)}. Run the same command again to resume.")
     return 0
 
 
 def get_set(source: Source, args: argparse.Namespace) -> None:
-    """Fetch and unpack a data set, from the first alternative that works. Raises HRNError, telling what to do by hand."""
+    """Download and unpack a data set from the first source that works.
+
+    Raises:
+        HRNError: No source works. The message explains how to download the data set manually.
+    """
     folder = args.root / source.folder
     if not missing(folder, source.counts):
         print(f"{folder}: complete")
@@ -177,44 +196,44 @@ def get_set(source: Source, args: argparse.Namespace) -> None:
             reasons.append(str(error))
             continue
         if still := missing(folder, source.counts):
-            reasons.append(f"{archives[0].name} was unpacked, but {still}")
+            reasons.append(f"{archives[0].name} is incomplete: {still}")
             continue
         print(f"{folder}: complete")
         return
     addresses = "\n".join(f"  {a.addresses[0]}" for archives in source.alternatives for a in archives)
-    wanted = "\n".join(f"  {folder / sub}/  {count} images" for sub, count in source.counts.items())
+    expected = "\n".join(f"  {folder / sub}/  {count} images" for sub, count in source.counts.items())
     raise HRNError(
         "\n".join(reasons)
-        + f"\nBy hand: fetch in a browser\n{addresses}\nor any copy of these images, and unpack them so that there are\n{wanted}"
+        + f"\nTo download manually, open\n{addresses}\nor use any copy of these images. Unpack them to\n{expected}"
     )
 
 
 def get_archive(archive: Archive, folder: Path, counts: dict[str, int], args: argparse.Namespace) -> None:
-    """Fetch an archive and unpack it, unless its images are there. Raises HRNError."""
-    if not missing(folder, {archive.fills: counts[archive.fills]}):
+    """Download and unpack an archive, unless its images exist already. Raises HRNError."""
+    if not missing(folder, {archive.subfolder: counts[archive.subfolder]}):
         return
     path = folder / archive.name
     fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
     try:
         count = unpack(path, folder, archive.place)
     except ArchiveError:
-        path.unlink()  # so that the next run fetches it anew
+        path.unlink()  # the next run downloads it again
         raise
-    print(f"{folder}: {count} files of {archive.name}")
+    print(f"{folder}: {count} files from {archive.name}")
     if not args.keep:
         path.unlink()
 
 
 def missing(folder: Path, counts: dict[str, int]) -> str:
-    """What a data set lacks, in words; empty where it is complete."""
+    """Describe which images of a data set are missing; empty if it is complete."""
     found = {sub: len(list_images(folder / sub)) if (folder / sub).is_dir() else 0 for sub in counts}
     return ", ".join(
-        f"{folder / sub} holds {found[sub]} images of {count}" for sub, count in counts.items() if found[sub] < count
+        f"{folder / sub} holds {found[sub]} of {count} images" for sub, count in counts.items() if found[sub] < count
     )
 
 
 def get_checkpoint(name: str, args: argparse.Namespace) -> None:
-    """Fetch a checkpoint and look into it. Raises HRNError."""
+    """Download a checkpoint and check its contents. Raises HRNError."""
     from hrn.checkpoint import load_checkpoint  # torch is slow to import
 
     place, addresses = CHECKPOINTS[name]
@@ -222,7 +241,7 @@ def get_checkpoint(name: str, args: argparse.Namespace) -> None:
     try:
         fetched = fetch(addresses, path, timeout=args.timeout)
     except HRNError as error:
-        raise HRNError(f"{error}\nBy hand: fetch it in a browser from {addresses[-1]}\nand put it at {path}") from None
+        raise HRNError(f"{error}\nTo download manually, open {addresses[-1]}\nand save the file as {path}") from None
     try:
         checkpoint = load_checkpoint(path)
     except HRNError:

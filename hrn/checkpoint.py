@@ -1,9 +1,13 @@
-"""Checkpoint files: ours, which rebuild their own network, and the authors' bare state dicts.
+"""Save, load and describe checkpoint files.
 
-    python -m hrn.checkpoint FILE ...     what a file is
+    python -m hrn.checkpoint FILE ...     print what each file holds
 
-A checkpoint is a dict of plain types and tensors, so that `torch.load(weights_only=True)` takes it and nothing in it can run:
-`format`, `config`, `weights`, `info` (what it was trained on, steps, scores). A training state adds what a resume needs.
+Two kinds of files are read: checkpoints of this package, which store their configuration and can rebuild the network, and
+the state dict published by the paper's authors.
+
+A checkpoint is a dict of plain types and tensors with the keys `format`, `config`, `weights` and `info` (training data,
+steps, scores). A training state also has the key `training`. All of it loads with `torch.load(weights_only=True)`, so
+loading a file cannot run code.
 """
 
 import argparse
@@ -22,24 +26,27 @@ from torch import Tensor, nn
 from hrn.cli import run_cli
 from hrn.errors import HRNError
 from hrn.files import atomic_write, file_hash
-from hrn.model import Config, HRNConfig, ReleasedConfig, build_model, config_from_dict, config_to_dict, preset_of
+from hrn.model import build_model, preset, preset_of
+from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict
+from hrn.pretrained import read_manifest
 
 FORMAT = "hrn-checkpoint-1"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's contents, read and checked."""
+    """The validated contents of a checkpoint file."""
 
     path: Path
     config: Config
     weights: Mapping[str, Tensor]
     info: Mapping[str, Any]
     training: Mapping[str, Any] | None = None
-    """Optimizer, step and the rest, where the file is a training state."""
+    """The state needed to resume training (optimizer, step, ...); None if the file is not a training state."""
 
     @property
     def model_name(self) -> str:
+        """The name of the preset, or a note that the configuration is not a preset."""
         return preset_of(self.config) or "hrn (own configuration)"
 
 
@@ -51,10 +58,17 @@ def save_checkpoint(
     info: Mapping[str, Any],
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint beside `path`, sync it and rename it: `path` holds the old or the new one, never half of one.
+    """Write a checkpoint atomically: `path` holds either its previous contents or the complete new file.
+
+    Args:
+        path: The file to write.
+        config: The network's configuration.
+        weights: The network's state dict.
+        info: Facts about the training, in plain types.
+        training: The state needed to resume training, in plain types and tensors.
 
     Raises:
-        HRNError: it cannot be written; an earlier file at `path` is then intact.
+        HRNError: The file cannot be written. An existing file at `path` is left unchanged.
     """
     contents: dict[str, Any] = {
         "format": FORMAT,
@@ -64,17 +78,17 @@ def save_checkpoint(
     }
     if training is not None:
         contents["training"] = dict(training)
-    buffer = io.BytesIO()  # torch's own writer does not tell a full disk from other troubles
+    buffer = io.BytesIO()  # torch.save to a file hides the OSError of a full disk
     torch.save(contents, buffer)
-    with atomic_write(path) as beside, buffer.getbuffer() as written:
-        beside.write_bytes(written)
+    with atomic_write(path) as temporary, buffer.getbuffer() as data:
+        temporary.write_bytes(data)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint or the authors' state dict, without running anything that is in it.
+    """Read a checkpoint (.pth or .safetensors) or the authors' state dict. No code in the file is run.
 
     Raises:
-        HRNError: no such file, damaged, a pickle that is not plain data, or not a checkpoint of HRN.
+        HRNError: The file is missing or damaged, holds more than plain data, or is not a checkpoint of HRN.
     """
     path = Path(path)
     if not path.is_file():
@@ -86,39 +100,31 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except ImportError:
-        raise HRNError(f"{path}: reading it needs safetensors: pip install safetensors") from None
+        raise HRNError(f"{path}: this needs safetensors; run: pip install safetensors") from None
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... on damaged files
         if re.search("Unsupported (global|class)|GLOBAL", str(error)):
             raise HRNError(
-                f"{path}: refused, because it holds more than plain data and loading it could run code"
+                f"{path}: refused: the file holds more than plain data, so loading it could run code"
             ) from None
         raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
     if isinstance(contents, dict) and contents.get("format") == FORMAT:
-        try:
-            config = config_from_dict(contents["config"])
-            weights, info, training = contents["weights"], contents["info"], contents.get("training")
-            if not isinstance(weights, dict) or not isinstance(info, dict) or not isinstance(training, dict | None):
-                raise ValueError("weights, info or training is not a dict")
-            if not all(isinstance(k, str) and _is_plain(v) for k, v in weights.items()):
-                raise ValueError("weights are not named tensors")
-        except (KeyError, TypeError, ValueError) as error:
-            raise HRNError(f"{path}: a checkpoint that this version cannot use ({error})") from None
-        return Checkpoint(path, config, weights, info, training)
+        return _own_checkpoint(path, contents)
     weights = _bare_state_dict(contents)
     if weights is None:
-        raise HRNError(f"{path}: not a checkpoint of HRN (no format {FORMAT!r}, and not the authors' state dict)")
+        raise HRNError(f"{path}: not a checkpoint of HRN: neither the format {FORMAT!r} nor the authors' state dict")
     return Checkpoint(path, _released_config(path, weights), weights, {})
 
 
 def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int | None = None) -> nn.Module:
-    """Build the checkpoint's network with its weights, in eval mode and channels_last memory.
+    """Build the checkpoint's network with its weights, in eval mode and channels_last memory format.
 
     Args:
-        checkpoint: as read by :func:`load_checkpoint`.
-        model, scale: what the user asked for; None accepts what the file holds.
+        checkpoint: The result of :func:`load_checkpoint`.
+        model: The name of the preset that the file must hold; None accepts any.
+        scale: A scale that the network must support; None accepts any.
 
     Raises:
-        HRNError: the file holds another model or scale, or weights that do not fit its own configuration.
+        HRNError: The file holds another model or scale, or its weights do not fit its configuration.
     """
     if model is not None and model != preset_of(checkpoint.config):
         raise HRNError(
@@ -129,81 +135,100 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
             f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in checkpoint.config.scales)}, not x{scale}"
         )
     if difference := _misfit(checkpoint):
-        raise HRNError(f"{checkpoint.path}: weights do not fit its configuration: {difference}")
+        raise HRNError(f"{checkpoint.path}: the weights do not fit the configuration: {difference}")
     with torch.random.fork_rng(devices=[]):
         network = build_model(checkpoint.config)
     network.load_state_dict(checkpoint.weights)
-    # the order of memory that convolutions are quickest in; float32 on a CPU gains 1.7 times (benchmarks/inference.py)
+    # convolutions run fastest in channels_last; in float32 on a CPU by a factor of 1.7 (benchmarks/inference.py)
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def initialise_from(network: nn.Module, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
-    """Take over the weights that fit a network of perhaps another scale or size.
+def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """Load the weights whose names and shapes match a network, which may have another scale or size.
 
     Returns:
-        The names of the network's weights that the file did not have, and of the file's that the network has no use for.
+        Two lists of names: the network's weights that were not loaded, and the file's weights that were not used.
 
     Raises:
-        HRNError: nothing fits.
+        HRNError: No parameter matches.
     """
     own = network.state_dict()
-    fitting = {k: v for k, v in checkpoint.weights.items() if k in own and own[k].shape == v.shape}
-    if not any(name in fitting for name, _ in network.named_parameters()):
-        raise HRNError(f"{checkpoint.path}: none of its weights fit: {differing_keys(own, checkpoint.weights)}")
-    network.load_state_dict(fitting, strict=False)
-    return [k for k in own if k not in fitting], [k for k in checkpoint.weights if k not in fitting]
+    matching = {k: v for k, v in checkpoint.weights.items() if k in own and own[k].shape == v.shape}
+    if not any(name in matching for name, _ in network.named_parameters()):
+        raise HRNError(
+            f"{checkpoint.path}: none of its weights fit the network: {differing_keys(own, checkpoint.weights)}"
+        )
+    network.load_state_dict(matching, strict=False)
+    return [k for k in own if k not in matching], [k for k in checkpoint.weights if k not in matching]
 
 
-def differing_keys(wanted: Mapping[str, Any], found: Mapping[str, Any], most: int = 3) -> str:
-    """The first differences in names and shapes of two state dicts, in words; empty where there are none."""
+def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any], limit: int = 3) -> str:
+    """Describe the first differences in names and shapes between two state dicts; empty if there are none.
+
+    Args:
+        expected: The state dict that is needed.
+        found: The state dict to compare with it.
+        limit: The number of names to list for each kind of difference.
+    """
     parts = []
     for label, names in (
-        ("missing", [k for k in wanted if k not in found]),
-        ("unknown", [k for k in found if k not in wanted]),
+        ("missing", [k for k in expected if k not in found]),
+        ("unknown", [k for k in found if k not in expected]),
     ):
         if names:
-            parts.append(
-                f"{label} {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else "")
-            )
-    shapes = [k for k in wanted if k in found and getattr(found[k], "shape", None) != wanted[k].shape]
-    for name in shapes[:most]:
-        parts.append(
-            f"{name} is {tuple(getattr(found[name], 'shape', ()))} where {tuple(wanted[name].shape)} is needed"
-        )
+            more = f" and {len(names) - limit} more" if len(names) > limit else ""
+            parts.append(f"{label} {', '.join(names[:limit])}{more}")
+    shapes = [k for k in expected if k in found and getattr(found[k], "shape", None) != expected[k].shape]
+    for name in shapes[:limit]:
+        shape = tuple(getattr(found[name], "shape", ()))
+        parts.append(f"{name} has shape {shape}, expected {tuple(expected[name].shape)}")
     return "; ".join(parts)
 
 
+def _own_checkpoint(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
+    """Validate the contents of a file in this package's format."""
+    try:
+        config = config_from_dict(contents["config"])
+        weights, info, training = contents["weights"], contents["info"], contents.get("training")
+        if not isinstance(weights, dict) or not isinstance(info, dict) or not isinstance(training, dict | None):
+            raise ValueError("weights, info or training is not a dict")
+        if not all(isinstance(k, str) and _is_dense(v) for k, v in weights.items()):
+            raise ValueError("the weights are not a dict of dense tensors")
+    except (KeyError, TypeError, ValueError) as error:
+        raise HRNError(f"{path}: this version cannot read the checkpoint ({error})") from None
+    return Checkpoint(path, config, weights, info, training)
+
+
 def _misfit(checkpoint: Checkpoint) -> str:
-    """In what the weights are not those of the configuration, in words; found without making a network of its size."""
+    """Describe how the weights differ from the configuration, without allocating a network of the stated size."""
     config, weights = checkpoint.config, checkpoint.weights
     storages = {w.untyped_storage().data_ptr(): w.untyped_storage().nbytes() for w in weights.values()}
-    held = sum(storages.values())  # bytes; a tensor can claim to be larger than what it is a view of
-    few = sum(w.nbytes for w in weights.values()) > held
-    if isinstance(config, HRNConfig):  # sizes without a bound, and some of the tensors that each of them makes
-        few |= config.n_dem * config.n_wrab > len(weights) or config.channels**2 * config.expansion > held
-    if few:
-        return f"{len(weights)} tensors of {held:,} bytes in all are too few"
-    return differing_keys(_shapes(config), weights)
+    stored = sum(storages.values())  # bytes; an expanded tensor can claim a size larger than its storage
+    too_few = sum(w.nbytes for w in weights.values()) > stored
+    if isinstance(config, HRNConfig):  # its sizes are unbounded; compare them with the least storage that they need
+        too_few |= config.n_dem * config.n_wrab > len(weights) or config.channels**2 * config.expansion > stored
+    if too_few:
+        return f"{len(weights)} tensors with {stored:,} bytes are too few"
+    return differing_keys(_meta_state_dict(config), weights)
 
 
-def _shapes(config: Config) -> dict[str, Tensor]:
-    """A state dict of a configuration that has names and shapes only."""
+def _meta_state_dict(config: Config) -> dict[str, Tensor]:
+    """Return the names and shapes of a configuration's weights, on the meta device."""
     with torch.device("meta"):
         return build_model(config).state_dict()
 
 
 def _first_difference(checkpoint: Checkpoint, model: str) -> str:
-    from hrn.model import preset
-
+    """Describe how a checkpoint's weights differ from those of a preset."""
     try:
-        wanted = _shapes(preset(model, checkpoint.config.scales))
+        expected = _meta_state_dict(preset(model, checkpoint.config.scales))
     except ValueError as error:
         return f" ({error})"
-    return f"; for {model}: {differing_keys(wanted, checkpoint.weights)}"
+    return f"; for {model}: {differing_keys(expected, checkpoint.weights)}"
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint from the file that `python -m hrn.inference.export` writes."""
+    """Read a file written by `python -m hrn.inference.export` into the contents of a checkpoint."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -217,34 +242,34 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     }
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor that holds its values, in a row."""
+def _is_dense(value: Any) -> bool:
+    """Return whether a value is a dense tensor on the CPU."""
     return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
 
 
 def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:
-    """The authors' state dict, perhaps of a DataParallel model; None where `contents` is something else."""
-    if not isinstance(contents, dict) or not contents or not all(_is_plain(v) for v in contents.values()):
+    """Return the authors' state dict without a DataParallel prefix, or None if `contents` is something else."""
+    if not isinstance(contents, dict) or not contents or not all(_is_dense(v) for v in contents.values()):
         return None
     weights = {str(name).removeprefix("module."): value for name, value in contents.items()}
     return weights if "b1.body.0.body.3.conv_1x1.weight" in weights and "tail.0.0.weight" in weights else None
 
 
 def _released_config(path: Path, weights: Mapping[str, Tensor]) -> ReleasedConfig:
-    """The scale shows in the tail's shapes."""
+    """Derive the configuration of the authors' network from the shapes of its upsampler."""
     doublings = sum(f"tail.0.{i}.weight" in weights for i in (0, 2, 4))
     scale = 3 if weights["tail.0.0.weight"].shape[:1] == (576,) else 2**doublings
     config = replace(ReleasedConfig(), scales=(scale,))
-    if difference := differing_keys(_shapes(config), weights):
-        raise HRNError(f"{path}: looks like the authors' network at x{scale}, but {difference}")
+    if difference := differing_keys(_meta_state_dict(config), weights):
+        raise HRNError(f"{path}: similar to the authors' network at x{scale}, but {difference}")
     return config
 
 
 def describe(path: Path) -> str:
-    """What a checkpoint file is, for people: model, scales, size, configuration, training, scores, hash.
+    """Summarise a checkpoint file: model, scales, size, configuration, training, scores and hash, one per line.
 
     Raises:
-        HRNError: see :func:`load_checkpoint` and :func:`load_network`.
+        HRNError: See :func:`load_checkpoint` and :func:`load_network`.
     """
     checkpoint = load_checkpoint(path)
     network = load_network(checkpoint)
@@ -258,18 +283,18 @@ def describe(path: Path) -> str:
     origin = _dict(info.get("init_from"))
     settings = {k: v for k, v in config_to_dict(checkpoint.config).items() if k not in ("network", "scales")}
     facts = {
-        "what": kind,
+        "kind": kind,
         "model": checkpoint.model_name,
         "scales": ", ".join(f"x{s}" for s in checkpoint.config.scales),
         "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
-        "configuration": _listed(settings),
+        "configuration": _pairs(settings),
         "steps": f"{done} of {_number(recipe.get('max_steps'), ',')}" if done and recipe else done,
         "trained on": info.get("train_data"),
         "started from": f"{origin.get('file')} (sha256 {str(origin.get('sha256'))[:12]}...)" if origin else None,
-        "recipe": _listed({k: v for k, v in recipe.items() if not str(k).endswith("_interval") and k != "max_steps"}),
+        "recipe": _pairs({k: v for k, v in recipe.items() if not str(k).endswith("_interval") and k != "max_steps"}),
         "validation": _validation(info, _dict(info.get("validation") or training.get("best"))),
         "scores": _scores(sha256),
-        "made with": _listed(_dict(info.get("versions"))),
+        "versions": _pairs(_dict(info.get("versions"))),
         "sha256": sha256,
     }
     return "\n".join([str(path), *(f"  {name:<14}{value}" for name, value in facts.items() if value)])
@@ -284,9 +309,7 @@ def _validation(info: Mapping[str, Any], best: Mapping[str, Any]) -> str:
 
 
 def _scores(sha256: str) -> str:
-    """What the manifest says that the file of this hash scores."""
-    from hrn.pretrained import read_manifest  # which needs this module
-
+    """Format the scores that the manifest lists for the file with this hash."""
     entry = next((e for e in read_manifest()["checkpoints"].values() if e["sha256"] == sha256), {"scores": {}})
     return ", ".join(
         f"{name} {scale} {mean['psnr_y']:.2f} dB / {mean['ssim_y']:.4f}"
@@ -296,30 +319,30 @@ def _scores(sha256: str) -> str:
 
 
 def _dict(value: Any) -> Mapping[str, Any]:
-    """The value, or an empty dict where it is none: files may hold anything."""
+    """Return the value if it is a dict, else an empty dict: `info` may hold anything."""
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: Any, form: str) -> str:
-    return format(value, form) if isinstance(value, int | float) else "?"
+def _number(value: Any, spec: str) -> str:
+    return format(value, spec) if isinstance(value, int | float) else "?"
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in values.items())
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Say what checkpoint files are.")
+    parser = argparse.ArgumentParser(description="Print what checkpoint files hold.")
     parser.add_argument("file", type=Path, nargs="+")
     args = parser.parse_args(argv)
-    broken = 0
+    failed = False
     for path in args.file:
         try:
             print(describe(path))
         except HRNError as error:
-            broken += 1
+            failed = True
             print(f"error: {error}", file=sys.stderr)
-    return 2 if broken else 0
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -360,5 +360,10 @@ def _stopped_by_signals(stopped: threading.Event) -> Iterator[None]:
         restore()
 
 
+def cli() -> int:
+    """Entry point of the console script hrn-demo."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(cli())

@@ -1,7 +1,8 @@
-"""Fetching files from public addresses, and unpacking them, so that what is broken leaves nothing behind.
+"""Download files from public addresses and unpack archives.
 
-A download is written beside its target and renamed when it is whole and right. One that broke off is gone on with, if the
-server still has the same file. Of several processes that want one file, one fetches it and the others wait.
+A download is written to a temporary file beside its target and renamed when it is complete and its checksum matches. An
+interrupted download is resumed if the server still has the same file. If several processes want the same file, one of them
+downloads it and the others wait.
 """
 
 import http.client
@@ -17,8 +18,8 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -36,72 +37,72 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
 TRIES = 3
-"""For each address; each goes on where the last one broke off."""
-MOST_BYTES = 16 << 30
-"""The largest download, and the largest sum of an archive's files; DIV2K's largest archive has under 4 GiB."""
+"""The number of attempts for each address. Each attempt resumes where the last one stopped."""
+MAX_BYTES = 16 << 30
+"""The largest accepted download, and the largest accepted unpacked size. DIV2K's largest archive is under 4 GiB."""
 USER_AGENT = "hrn-download/1"
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
-"""What an archive that is damaged or, the last one, encrypted ends in."""
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
+"""The exceptions raised for damaged, unsafe or (RuntimeError) encrypted archives."""
 
 
 class ArchiveError(HRNError):
-    """An archive that is damaged, or that would do harm."""
+    """The archive is damaged, unsafe or too large."""
 
 
 class _Unusable(Exception):
-    """What one address answered cannot be used; the message says why."""
+    """An address does not have the file, so another attempt is pointless. The message states the reason."""
 
 
 def fetch(
     addresses: Sequence[str], target: Path, *, checksum: str | None = None, timeout: float = 30, wait: float = 2
 ) -> bool:
-    """Fetch a file from the first of its addresses that gives it.
+    """Download a file from the first address that has it.
 
     Args:
-        addresses: http or https, all of the same file.
-        target: where it goes; one that is there already, and is right as far as is known, is kept.
-        checksum: `md5:` or `sha256:` and hexadecimal digits.
-        timeout: seconds without a byte after which an address counts as dead.
-        wait: seconds before another try.
+        addresses: http or https addresses of the same file.
+        target: The file to write. An existing file with the right checksum, or any if `checksum` is None, is kept.
+        checksum: `md5:` or `sha256:` followed by hexadecimal digits.
+        timeout: Seconds without data after which an attempt fails.
+        wait: Seconds between two attempts.
 
     Returns:
-        Whether anything was fetched.
+        Whether anything was downloaded.
 
     Raises:
-        HRNError: no address gave the file, with the reason of each; or it cannot be written.
+        HRNError: No address has the file (the message lists the reason for each), or it cannot be written.
     """
-    if _is_right(target, checksum):
+    if _is_complete(target, checksum):
         return False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.with_name(f".{target.name}.lock")):
-            if _is_right(target, checksum):  # another process was quicker
+        with _locked(target.with_name(f".{target.name}.lock")):
+            if _is_complete(target, checksum):  # another process has downloaded it meanwhile
                 return False
             if target.is_file():
-                logger.warning("%s is there, but is not the file that is wanted; fetching it again", target)
+                logger.warning("%s has the wrong checksum; downloading it again", target)
             _fetch(addresses, target, checksum, timeout, wait)
     except OSError as error:
         raise HRNError(f"cannot write {target}: {error.strerror or error}") from None
     return True
 
 
-def _is_right(target: Path, checksum: str | None) -> bool:
-    """Whether a file is there, and is the one that is wanted, as far as is known."""
+def _is_complete(target: Path, checksum: str | None) -> bool:
+    """Return whether the file exists and has the checksum, if one is known."""
     return target.is_file() and (not checksum or _hash(target, checksum) == checksum)
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is here; the lock is a file for that time. Where there are no locks, nobody waits."""
+def _locked(lock: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a temporary file. Systems without file locks do not wait."""
     if not fcntl:
         yield
         return
     while True:
         with lock.open("a") as file:
-            with suppress(OSError):  # a file system without locks
+            with suppress(OSError):  # the file system does not support locks
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_open(lock, file):
-                continue  # the process that was here has deleted it: make another
+            if not _is_same_file(lock, file):
+                continue  # the previous holder has deleted the file; create it again
             try:
                 yield
                 return
@@ -109,8 +110,8 @@ def _alone(lock: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
 
 
-def _is_open(path: Path, file: IO) -> bool:
-    """Whether the open file is the one at that path."""
+def _is_same_file(path: Path, file: IO) -> bool:
+    """Return whether the open file is the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -118,7 +119,7 @@ def _is_open(path: Path, file: IO) -> bool:
 
 
 def _fetch(addresses: Sequence[str], target: Path, checksum: str | None, timeout: float, wait: float) -> None:
-    """:func:`fetch`, in one process at a time."""
+    """Implement :func:`fetch` while the lock is held."""
     part, source = (target.with_name(f".{target.name}.{end}") for end in ("part", "from"))
     reasons = []
     for address in addresses:
@@ -127,9 +128,9 @@ def _fetch(addresses: Sequence[str], target: Path, checksum: str | None, timeout
                 time.sleep(wait)
             try:
                 _receive(address, part, source, timeout)
-                if checksum and (got := _hash(part, checksum)) != checksum:
+                if checksum and (found := _hash(part, checksum)) != checksum:
                     part.unlink()
-                    raise _Unusable(f"wrong file: {got}, not {checksum}")
+                    raise _Unusable(f"wrong checksum: {found}, expected {checksum}")
             except _Unusable as error:
                 reasons.append(f"{address}: {error}")
                 break
@@ -143,47 +144,34 @@ def _fetch(addresses: Sequence[str], target: Path, checksum: str | None, timeout
                 return
     if not part.exists():
         source.unlink(missing_ok=True)
-    raise HRNError(f"could not fetch {target.name}:\n  " + "\n  ".join(dict.fromkeys(reasons)))
+    raise HRNError(f"cannot download {target.name}:\n  " + "\n  ".join(dict.fromkeys(reasons)))
 
 
 def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
-    """Bring `part` to its full length. OSError: try again; _Unusable: do not."""
-    try:
-        if urlsplit(address).scheme not in ("http", "https"):
-            raise _Unusable("not an http or https address")
-        request = urllib.request.Request(address, headers={"User-Agent": USER_AGENT})
-    except ValueError as error:
-        raise _Unusable(f"not a web address ({error})") from None
-    have = part.stat().st_size if part.exists() and source.exists() else 0
-    validator = ""
-    if have:
-        known, _, validator = source.read_text(encoding="utf-8").partition("\n")
-        if known != address or not validator:
-            have = 0
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", validator)
-    try:
-        answer = urllib.request.urlopen(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to send, or the file has changed: start again
-            part.unlink()
-            raise OSError("the server could not go on where it broke off") from None
-        if error.code >= 500 or error.code == 429:
-            raise
-        raise _Unusable(f"HTTP {error.code} {error.reason}") from None
-    except (ValueError, http.client.InvalidURL) as error:  # a character or a name that cannot be sent
-        raise _Unusable(f"not a web address ({error})") from None
+    """Download an address into `part`, resuming if possible.
+
+    Args:
+        address: An http or https address.
+        part: The partial file.
+        source: The file that records the address and the validator (ETag or date) that `part` was downloaded from.
+        timeout: Seconds without data.
+
+    Raises:
+        OSError: Another attempt may succeed.
+        _Unusable: Another attempt is pointless.
+        HRNError: `part` cannot be written.
+    """
+    answer, resumed_at = _open(address, part, source, timeout)
     with answer:
         if answer.headers.get_content_type() == "text/html":
-            raise _Unusable("answered with a web page instead of the file")
+            raise _Unusable("the answer is a web page instead of the file")
         start = _range_start(answer.headers.get("Content-Range")) if answer.status == 206 else 0
-        if start not in (0, have):
-            raise _Unusable(f"sent from byte {start}, not {have}")
+        if start not in (0, resumed_at):
+            raise _Unusable(f"the answer starts at byte {start}, requested {resumed_at}")
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else None
-        if total and total > MOST_BYTES:
-            raise _Unusable(f"{total / 2**30:.1f} GiB, which is more than any file that is wanted")
+        if total and total > MAX_BYTES:
+            raise _Unusable(f"the file has {total / 2**30:.1f} GiB, more than the limit of {MAX_BYTES >> 30} GiB")
         tag = answer.headers.get("ETag", "W/")
         validator = answer.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
         source.write_text(f"{address}\n{validator}", encoding="utf-8")
@@ -198,88 +186,109 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
                 except OSError as error:
                     raise HRNError(f"cannot write {part}: {error.strerror}") from None
                 bar.update(len(block))
-                if file.tell() > MOST_BYTES:
-                    raise _Unusable("it does not end")
+                if file.tell() > MAX_BYTES:
+                    raise _Unusable(f"the response exceeds {MAX_BYTES >> 30} GiB")
     if total is not None and part.stat().st_size < total:
-        raise OSError(f"broke off after {part.stat().st_size:,} of {total:,} bytes")
+        raise OSError(f"connection closed after {part.stat().st_size:,} of {total:,} bytes")
+
+
+def _open(address: str, part: Path, source: Path, timeout: float) -> tuple[http.client.HTTPResponse, int]:
+    """Send the request; the second result is the byte from which the answer may resume. Errors as :func:`_receive`."""
+    try:
+        if urlsplit(address).scheme not in ("http", "https"):
+            raise _Unusable("not an http or https address")
+        request = urllib.request.Request(address, headers={"User-Agent": USER_AGENT})
+    except ValueError as error:
+        raise _Unusable(f"not a web address ({error})") from None
+    start = 0
+    if part.exists() and source.exists():
+        known, _, validator = source.read_text(encoding="utf-8").partition("\n")
+        if known == address and validator:
+            start = part.stat().st_size
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+        request.add_header("If-Range", validator)
+    try:
+        return urllib.request.urlopen(request, timeout=timeout), start
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:  # nothing is left to send, or the file has changed: start again
+            part.unlink()
+            raise OSError("the server could not resume the download") from None
+        if error.code >= 500 or error.code == 429:
+            raise
+        raise _Unusable(f"HTTP {error.code} {error.reason}") from None
+    except (ValueError, http.client.InvalidURL) as error:  # the host or path contains characters that cannot be sent
+        raise _Unusable(f"not a web address ({error})") from None
 
 
 def _range_start(text: str | None) -> int:
-    found = re.match(r"bytes (\d+)-", text or "")
-    return int(found[1]) if found else -1
+    match = re.match(r"bytes (\d+)-", text or "")
+    return int(match[1]) if match else -1
 
 
 def _hash(path: Path, like: str) -> str:
+    """Return a file's hash in the notation, and with the algorithm, of the checksum `like`."""
     kind = like.split(":")[0]
     return f"{kind}:{file_hash(path, kind)}"
 
 
 def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> int:
-    """Unpack files of a zip or tar archive.
+    """Unpack files from a zip or tar archive; links and devices are skipped.
 
     Args:
-        archive: may come from anyone: links, devices and paths that lead out of `folder` are refused.
-        folder: that everything goes into.
-        place: the path in `folder` of a member's path, or None to leave it out.
+        archive: The archive, which may come from an untrusted source.
+        folder: The folder that receives the files. It stays unchanged if the archive cannot be unpacked.
+        place: Maps a member's path to its path in `folder`, or to None to skip it.
 
     Returns:
-        How many files were unpacked; nothing is there before all are.
+        The number of files.
 
     Raises:
-        ArchiveError: damaged, refused, or too large.
-        HRNError: it cannot be written.
+        ArchiveError: The archive is damaged, too large, or a member's path leads out of the folder.
+        HRNError: A file cannot be written.
     """
-    building = folder / f".{archive.name}.unpacking"
-    shutil.rmtree(building, ignore_errors=True)
-    placed: list[Path] = []
-    size = 0
+    temporary = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        for name, stream in _members(archive):
-            to = place(name)
-            if to is None:
-                continue
-            relative = PurePosixPath(to)
-            if relative.is_absolute() or ".." in relative.parts or "\\" in to or re.match(r"[A-Za-z]:", to):
-                raise ArchiveError(f"{archive}: refused, because {name!r} leads out of its folder")
-            path = building / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                while block := stream.read(BLOCK):
-                    size += len(block)
-                    if size > MOST_BYTES:
-                        raise ArchiveError(
-                            f"{archive}: refused, because it unpacks to more than {MOST_BYTES >> 30} GiB"
-                        )
-                    file.write(block)
-            placed.append(path)
-        for path in placed:
-            target = folder / path.relative_to(building)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-    except (*DAMAGE, OSError) as error:
-        if isinstance(error, DAMAGE) or error.errno is None:  # gzip and bz2 say by an OSError that a file is damaged
-            raise ArchiveError(f"{archive}: damaged, or neither zip nor tar ({error})") from None
+        temporary.mkdir(parents=True)
+        extract = _extract_zip if zipfile.is_zipfile(archive) else _extract_tar
+        extract(archive, temporary, lambda name: place(name) is not None)
+        count = 0
+        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
+            if name := place(file.relative_to(temporary).as_posix()):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                file.replace(folder / name)
+                count += 1
+        return count
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, _DAMAGED) or error.errno is None:  # gzip and bz2 raise OSError for damaged files
+            raise ArchiveError(f"{archive}: damaged, unsafe, or neither zip nor tar ({error})") from None
         raise HRNError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from None
     finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return len(placed)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Names and contents of the files in an archive. Raises ArchiveError for what is neither a file nor a folder."""
-    with ExitStack() as stack:
-        if zipfile.is_zipfile(archive):
-            file = stack.enter_context(zipfile.ZipFile(archive))
-            for info in file.infolist():
-                if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                    raise ArchiveError(f"{archive}: refused, because {info.filename!r} is a link")
-                if not info.is_dir():
-                    with file.open(info) as stream:
-                        yield info.filename, stream
-            return
-        tar = stack.enter_context(tarfile.open(archive))
-        for member in tar:
-            if not (member.isfile() or member.isdir()):
-                raise ArchiveError(f"{archive}: refused, because {member.name!r} is a link or a device")
-            if member.isfile():
-                yield member.name, tar.extractfile(member)
+def _extract_zip(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Extract files; `zipfile` removes `..` and drive letters from their names, and writes links as plain files."""
+    with zipfile.ZipFile(archive) as file:
+        members = [info for info in file.infolist() if not info.is_dir() and wanted(info.filename)]
+        _check_size(archive, sum(info.file_size for info in members))
+        file.extractall(folder, members)
+
+
+def _extract_tar(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Extract regular files; the filter "data" refuses paths outside the folder."""
+    if not hasattr(tarfile, "data_filter"):
+        raise HRNError(f"{archive}: unpacking tar archives needs Python 3.11.4 or later")
+    with tarfile.open(archive) as file:
+        size = 0
+        for member in file:
+            if member.isfile() and wanted(member.name):
+                size += member.size
+                _check_size(archive, size)
+                file.extract(member, folder, filter="data")
+
+
+def _check_size(archive: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise ArchiveError(f"{archive}: unpacks to more than {MAX_BYTES >> 30} GiB")

@@ -403,5 +403,10 @@ def parse_scale(text: str) -> float | None:
     return int(factor) if factor == int(factor) else factor
 
 
+def cli() -> int:
+    """Entry point of the console script hrn-sample."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    exit_process(run_cli(main))
+    exit_process(cli())

@@ -1,7 +1,9 @@
-"""Small data that every test may use, and the way to the benchmark images where they are at hand."""
+"""Fixtures for all tests: small images, a small network, scripts as modules, the optional benchmark images, a browser."""
 
+import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -10,8 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from hrn.model import HRNConfig
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("HRN_SHARED", ROOT.parent / "shared"))
+SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
 
 
 @pytest.fixture(autouse=True)
@@ -33,18 +38,41 @@ def root() -> Path:
 @pytest.fixture
 def shared() -> Path:
     if not SHARED.is_dir():
-        pytest.skip(
-            f"needs the benchmark images and golden vectors, which are not at {SHARED} (HRN_SHARED names another folder)"
-        )
+        pytest.skip(f"needs the benchmark images and reference data in {SHARED} (HRN_SHARED sets another folder)")
     return SHARED
 
 
 def smooth_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """An image with edges and slopes, (H, W, 3) uint8."""
+    """Return an image with edges and gradients, (H, W, 3) uint8."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x * rng.uniform(0.05, 0.4) + y * rng.uniform(0.05, 0.4) + rng.uniform(0, 6)) for _ in range(3)]
     image = np.stack(waves, axis=-1) * 60 + 128 + 40 * (x > width / 2)[..., None]
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def small_config() -> HRNConfig:
+    """The configuration of a network that runs in milliseconds."""
+    return SMALL
+
+
+@pytest.fixture
+def load_script():
+    """A function that imports a script from its path. Worker processes find it by its name."""
+    loaded, search_path = [], list(sys.path)
+
+    def load(path: Path):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        loaded.append(spec.name)
+        spec.loader.exec_module(module)
+        sys.path[:] = search_path
+        return module
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]
 
 
 @pytest.fixture
@@ -64,7 +92,7 @@ def hr_folder(tmp_path, rng) -> Path:
 
 @pytest.fixture
 def h5_path(tmp_path, rng) -> Path:
-    """A file as CARN's script writes it: HR, X2, X3, X4, uint8 HWC, keyed "0", "1", ..."""
+    """An h5 file in CARN's layout: HR, X2, X3, X4, uint8 HWC, keys "0", "1", ..."""
     path = tmp_path / "carn.h5"
     with h5py.File(path, "w") as file:
         for i in range(12):
@@ -77,7 +105,7 @@ def h5_path(tmp_path, rng) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A headless Chromium, driven by Playwright."""
+    """A headless Chromium controlled by Playwright."""
     api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:

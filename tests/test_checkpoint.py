@@ -11,27 +11,25 @@ import pytest
 import torch
 
 from hrn import checkpoint as checkpoint_module
-from hrn.checkpoint import FORMAT, load_checkpoint, load_network, main, save_checkpoint
+from hrn.checkpoint import FORMAT, load_checkpoint, load_matching_weights, load_network, main, save_checkpoint
 from hrn.errors import HRNError
 from hrn.files import file_hash
-from hrn.model import HRN, HRNConfig, build_model, preset
+from hrn.model import HRN, build_model, preset
 from hrn.pretrained import read_manifest
-
-SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4)
 
 
 @pytest.fixture
-def saved(tmp_path):
-    network = build_model(SMALL)
+def saved(tmp_path, small_config):
+    network = build_model(small_config)
     path = tmp_path / "small.pth"
-    save_checkpoint(path, SMALL, network.state_dict(), info={"steps": 3})
+    save_checkpoint(path, small_config, network.state_dict(), info={"steps": 3})
     return path, network
 
 
-def test_a_checkpoint_rebuilds_its_own_network(saved):
+def test_a_checkpoint_rebuilds_its_own_network(saved, small_config):
     path, network = saved
     checkpoint = load_checkpoint(path)
-    assert checkpoint.config == SMALL
+    assert checkpoint.config == small_config
     assert checkpoint.info == {"steps": 3}
     again = load_network(checkpoint)
     assert not again.training
@@ -48,21 +46,30 @@ def test_loading_leaves_the_random_state_alone(saved):
 
 def test_other_model_or_scale(saved):
     checkpoint = load_checkpoint(saved[0])
-    with pytest.raises(HRNError, match=r"small\.pth: is for x2, not x4"):
+    with pytest.raises(HRNError, match=r"small\.pth.*x2.*x4"):
         load_network(checkpoint, scale=4)
-    with pytest.raises(
-        HRNError,
-        match=r"holds hrn \(own configuration\), not hrn_light; for hrn_light: missing body\..*head\.weight is \(8, 3, 3, 3\) where \(24, 3, 3, 3\) is needed",
-    ):
+    with pytest.raises(HRNError, match=r"hrn_light.*body\..*head\.weight.*\(8, 3, 3, 3\).*\(24, 3, 3, 3\)"):
         load_network(checkpoint, model="hrn_light")
 
 
-def test_weights_that_do_not_fit_name_the_first_keys(tmp_path):
-    weights = dict(build_model(SMALL).state_dict())
+def test_weights_that_do_not_fit_name_the_first_keys(tmp_path, small_config):
+    weights = dict(build_model(small_config).state_dict())
     weights["surprise"] = weights.pop("head.bias")
-    save_checkpoint(tmp_path / "a.pth", SMALL, weights, info={})
-    with pytest.raises(HRNError, match=r"missing head\.bias; unknown surprise"):
+    save_checkpoint(tmp_path / "a.pth", small_config, weights, info={})
+    with pytest.raises(HRNError, match=r"head\.bias.*surprise"):
         load_network(load_checkpoint(tmp_path / "a.pth"))
+
+
+def test_matching_weights_are_loaded(saved, small_config):
+    path, network = saved
+    other = build_model(dataclasses.replace(small_config, scales=(2, 3)))
+    missing, unused = load_matching_weights(other, load_checkpoint(path))
+    assert missing
+    assert all("x3" in name for name in missing)
+    assert unused == []
+    assert torch.equal(other.head.weight, network.head.weight)
+    with pytest.raises(HRNError, match=r"small\.pth"):
+        load_matching_weights(torch.nn.Linear(2, 2), load_checkpoint(path))
 
 
 class Evil:
@@ -81,52 +88,55 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, how):
         torch.save(contents, path)
     else:
         path.write_bytes(pickle.dumps(contents))
-    with pytest.raises(HRNError, match=r"evil\.pth: (refused|damaged)"):
+    with pytest.raises(HRNError, match=r"evil\.pth"):
         load_checkpoint(path)
     assert not (tmp_path / "ran").exists()
 
 
 def test_missing_damaged_and_foreign_files(saved, tmp_path):
-    with pytest.raises(HRNError, match="no such checkpoint"):
+    with pytest.raises(HRNError, match=r"none\.pth"):
         load_checkpoint(tmp_path / "none.pth")
     data = saved[0].read_bytes()
     for i, broken in enumerate([b"", b"<!DOCTYPE html><html>404</html>", data[: len(data) // 2], data[:1000]]):
         (tmp_path / f"{i}.pth").write_bytes(broken)
-        with pytest.raises(HRNError, match=f"{i}.pth: damaged or not a PyTorch checkpoint"):
+        with pytest.raises(HRNError, match=f"{i}.pth"):
             load_checkpoint(tmp_path / f"{i}.pth")
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "foreign.pth")
-    with pytest.raises(HRNError, match=r"foreign\.pth: not a checkpoint of HRN"):
+    with pytest.raises(HRNError, match=r"foreign\.pth"):
         load_checkpoint(tmp_path / "foreign.pth")
     torch.save({"format": FORMAT, "config": {"network": "hrn2"}, "weights": {}, "info": {}}, tmp_path / "newer.pth")
-    with pytest.raises(HRNError, match=r"cannot use .unknown network 'hrn2'"):
+    with pytest.raises(HRNError, match=r"newer\.pth.*hrn2"):
         load_checkpoint(tmp_path / "newer.pth")
 
 
-def crafted(path, weights=None, **more):
-    """A file in our format that no network was saved into."""
-    config = {"network": "hrn", **dataclasses.asdict(SMALL), **more.pop("config", {})}
-    weights = dict(build_model(SMALL).state_dict()) if weights is None else weights
-    torch.save({"format": FORMAT, "config": config, "weights": weights, "info": {}, **more}, path)
-    return path
+@pytest.fixture
+def crafted(tmp_path, small_config):
+    """A function that writes a file in this package's format with arbitrary contents."""
+
+    def write(weights=None, **more):
+        config = {"network": "hrn", **dataclasses.asdict(small_config), **more.pop("config", {})}
+        weights = dict(build_model(small_config).state_dict()) if weights is None else weights
+        torch.save({"format": FORMAT, "config": config, "weights": weights, "info": {}, **more}, tmp_path / "a.pth")
+        return tmp_path / "a.pth"
+
+    return write
 
 
 @pytest.mark.parametrize("name", ["channels", "n_dem", "n_wrab", "expansion"])
 @pytest.mark.parametrize("size", [10**6, 10**30])
-def test_a_configuration_larger_than_the_weights_costs_no_memory(tmp_path, monkeypatch, name, size):
+def test_a_configuration_larger_than_the_weights_costs_no_memory(crafted, monkeypatch, name, size):
     made = []
     monkeypatch.setattr(checkpoint_module, "build_model", made.append)
     for weights in ({}, None):
-        path = crafted(tmp_path / "a.pth", weights, config={name: size})
-        with pytest.raises(
-            HRNError, match=r"weights do not fit its configuration: \d+ tensors of [\d,]+ bytes in all are too"
-        ):
+        path = crafted(weights, config={name: size})
+        with pytest.raises(HRNError, match=r"a\.pth"):
             load_network(load_checkpoint(path))
     assert made == []
 
 
-def test_weights_are_compared_before_the_network_is_made(tmp_path, monkeypatch):
-    """A little too large: found on the meta device, where nothing is allocated."""
-    path = crafted(tmp_path / "a.pth", config={"channels": 9})
+def test_weights_are_compared_before_the_network_is_made(crafted, monkeypatch):
+    """A slightly wrong size is found on the meta device, where nothing is allocated."""
+    path = crafted(config={"channels": 9})
     devices = []
     initialise = HRN.__init__
 
@@ -135,15 +145,16 @@ def test_weights_are_compared_before_the_network_is_made(tmp_path, monkeypatch):
         devices.append(next(self.parameters()).device.type)
 
     monkeypatch.setattr(HRN, "__init__", build)
-    with pytest.raises(HRNError, match=r"head\.weight is \(8, 3, 3, 3\) where \(9,"):
+    with pytest.raises(HRNError, match=r"head\.weight.*\(8, 3, 3, 3\).*\(9,"):
         load_network(load_checkpoint(path))
     assert devices == ["meta"]
 
 
-def test_a_tensor_that_claims_to_be_larger_than_it_is(tmp_path):
-    weights = {name: torch.tensor(0.0).expand(value.shape) for name, value in build_model(SMALL).state_dict().items()}
-    with pytest.raises(HRNError, match="bytes in all are too few"):
-        load_network(load_checkpoint(crafted(tmp_path / "a.pth", weights)))
+def test_a_tensor_that_claims_to_be_larger_than_its_storage(crafted, small_config):
+    state = build_model(small_config).state_dict()
+    weights = {name: torch.tensor(0.0).expand(value.shape) for name, value in state.items()}
+    with pytest.raises(HRNError, match=r"a\.pth"):
+        load_network(load_checkpoint(crafted(weights)))
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")
@@ -158,54 +169,59 @@ def test_a_tensor_that_claims_to_be_larger_than_it_is(tmp_path):
         {"info": 3},
     ],
 )
-def test_what_cannot_be_used_is_said(tmp_path, more):
-    with pytest.raises(HRNError, match="a checkpoint that this version cannot use"):
-        load_checkpoint(crafted(tmp_path / "a.pth", **more))
+def test_contents_of_the_wrong_type(crafted, more):
+    with pytest.raises(HRNError, match=r"a\.pth"):
+        load_checkpoint(crafted(**more))
 
 
 def test_a_foreign_state_dict_without_shapes(tmp_path):
     names = ("b1.body.0.body.3.conv_1x1.weight", "tail.0.0.weight")
     torch.save({name: torch.tensor(1.0) for name in names}, tmp_path / "a.pth")
-    with pytest.raises(HRNError, match="looks like the authors' network at x2, but missing"):
+    with pytest.raises(HRNError, match=r"a\.pth.*x2"):
         load_checkpoint(tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_the_authors_state_dict_tells_its_scale(tmp_path, scale, prefix):
-    weights = build_model(preset("hrn_released", [scale])).state_dict()
-    torch.save({prefix + k: v for k, v in weights.items()}, tmp_path / "a.pth")
+@pytest.mark.parametrize(("scale", "prefix"), [(2, ""), (3, ""), (4, "module."), (8, "")])
+def test_the_scale_of_the_authors_state_dict(tmp_path, scale, prefix):
+    with torch.device("meta"):
+        weights = build_model(preset("hrn_released", [scale])).state_dict()
+    torch.save({prefix + name: torch.zeros(value.shape) for name, value in weights.items()}, tmp_path / "a.pth")
     checkpoint = load_checkpoint(tmp_path / "a.pth")
     assert checkpoint.model_name == "hrn_released"
     assert checkpoint.config.scales == (scale,)
-    load_network(checkpoint, model="hrn_released", scale=scale)
 
 
-def test_no_write_permission_leaves_nothing(tmp_path, saved):
-    (tmp_path / "file").write_text("in the way")  # a folder cannot be made under a file, by root neither
-    with pytest.raises(HRNError, match=r"cannot write .*a\.pth"):
-        save_checkpoint(tmp_path / "file/a.pth", SMALL, {}, info={})
+def test_the_authors_network_is_built(tmp_path):
+    torch.save(build_model(preset("hrn_released", [3])).state_dict(), tmp_path / "a.pth")
+    load_network(load_checkpoint(tmp_path / "a.pth"), model="hrn_released", scale=3)
+
+
+def test_no_write_permission_leaves_nothing(tmp_path, saved, small_config):
+    (tmp_path / "file").write_text("not a folder")  # not even root can create a folder below a file
+    with pytest.raises(HRNError, match=r"a\.pth"):
+        save_checkpoint(tmp_path / "file/a.pth", small_config, {}, info={})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "small.pth"]
 
 
-def test_a_failed_save_keeps_the_earlier_file(saved, monkeypatch):
+def test_a_failed_save_keeps_the_earlier_file(saved, small_config, monkeypatch):
     path, _ = saved
     before = file_hash(path)
 
-    def half_then_full(beside, data):
-        with beside.open("wb") as file:
+    def half_then_full(temporary, data):
+        with temporary.open("wb") as file:
             file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", half_then_full)
-    with pytest.raises(HRNError, match=r"cannot write .*small\.pth: No space left on device"):
-        save_checkpoint(path, SMALL, {}, info={})
+    with pytest.raises(HRNError, match=r"small\.pth.*No space left on device"):
+        save_checkpoint(path, small_config, {}, info={})
     assert file_hash(path) == before
     assert [p.name for p in path.parent.iterdir()] == ["small.pth"]
 
 
+@pytest.mark.slow
 def test_killed_while_saving(tmp_path):
-    """SIGKILL at many moments of an endless series of saves: the file is always whole."""
+    """SIGKILL at several moments of an endless series of saves: the file is always complete."""
     script = textwrap.dedent(f"""
         import torch
         from hrn.checkpoint import save_checkpoint
@@ -227,15 +243,15 @@ def test_killed_while_saving(tmp_path):
         assert (checkpoint.weights["w"] == checkpoint.info["steps"]).all()
 
 
-def test_what_a_file_is(root, tmp_path, capsys):
+def test_describing_weights(root, tmp_path, capsys):
     shipped = root / "checkpoint/hrn_light/hrn_light_x4.pth"
     released = tmp_path / "hrn_x2.pth"
     torch.save(build_model(preset("hrn_released", [2])).state_dict(), released)
     (tmp_path / "broken.pth").write_bytes(shipped.read_bytes()[:5000])
     assert main([str(shipped), str(tmp_path / "broken.pth"), str(released)]) == 2
-    said = capsys.readouterr()
-    facts = {line[2:16].strip(): line[16:] for line in said.out.split(str(released))[0].splitlines()[1:]}
-    assert facts["what"] == "weights"
+    printed = capsys.readouterr()
+    facts = {line[2:16].strip(): line[16:] for line in printed.out.split(str(released))[0].splitlines()[1:]}
+    assert facts["kind"] == "weights"
     assert (facts["model"], facts["scales"], facts["parameters"]) == ("hrn_light", "x4", "288,600")
     assert "channels 24, n_dem 2" in facts["configuration"]
     assert "batch_size 16" in facts["recipe"]
@@ -245,19 +261,19 @@ def test_what_a_file_is(root, tmp_path, capsys):
     origin = load_checkpoint(shipped).info["init_from"]
     assert facts["started from"] == f"{origin['file']} (sha256 {origin['sha256'][:12]}...)"
     assert facts["sha256"] == file_hash(shipped)
-    assert "weights of the authors' released code" in said.out.split(str(released))[1]
-    assert "x2" in said.out.split(str(released))[1]
-    assert "broken.pth: damaged or not a PyTorch checkpoint" in said.err
+    assert "hrn_released" in printed.out.split(str(released))[1]
+    assert "x2" in printed.out.split(str(released))[1]
+    assert "broken.pth" in printed.err
 
 
-def test_what_a_training_state_is(tmp_path, capsys):
+def test_describing_a_training_state(tmp_path, capsys):
     config = preset("hrn_light", [2, 3])
     recipe = {"max_steps": 10_000, "lr": 0.1, "save_interval": 3}
     training = {"step": 1234, "recipe": recipe, "best": None}
     save_checkpoint(tmp_path / "a.pth", config, build_model(config).state_dict(), info={}, training=training)
     assert main([str(tmp_path / "a.pth")]) == 0
     out = capsys.readouterr().out
-    assert "training state, for --resume" in out
+    assert "--resume" in out
     assert "x2, x3" in out
     assert "1,234 of 10,000" in out
     assert "recipe        lr 0.1\n" in out
@@ -271,6 +287,6 @@ def test_what_a_training_state_is(tmp_path, capsys):
         {"training": {"recipe": {3: 4}, "best": {"psnr_y": None}}},
     ],
 )
-def test_what_a_file_with_half_of_its_facts_is(tmp_path, capsys, more):
-    assert main([str(crafted(tmp_path / "a.pth", **more))]) == 0
+def test_describing_a_file_with_odd_facts(crafted, capsys, more):
+    assert main([str(crafted(**more))]) == 0
     assert "  sha256        " in capsys.readouterr().out

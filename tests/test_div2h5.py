@@ -1,4 +1,3 @@
-import importlib.util
 import subprocess
 import sys
 
@@ -14,19 +13,12 @@ from hrn.errors import HRNError
 
 
 @pytest.fixture
-def div2h5(root):
-    spec = importlib.util.spec_from_file_location("div2h5", root / "datasets/div2h5.py")
-    module = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    sys.modules["div2h5"] = module  # worker processes import its functions by name
-    yield module
-    del sys.modules["div2h5"]
+def div2h5(root, load_script):
+    return load_script(root / "datasets/div2h5.py")
 
 
 def div2k(folder, rng, parts=("train", "valid"), scales=(2, 3, 4)):
-    """A tree as DIV2K unpacks, with LR that no bicubic makes."""
+    """Write DIV2K's folders, with random LR images that bicubic cannot produce."""
     for part in parts:
         (folder / f"DIV2K_{part}_HR").mkdir(parents=True)
         for i in (1, 2, 10):
@@ -39,7 +31,7 @@ def div2k(folder, rng, parts=("train", "valid"), scales=(2, 3, 4)):
                 Image.fromarray(rng.integers(0, 256, (48 // s, 24 * i // s, 3), dtype=np.uint8)).save(lr)
 
 
-def test_div2k_as_the_readme_says(tmp_path, rng, root):
+def test_div2k_by_command(tmp_path, rng, root):
     div2k(tmp_path / "DIV2K", rng)
     command = [sys.executable, "div2h5.py", "--root", str(tmp_path / "DIV2K")]
     subprocess.run(command, cwd=root / "datasets", check=True, capture_output=True)
@@ -65,12 +57,12 @@ def test_a_folder_without_lr(div2h5, hr_folder, tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["a.h5"]
 
 
-def test_small_images_can_be_left_out(div2h5, hr_folder, tmp_path, capsys):
+def test_small_images_can_be_skipped(div2h5, hr_folder, tmp_path, capsys):
     Image.fromarray(np.zeros((40, 300, 3), np.uint8)).save(hr_folder / "0002.png")
     div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), "--scales", "2", "--min_size", "96"])
     assert len(H5Pairs(tmp_path / "a.h5", (2,))) == 3
-    assert "1 smaller than --min_size left out" in capsys.readouterr().out
-    with pytest.raises(HRNError, match="all 4 images have a side under 1000 pixels"):
+    assert "--min_size" in capsys.readouterr().out
+    with pytest.raises(HRNError, match="--min_size 1000"):
         div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "b.h5"), "--min_size", "1000"])
     assert not (tmp_path / "b.h5").exists()
 
@@ -78,18 +70,18 @@ def test_small_images_can_be_left_out(div2h5, hr_folder, tmp_path, capsys):
 def test_bad_input_is_named_and_nothing_is_left(div2h5, hr_folder, tmp_path, rng):
     out = tmp_path / "a.h5"
 
-    def fails(message, *args):
-        with pytest.raises(HRNError, match=message):
+    def fails(names, *args):
+        with pytest.raises(HRNError, match=names):
             div2h5.main([*args, "--workers", "1"])
         assert list(tmp_path.glob("*.h5")) == []
         assert list(tmp_path.glob(".*.part")) == []
 
     (tmp_path / "empty").mkdir()
-    fails("DIV2K not found. Looked for", "--root", str(tmp_path / "DIV2K"))
-    fails("no such folder: .*nowhere", "--hr", str(tmp_path / "nowhere"), "--out", str(out))
-    fails(r"no images in .*empty: looked for \.png", "--hr", str(tmp_path / "empty"), "--out", str(out))
+    fails("DIV2K_train_HR", "--root", str(tmp_path / "DIV2K"))
+    fails("nowhere", "--hr", str(tmp_path / "nowhere"), "--out", str(out))
+    fails("empty", "--hr", str(tmp_path / "empty"), "--out", str(out))
     fails(
-        "empty: has none of X2",
+        "empty.*X2",
         "--hr",
         str(hr_folder),
         "--lr",
@@ -102,15 +94,14 @@ def test_bad_input_is_named_and_nothing_is_left(div2h5, hr_folder, tmp_path, rng
     lr = tmp_path / "LR/X2"
     lr.mkdir(parents=True)
     common = ("--hr", str(hr_folder), "--lr", str(tmp_path / "LR"), "--out", str(out), "--scales", "2")
-    fails(r"0000\.png: no LR image for it in .*X2; looked for 0000x2 or 0000 or", *common)
+    fails(r"0000\.png.*X2.*0000x2", *common)
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(lr / "0000x2.png")
-    fails(r"0000x2\.png is 10x10, but .*0000\.png of 120x96 needs 60x48 at x2", *common)
+    fails(r"0000x2\.png.*10x10.*0000\.png.*120x96.*60x48", *common)
     (hr_folder / "0003.png").write_bytes((hr_folder / "0003.png").read_bytes()[:300])
-    fails(r"0003\.png: damaged or truncated", "--hr", str(hr_folder), "--out", str(out))
+    fails(r"0003\.png", "--hr", str(hr_folder), "--out", str(out))
 
 
 def test_names_are_those_of_the_images(div2h5, hr_folder, tmp_path):
-    """As `--raw_grey` and the files of results take them."""
     div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), "--scales", "2", "--workers", "1"])
     pairs = H5Pairs(tmp_path / "a.h5", (2,))
     assert [pairs.name(i) for i in range(4)] == ["0000", "0001", "0002", "0003"]
@@ -120,10 +111,10 @@ def test_names_are_those_of_the_images(div2h5, hr_folder, tmp_path):
 def test_no_workers(div2h5, capsys, workers):
     with pytest.raises(SystemExit):
         div2h5.main(["--workers", workers])
-    assert "--workers must be 1 or more" in capsys.readouterr().err
+    assert "--workers" in capsys.readouterr().err
 
 
 def test_no_write_permission(div2h5, hr_folder, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(HRNError, match=r"cannot write .*a\.h5"):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(HRNError, match=r"a\.h5"):
         div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "file/a.h5")])

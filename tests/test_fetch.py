@@ -1,7 +1,6 @@
-"""Against a server on the loopback that answers well, badly, slowly and wrongly: hrn/fetch.py and datasets/download.py."""
+"""hrn/fetch.py and datasets/download.py, tested with a local server that can fail in several ways."""
 
 import hashlib
-import importlib.util
 import io
 import subprocess
 import sys
@@ -12,22 +11,21 @@ import zipfile
 from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from hrn import download
+from hrn import fetch as fetch_module
 from hrn.errors import HRNError
 from hrn.fetch import ArchiveError, fetch, unpack
 from hrn.model import build_model, preset
 
 DATA = bytes(range(256)) * 4000
 MD5 = "md5:" + hashlib.md5(DATA).hexdigest()
-
-
-PNG = b"not looked into"
+PNG = b"not decoded"
 
 
 def zipped(members):
@@ -37,7 +35,7 @@ def zipped(members):
 
 
 class Server(BaseHTTPRequestHandler):
-    """The path says how to answer; the class remembers what was asked."""
+    """The path selects the method that answers. The class records the requests."""
 
     asked: ClassVar[list[tuple[str, str | None]]] = []
 
@@ -62,7 +60,7 @@ class Server(BaseHTTPRequestHandler):
         self.send(DATA)
 
     def ranges(self, wanted, count, etag='"1"', cut=300_000):
-        """Breaks off at first; goes on when asked to, if the file is still the same."""
+        """The first answer is cut. A range is sent if the file is still the same."""
         if wanted and self.headers.get("If-Range") in (None, etag):
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             self.send(DATA[start:], 206, Content_Range=f"bytes {start}-{len(DATA) - 1}/{len(DATA)}", ETag=etag)
@@ -109,14 +107,14 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
 
     def DIV2K(self, wanted, count):
-        """Two images for each part and kind, as DIV2K packs them."""
+        """An archive of DIV2K with two images."""
         name = self.path.rsplit("/", 1)[1].removesuffix(".zip")
         folder = name.replace("_X2", "/X2")
         suffix = "x2" if "X2" in name else ""
         self.send(zipped({f"{folder}/000{i}{suffix}.png": PNG for i in (1, 2)} | {f"{folder}/": b""}))
 
     def set(self, wanted, count):
-        """A test set as SelfExSR packs it."""
+        """A test set in the layout of SelfExSR."""
         self.send(
             zipped(
                 {
@@ -132,11 +130,11 @@ class Server(BaseHTTPRequestHandler):
         self.send(self.weights)
 
     def past(self, wanted, count):
-        """Has nothing at the place that is asked for."""
+        """Refuses every range."""
         self.send(b"", 416) if wanted else self.send(DATA[:5] if count == 1 else DATA, length=len(DATA))
 
     def steady(self, wanted, count):
-        """Takes its time, so that others come meanwhile."""
+        """Sends slowly, so that other requests overlap."""
         self.send_response(200)
         self.send_header("Content-Length", str(len(DATA)))
         self.end_headers()
@@ -158,7 +156,7 @@ def site():
 
 @pytest.fixture
 def get(site, tmp_path):
-    """Fetch paths of the site, without waiting between tries."""
+    """A function that downloads paths of the site, without waiting between attempts."""
 
     def run(*paths, checksum=MD5, **more):
         return fetch(
@@ -168,62 +166,54 @@ def get(site, tmp_path):
     return run
 
 
-def only(tmp_path):
-    return [p.name for p in tmp_path.iterdir()]
+def names_in(folder):
+    return [p.name for p in folder.iterdir()]
 
 
 @pytest.mark.parametrize("path", ["good", "ranges", "changed", "noranges", "busy", "moved", "past"])
-def test_what_can_be_had_is_had(get, tmp_path, path):
+def test_answers_that_give_the_file(get, tmp_path, path):
     assert get(path)
     assert (tmp_path / "got.zip").read_bytes() == DATA
-    assert only(tmp_path) == ["got.zip"]
+    assert names_in(tmp_path) == ["got.zip"]
 
 
-def test_a_broken_download_goes_on_where_it_broke_off(get):
+def test_an_interrupted_download_is_resumed(get):
     get("ranges")
     assert Server.asked == [("/ranges", None), ("/ranges", "bytes=300000-")]
 
 
-def test_it_goes_on_in_a_later_run_too(get, tmp_path):
-    with pytest.raises(HRNError, match="broke off after 1,000 of 1,024,000 bytes"):
+def test_a_later_run_resumes_or_starts_again(get, tmp_path):
+    with pytest.raises(HRNError, match=r"1,000.*1,024,000"):
         get("short")
-    assert sorted(only(tmp_path)) == [".got.zip.from", ".got.zip.part"]
-    assert get("ranges")  # another address: from the start
+    assert sorted(names_in(tmp_path)) == [".got.zip.from", ".got.zip.part"]
+    assert get("ranges")  # another address: starts again
     assert (tmp_path / "got.zip").read_bytes() == DATA
-    assert only(tmp_path) == ["got.zip"]
+    assert names_in(tmp_path) == ["got.zip"]
 
 
 @pytest.mark.parametrize(
-    ("path", "why"),
-    [
-        ("wrong", "wrong file: md5:"),
-        ("page", "answered with a web page instead of the file"),
-        ("gone", "HTTP 404"),
-        ("huge", "931.3 GiB, which is more than any file that is wanted"),
-        ("slow", "timed out"),
-        ("elsewhere", "HTTP 302"),
-    ],
+    ("path", "reason"),
+    [("wrong", "md5:"), ("page", "page"), ("gone", "404"), ("huge", "931"), ("slow", "slow"), ("elsewhere", "302")],
 )
-def test_what_is_wrong_is_told_and_the_next_address_is_tried(get, tmp_path, path, why):
-    with pytest.raises(HRNError, match=why):
+def test_other_answers_are_reported_and_the_next_address_is_tried(get, tmp_path, path, reason):
+    with pytest.raises(HRNError, match=rf"{path}: .*{reason}|{reason}: "):
         get(path)
     assert not (tmp_path / "got.zip").exists()
     assert get(path, "good")
     assert (tmp_path / "got.zip").read_bytes() == DATA
 
 
-def test_a_file_that_is_there_is_kept_if_it_is_right(get, tmp_path):
+def test_an_existing_file_is_kept_if_its_checksum_matches(get, tmp_path):
     (tmp_path / "got.zip").write_bytes(DATA)
     assert not get("good")
     assert Server.asked == []
     (tmp_path / "got.zip").write_bytes(DATA[:-1])
     assert get("good")
-    (tmp_path / "got.zip").write_bytes(b"what else it may be")
+    (tmp_path / "got.zip").write_bytes(b"anything")
     assert not get("good", checksum=None)
 
 
-def test_of_several_that_want_a_file_one_fetches_it(site, tmp_path):
-    """And each of them finds it right, whoever breaks off meanwhile."""
+def test_one_of_several_threads_downloads_the_file(site, tmp_path):
     results = []
 
     def run():
@@ -237,10 +227,10 @@ def test_of_several_that_want_a_file_one_fetches_it(site, tmp_path):
         thread.join(30)
     assert sorted(results) == [False, False, False, True]
     assert Server.asked == [("/steady", None)]
-    assert only(tmp_path) == ["got.zip"]
+    assert names_in(tmp_path) == ["got.zip"]
 
 
-def test_the_next_one_goes_on_after_one_that_failed(site, tmp_path):
+def test_a_waiting_thread_continues_after_a_failure(site, tmp_path):
     results = []
 
     def run():
@@ -255,11 +245,11 @@ def test_the_next_one_goes_on_after_one_that_failed(site, tmp_path):
     failing.join(30)
     assert results == []
     assert [path for path, _ in Server.asked] == ["/short"] * 3 + ["/good"]
-    assert only(tmp_path) == ["got.zip"]
+    assert names_in(tmp_path) == ["got.zip"]
 
 
-def test_a_process_that_was_killed_keeps_nobody_out(site, tmp_path):
-    """Its lock file stays, but the lock goes with it."""
+def test_a_killed_process_does_not_hold_the_lock(site, tmp_path):
+    """The lock file stays, but the operating system releases the lock."""
     script = (
         f"import pathlib, hrn.fetch\nhrn.fetch.fetch(['{site}/slow'], pathlib.Path({str(tmp_path / 'got.zip')!r}))\n"
     )
@@ -268,28 +258,24 @@ def test_a_process_that_was_killed_keeps_nobody_out(site, tmp_path):
         time.sleep(0.01)
     killed.kill()
     killed.wait()
-    assert ".got.zip.lock" in only(tmp_path)
+    assert ".got.zip.lock" in names_in(tmp_path)
     assert fetch([f"{site}/good"], tmp_path / "got.zip", checksum=MD5)
     assert (tmp_path / "got.zip").read_bytes() == DATA
-    assert only(tmp_path) == ["got.zip"]
+    assert names_in(tmp_path) == ["got.zip"]
 
 
-def test_where_it_cannot_be_written(site, tmp_path):
+def test_a_target_that_cannot_be_written(site, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(HRNError, match=r"cannot write .*file/got\.zip: "):
+    with pytest.raises(HRNError, match=r"file/got\.zip"):
         fetch([f"{site}/good"], tmp_path / "file/got.zip")
 
 
-def test_only_the_web(site, tmp_path):
-    for address, why in {
-        "file:///etc/passwd": "not an http or https address",
-        "https://[bad": r"not a web address \(Invalid IPv6 URL",
-        "http://..a/x": "not a web address",
-        f"{site}/ü.pth": r"not a web address .*'\\xfc'",
-        f"{site}/a b": "not a web address",
-    }.items():
-        with pytest.raises(HRNError, match=why):
-            fetch([address], tmp_path / "x")
+@pytest.mark.parametrize(
+    "address", ["file:///etc/passwd", "https://[bad", "http://..a/x", "{site}/ü.pth", "{site}/a b"]
+)
+def test_only_valid_web_addresses(site, tmp_path, address):
+    with pytest.raises(HRNError, match=r"cannot download x"):
+        fetch([address.format(site=site)], tmp_path / "x")
     assert Server.asked == []
 
 
@@ -318,37 +304,39 @@ def test_unpacking(tmp_path, make):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0001.png", "sub"]
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a\\..\\evil", "C:evil"])
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "/../evil", "a\\..\\evil", "C:evil"])
 @pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_nothing_leads_out_of_the_folder(tmp_path, make, name):
-    make(tmp_path / "a", {"good": b"1", name: b"2"})
-    with pytest.raises(HRNError, match=r"refused, because .* leads out of its folder"):
-        unpack(tmp_path / "a", tmp_path / "out", str)
-    assert list((tmp_path / "out").iterdir()) == []
-    assert only(tmp_path).count("evil") == 0
+def test_nothing_is_written_outside_the_folder(tmp_path, make, name):
+    """Such paths are refused or made safe."""
+    archive, out = tmp_path / "a", tmp_path / "one/two/out"
+    make(archive, {"good": b"1", name: b"2"})
+    with suppress(ArchiveError):
+        unpack(archive, out, str)
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and out not in p.parents] == [archive]
+    assert not Path("/evil").exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused(tmp_path, kind):
+def test_links_and_devices_are_skipped(tmp_path, kind):
     make_tar(tmp_path / "a", {"x": b""}, type=kind, linkname="/etc/passwd")
-    with pytest.raises(HRNError, match="is a link or a device"):
-        unpack(tmp_path / "a", tmp_path / "out", str)
+    assert unpack(tmp_path / "a", tmp_path / "out", str) == 0
 
 
-def test_links_in_zips_are_refused(tmp_path):
+def test_links_in_zips_become_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "a", "w") as file:
         info = zipfile.ZipInfo("x")
         info.external_attr = 0o120777 << 16
         file.writestr(info, "/etc/passwd")
-    with pytest.raises(HRNError, match="'x' is a link"):
-        unpack(tmp_path / "a", tmp_path / "out", str)
+    unpack(tmp_path / "a", tmp_path / "out", str)
+    assert not (tmp_path / "out/x").is_symlink()
+    assert (tmp_path / "out/x").read_text() == "/etc/passwd"
 
 
-def test_bombs_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "MOST_BYTES", 3 << 20)
-    make_tar(tmp_path / "a", {f"{i}": bytes(1 << 20) for i in range(4)})
-    assert (tmp_path / "a").stat().st_size < 20_000
-    with pytest.raises(HRNError, match="refused, because it unpacks to more than"):
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_bombs_are_refused(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(fetch_module, "MAX_BYTES", 3 << 20)
+    make(tmp_path / "a", {f"{i}": bytes(1 << 20) for i in range(4)})
+    with pytest.raises(ArchiveError):
         unpack(tmp_path / "a", tmp_path / "out", str)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -365,28 +353,21 @@ def test_damaged_archives(tmp_path):
         with tarfile.open(tmp_path / kind, f"w:{kind}", **quick) as file:
             file.add(tmp_path / "noise", "noise")
         others.append(bytearray((tmp_path / kind).read_bytes()))
-        middle = len(others[-1]) // 2  # far enough behind that the archive can be opened
+        middle = len(others[-1]) // 2  # the archive can still be opened
         others[-1][middle : middle + 99] = bytes(99)
-    for broken in (whole[: len(whole) // 2], b"no archive", b"", zipped, *others):
+    for broken in (whole[: len(whole) // 2], b"not an archive", b"", zipped, *others):
         (tmp_path / "b").write_bytes(broken)
-        with pytest.raises(ArchiveError, match="damaged, or neither zip nor tar"):
+        with pytest.raises(ArchiveError):
             unpack(tmp_path / "b", tmp_path / "out", str)
         assert list((tmp_path / "out").glob("*")) == []
 
 
 @pytest.fixture
-def script(root):
-    spec = importlib.util.spec_from_file_location("download_script", root / "datasets/download.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    before = list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    yield module
-    del sys.modules[spec.name]
+def script(root, load_script):
+    return load_script(root / "datasets/download.py")
 
 
-def test_div2k_lies_where_div2h5_looks_for_it(script, site, tmp_path, monkeypatch, capsys):
+def test_div2k_is_unpacked_where_div2h5_looks_for_it(script, site, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "DIV2K", (f"{site}/gone", f"{site}/DIV2K"))
     monkeypatch.setattr(script, "MD5", {"DIV2K_train_HR": hashlib.md5(div2k_archive("DIV2K_train_HR")).hexdigest()})
     whole = script.div2k
@@ -403,21 +384,21 @@ def test_div2k_lies_where_div2h5_looks_for_it(script, site, tmp_path, monkeypatc
     asked = len(Server.asked)
     assert script.main(command) == 0
     assert len(Server.asked) == asked
-    assert "complete" in capsys.readouterr().out
+    assert str(tmp_path / "DIV2K") in capsys.readouterr().out
 
 
 def div2k_archive(name):
     return zipped({f"{name}/000{i}.png": PNG for i in (1, 2)} | {f"{name}/": b""})
 
 
-def test_a_wrong_checksum_ends_in_words_and_what_to_do_by_hand(script, site, tmp_path, monkeypatch, capsys):
+def test_a_wrong_checksum_is_reported_with_manual_instructions(script, site, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "DIV2K", (f"{site}/DIV2K",))
-    with pytest.raises(HRNError, match="div2k not complete; run the same command again to go on"):
+    with pytest.raises(HRNError, match="div2k"):
         script.main(["div2k", "--scales", "2", "--root", str(tmp_path)])
-    told = capsys.readouterr().err
-    assert "wrong file: md5:" in told
-    assert f"By hand: fetch in a browser\n  {site}/DIV2K/DIV2K_train_HR.zip" in told
-    assert f"{tmp_path}/DIV2K/DIV2K_train_LR_bicubic/X2/  800 images" in told
+    printed = capsys.readouterr().err
+    assert "md5:" in printed
+    assert f"{site}/DIV2K/DIV2K_train_HR.zip" in printed
+    assert f"{tmp_path}/DIV2K/DIV2K_train_LR_bicubic/X2/" in printed
     assert not list(tmp_path.rglob("*.png"))
 
 
@@ -430,17 +411,17 @@ def test_a_test_set_from_its_second_address(script, site, tmp_path, monkeypatch)
     assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
 
 
-def test_an_incomplete_set_is_told(script, site, tmp_path, monkeypatch, capsys):
+def test_an_incomplete_set_is_reported(script, site, tmp_path, monkeypatch, capsys):
     source = script.test_set("Set5", 5, "Set5", "box")
     alternatives = ((replace(source.alternatives[1][0], addresses=(f"{site}/set",)),),)
     monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
-    with pytest.raises(HRNError, match="set5 not complete"):
+    with pytest.raises(HRNError, match="set5"):
         script.main(["set5", "--root", str(tmp_path)])
-    assert "HR holds 2 images of 5" in capsys.readouterr().err
+    assert "2 of 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_the_authors_weights_are_looked_into(script, site, tmp_path, monkeypatch, capsys, good):
+def test_the_authors_weights_are_checked(script, site, tmp_path, monkeypatch, capsys, good):
     buffer = io.BytesIO()
     weights = build_model(preset("hrn_released", [4])).state_dict()
     torch.save(weights if good else {"conv.weight": torch.zeros(1)}, buffer)
@@ -451,9 +432,9 @@ def test_the_authors_weights_are_looked_into(script, site, tmp_path, monkeypatch
         assert script.main(command) == 0
         assert "hrn_x4.pth: hrn_released, x4" in capsys.readouterr().out
     else:
-        with pytest.raises(HRNError, match="authors not complete"):
+        with pytest.raises(HRNError, match="authors"):
             script.main(command)
-        assert "not a checkpoint of HRN" in capsys.readouterr().err
+        assert "hrn_x4.pth" in capsys.readouterr().err
     assert (tmp_path / "hrn_released/hrn_x4.pth").exists() == good
 
 
@@ -464,8 +445,7 @@ def test_unknown_names(script, words):
     assert stop.value.code == 2
 
 
-def test_each_known_address_is_of_the_web(script):
-    """And each set knows what it must hold."""
+def test_addresses_and_counts(script):
     for make in script.SETS.values():
         source = make([2, 3, 4])
         assert sum(source.counts.values()) in (3600, 5, 14, 100)

@@ -1,1 +1,1 @@
-"""Images, enlargement and reduction without a network, training patches, and test sets."""
+"""Image files, bicubic resizing, training patches and test sets."""

@@ -1,18 +1,32 @@
-"""Test sets as people have them on disk: pairs of HR and LR images, found without flags."""
+"""Test sets in the layouts in common use: pairs of HR and LR images, found from the path alone."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from hrn.data.h5 import H5Pairs
 from hrn.data.images import EXTENSIONS, Picture, list_images, picture_of, read_picture, read_rgb
 from hrn.data.resize import bicubic_lr, modcrop
 from hrn.errors import HRNError
+
+if TYPE_CHECKING:
+    from hrn.data.h5 import H5Pairs
+
+STANDARD_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
+"""The test sets of the field. A folder with one of these names in other capitals is reported under the name here."""
+PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
+"""The images of scikit-image that make up the set `photographs`."""
+LAYOUTS = """\
+  Set5/Set5_HRx{s}/*.png    with  Set5/Set5_LR_bicubic/X{s}/*.png   (path Set5/Set5 or Set5)
+  Set5/HR/*                 with  Set5/LR_bicubic/X{s}/*            (LR is made if this folder is missing)
+  Set5/x{s}/*_HR.png        with  Set5/x{s}/*_LR.png
+  Set5/*                    HR images; LR is made by MATLAB's bicubic
+  set.h5                    written by datasets/div2h5.py"""
 
 
 @dataclass(frozen=True)
@@ -25,17 +39,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class TestImage:
-    """An image to be scored."""
+    """An image of a test set."""
 
     name: str
     read: Callable[[], tuple[Picture, np.ndarray | None]]
-    """Gives the HR picture, and the LR image where there is one."""
+    """Reads the HR picture and the LR image, which is None if the set has no LR images."""
 
     def load(self, scale: int) -> Pair:
-        """Read the pair; where there is no LR image, it is MATLAB's bicubic of the cropped HR.
+        """Read the pair. A missing LR image is made from the cropped HR image by MATLAB's bicubic.
 
         Raises:
-            HRNError: unreadable, too small, or sizes that do not belong together.
+            HRNError: An image is unreadable or too small, or the sizes of HR and LR do not match.
         """
         picture, lr = self.read()
         height, width = picture.rgb.shape[:2]
@@ -47,7 +61,7 @@ class TestImage:
             lr = bicubic_lr(hr, scale)
         if lr.shape[:2] != (h, w):
             raise HRNError(
-                f"{self.name}: LR is {lr.shape[1]}x{lr.shape[0]}, but HR of {width}x{height} needs {w}x{h} at x{scale}"
+                f"{self.name}: LR is {lr.shape[1]}x{lr.shape[0]}; HR is {width}x{height} and needs {w}x{h} at x{scale}"
             )
         return Pair(hr, lr)
 
@@ -60,32 +74,21 @@ class TestSet:
     scale: int
     images: tuple[TestImage, ...]
     source: str
-    """Where HR and LR come from, for the report."""
-
-
-LAYOUTS = """\
-  Set5/Set5_HRx{s}/*.png    with  Set5/Set5_LR_bicubic/X{s}/*.png   (name it Set5/Set5 or Set5)
-  Set5/HR/*                 with  Set5/LR_bicubic/X{s}/*            (without it, LR is made)
-  Set5/x{s}/*_HR.png        with  Set5/x{s}/*_LR.png
-  Set5/*                    HR images; LR is made by MATLAB's bicubic
-  set.h5                    as datasets/div2h5.py writes it"""
+    """The origin of the HR and LR images, for the report."""
 
 
 def find_test_set(path: str | Path, scale: int) -> TestSet:
-    """Find the test set at `path` in any of the layouts above.
+    """Find the test set at `path` in any of the layouts in LAYOUTS.
 
     Raises:
-        HRNError: nothing of the kind is there, or LR images are missing for some HR images.
+        HRNError: No test set was found, or LR images are missing for some HR images.
     """
     path = Path(path)
     path = path if path.name not in ("", "..") else path.resolve()
-    name = path.name or "root"
     if path.is_file() and path.suffix.lower() in (".h5", ".hdf5"):
-        pairs = H5Pairs(path, (scale,))
-        images = tuple(TestImage(pairs.name(i), partial(_read_h5, pairs, i, scale)) for i in range(len(pairs)))
-        return TestSet(path.stem, scale, images, f"{path}: HR and X{scale}")
-    # (HR folder, LR folder or None, name, what ends an HR stem)
-    candidates = [
+        return _h5_test_set(path, scale)
+    folder = path.name or "root"
+    candidates = [  # HR folder, and LR folder or None
         (path.parent / f"{path.name}_HRx{scale}", path.parent / f"{path.name}_LR_bicubic" / f"X{scale}"),
         (path / f"{path.name}_HRx{scale}", path / f"{path.name}_LR_bicubic" / f"X{scale}"),
         (path / "HR", path / "LR_bicubic" / f"X{scale}"),
@@ -103,22 +106,22 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
             lr_paths = [find_lr(p, lr_folder, scale) if lr_folder else None for p in hr_paths]
             pairs = zip(hr_paths, lr_paths, strict=True)
             images = tuple(TestImage(hr.stem, partial(_read_files, hr, lr)) for hr, lr in pairs)
-            source = f"HR {hr_folder}, LR {lr_folder or 'MATLAB bicubic of HR'}"
-            return TestSet(name, scale, images, source)
+            name = next((name for name in STANDARD_SETS if name.lower() == folder.lower()), folder)
+            return TestSet(name, scale, images, f"HR {hr_folder}, LR {lr_folder or 'MATLAB bicubic of HR'}")
     raise HRNError(
-        f"no test images for x{scale} at {path}; looked for ({', '.join(EXTENSIONS)})\n"
-        + LAYOUTS.replace("{s}", str(scale)).replace("Set5", name)
+        f"no test images for x{scale} at {path}. Supported layouts ({', '.join(EXTENSIONS)}):\n"
+        + LAYOUTS.replace("{s}", str(scale)).replace("Set5", folder)
     )
 
 
 def find_lr(hr: Path, folder: Path, scale: int) -> Path:
-    """The LR file of an HR file, in any of the field's ways.
+    """Find the LR file of an HR file by the naming conventions in use.
 
-    For 0001: 0001x4, 0001, 0001_LR or 0001_LRx4. An HR in the HR file's name, or x1 or x4 at its end, may be left out.
-    In the folder of the HR file itself: img_LR for img_HR.
+    For 0001, the LR file may be 0001x4, 0001, 0001_LR or 0001_LRx4. `HR` in the HR file's name, and x1 or x4 at its end, may
+    be omitted. In the folder of the HR file itself, img_LR belongs to img_HR.
 
     Raises:
-        HRNError: there is none.
+        HRNError: No such file exists.
     """
     bare = re.sub(rf"_HR|HR$|(x1|x{scale})$", "", hr.stem)
     names = (
@@ -130,21 +133,18 @@ def find_lr(hr: Path, folder: Path, scale: int) -> Path:
         for suffix in dict.fromkeys((hr.suffix, *EXTENSIONS)):
             if (folder / f"{name}{suffix}").is_file():
                 return folder / f"{name}{suffix}"
-    raise HRNError(f"{hr}: no LR image for it in {folder}; looked for {' or '.join(dict.fromkeys(names))}")
+    raise HRNError(f"{hr}: no LR image in {folder}; tried the names {', '.join(dict.fromkeys(names))}")
 
 
 def image_file(path: Path) -> TestImage:
-    """An original in a file of its own, whose LR is made by MATLAB's bicubic."""
+    """Return a single HR file as a test image. Its LR image is made by MATLAB's bicubic."""
     return TestImage(path.stem, partial(_read_files, path, None))
 
 
 def photographs(scale: int) -> TestSet:
-    """The photographs that scikit-image carries, as a test set that needs no download."""
+    """Return the photographs included in scikit-image as a test set that needs no download."""
     images = tuple(TestImage(name, partial(_read_photograph, name)) for name in PHOTOGRAPHS)
     return TestSet("photographs", scale, images, "HR scikit-image's data, LR MATLAB bicubic of HR")
-
-
-PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 
 
 def _read_photograph(name: str) -> tuple[Picture, None]:
@@ -153,7 +153,15 @@ def _read_photograph(name: str) -> tuple[Picture, None]:
     return picture_of(Image.fromarray(getattr(skimage.data, name)())), None
 
 
-def _read_h5(pairs: H5Pairs, index: int, scale: int) -> tuple[Picture, np.ndarray]:
+def _h5_test_set(path: Path, scale: int) -> TestSet:
+    from hrn.data.h5 import H5Pairs  # h5py is not needed for image files
+
+    pairs = H5Pairs(path, (scale,))
+    images = tuple(TestImage(pairs.name(i), partial(_read_h5, pairs, i, scale)) for i in range(len(pairs)))
+    return TestSet(path.stem, scale, images, f"{path}: HR and X{scale}")
+
+
+def _read_h5(pairs: "H5Pairs", index: int, scale: int) -> tuple[Picture, np.ndarray]:
     return Picture(pairs.read("HR", index), None, False), pairs.read(f"X{scale}", index)
 
 

@@ -1,6 +1,7 @@
-"""Training and validation pairs in one HDF5 file, in the layout that CARN's users have had since 2018.
+"""HR and LR image pairs in one HDF5 file, in the layout of the CARN repository (2018). Needs no torch.
 
-Groups `HR`, `X2`, `X3`, `X4`, `X8`; in each, uint8 (H, W, 3) datasets keyed "0", "1", ...; the same key is the same image.
+The file has the groups `HR`, `X2`, `X3`, `X4` and `X8`. Each holds uint8 (H, W, 3) datasets with the keys "0", "1", ...; a key
+names the same image in all groups.
 """
 
 import re
@@ -15,18 +16,20 @@ from hrn.data.images import EXTENSIONS
 from hrn.errors import HRNError
 
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
-"""What h5py raises on damaged files."""
+"""The exceptions that h5py raises for damaged files."""
 
 
 class H5Pairs:
-    """Read access to an h5 file of pairs. The file is opened at first use, once in each process, so this can be pickled.
+    """Read access to an h5 file of image pairs.
+
+    The object can be pickled: each process opens the file for itself on first use.
 
     Args:
-        path: the h5 file.
-        scales: the groups X{s} that must be there.
+        path: The h5 file.
+        scales: The scales whose groups X{s} must exist.
 
     Raises:
-        HRNError: no such file, not an HDF5 file, a group or image missing, or sizes of a pair that do not match.
+        HRNError: The file is missing or not HDF5, a group or image is missing, or the sizes of a pair do not match.
     """
 
     def __init__(self, path: str | Path, scales: tuple[int, ...]) -> None:
@@ -34,19 +37,21 @@ class H5Pairs:
         self.scales = scales
         self._file: h5py.File | None = None
         if not self.path.is_file():
-            raise HRNError(f"no such h5 file: {self.path}\nMake it with: python datasets/div2h5.py (--help tells how)")
-        with self._reading("not a readable h5 file"), h5py.File(self.path, "r") as file:
+            raise HRNError(f"no such h5 file: {self.path}. Create it with datasets/div2h5.py (see its --help).")
+        with self._h5_errors("not a readable h5 file"), h5py.File(self.path, "r") as file:
             self.keys, self.hr_sizes = self._check(file)
 
     def _check(self, file: h5py.File) -> tuple[list[str], list[tuple[int, int]]]:
+        """Validate the file; return the keys and the HR sizes."""
         for group in self.groups:
             if not isinstance(file.get(group), h5py.Group):
                 raise HRNError(
-                    f"{self.path}: has no group {group!r}, only {', '.join(file) or 'nothing'}; write it with div2h5.py --scales"
+                    f"{self.path}: has no group {group!r} (found: {', '.join(file) or 'none'}); "
+                    "list all scales in div2h5.py --scales"
                 )
         keys = sorted(file["HR"], key=lambda k: (len(k), k))
         if not keys:
-            raise HRNError(f"{self.path}: holds no images")
+            raise HRNError(f"{self.path}: contains no images")
         sizes = []
         for key in keys:
             h, w = self._size(file, "HR", key)
@@ -54,38 +59,44 @@ class H5Pairs:
                 lr_h, lr_w = self._size(file, f"X{s}", key)
                 if (lr_h, lr_w) != (h // s, w // s):
                     raise HRNError(
-                        f"{self.path}: X{s}/{key} is {lr_w}x{lr_h}, but HR/{key} of {w}x{h} needs {w // s}x{h // s}"
+                        f"{self.path}: X{s}/{key} is {lr_w}x{lr_h}; HR/{key} is {w}x{h} and needs {w // s}x{h // s}"
                     )
             sizes.append((h, w))
         return keys, sizes
 
     def _size(self, file: h5py.File, group: str, key: str) -> tuple[int, int]:
+        """Return the height and width of an image after checking its type and shape."""
         data = file[group].get(key)
         if not isinstance(data, h5py.Dataset):
             raise HRNError(f"{self.path}: image {group}/{key} is missing")
         if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3:
-            raise HRNError(f"{self.path}: {group}/{key} is {data.dtype} {data.shape}, not uint8 (H, W, 3)")
+            raise HRNError(f"{self.path}: {group}/{key} is {data.dtype} {data.shape}, expected uint8 (H, W, 3)")
         return data.shape[0], data.shape[1]
 
     def verify(self, first: int = 0, every: int = 1) -> None:
-        """Read every image once, or every `every`-th one from `first`.
+        """Read each image once.
+
+        Args:
+            first: The index of the first image to read.
+            every: The step between two indices, so that several processes can share the work.
 
         Raises:
-            HRNError: one cannot be read.
+            HRNError: An image cannot be read.
         """
         for index in range(first, len(self), every):
             for group in self.groups:
                 self.read(group, index)
         self.file.close()
-        self._file = None  # loading processes are to open it for themselves
+        self._file = None  # data loader processes open the file for themselves
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups that hold a dataset for each image."""
+        """The names of the groups: HR and one for each scale."""
         return ("HR", *(f"X{s}" for s in self.scales))
 
     @property
     def file(self) -> h5py.File:
+        """The open file."""
         if self._file is None:
             self._file = h5py.File(self.path, "r")
         return self._file
@@ -97,33 +108,46 @@ class H5Pairs:
         return len(self.keys)
 
     def name(self, index: int) -> str:
-        """The stem of the file that an image was made from, where the h5 says it, else its key; can name a file."""
+        """Return the stem of an image's original file if the h5 file states it, else the key. It is a valid file name."""
         key = self.keys[index]
-        with self._reading(f"cannot read the name of HR/{key}"):
-            said = self.file["HR"][key].attrs.get("name")
-        said = said.decode(errors="replace") if isinstance(said, bytes) else said
-        stem = _stem(said) if isinstance(said, str) else ""
-        return next(name for name in (stem, key, str(index)) if _names_a_file(name))
+        with self._h5_errors(f"cannot read the name of HR/{key}"):
+            stored = self.file["HR"][key].attrs.get("name")
+        stored = stored.decode(errors="replace") if isinstance(stored, bytes) else stored
+        stem = _stem(stored) if isinstance(stored, str) else ""
+        return next(name for name in (stem, key, str(index)) if _is_file_name(name))
 
     def read(self, group: str, index: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
-        """A part of an image, (h, w, 3) uint8; only that part is read from the disk."""
-        with self._reading(f"cannot read {group}/{self.keys[index]}"):
+        """Read an image or a part of it.
+
+        Args:
+            group: `HR`, `X2`, ...
+            index: The index of the image.
+            rows: The rows to read.
+            columns: The columns to read.
+
+        Returns:
+            (h, w, 3) uint8. Only this part is read from the disk.
+
+        Raises:
+            HRNError: The file is damaged.
+        """
+        with self._h5_errors(f"cannot read {group}/{self.keys[index]}"):
             return self.file[group][self.keys[index]][rows, columns]
 
     @contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
-        """Errors of h5py in words."""
+    def _h5_errors(self, message: str) -> Iterator[None]:
+        """Convert exceptions of h5py to HRNError."""
         try:
             yield
         except _DAMAGED as error:
-            raise HRNError(f"{self.path}: {what} ({error})") from None
+            raise HRNError(f"{self.path}: {message} ({error})") from None
 
 
 def _stem(name: str) -> str:
-    """A file's name without what ends the name of an image."""
+    """Remove the suffix of an image file from a name."""
     return name[: -len(suffix)] if (suffix := Path(name).suffix).lower() in EXTENSIONS else name
 
 
-def _names_a_file(name: str) -> bool:
-    """Whether a file can have this name on any system, and does not lie elsewhere by it."""
+def _is_file_name(name: str) -> bool:
+    """Return whether a name is a valid file name on any system and contains no path."""
     return name.strip(" .") != "" and name.isprintable() and not re.search(r'[/\\:*?"<>|]', name)

@@ -1,4 +1,4 @@
-"""Reading and writing images of any kind, as uint8 RGB arrays."""
+"""Read and write image files as uint8 RGB arrays."""
 
 import io
 import struct
@@ -16,22 +16,25 @@ from hrn.errors import HRNError
 from hrn.files import atomic_write
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
-TOO_DEEP = "has more than 8 bits a channel, which would be lost; convert it to 8 bits first"
+TOO_DEEP = "more than 8 bits per channel are not supported; convert the image to 8 bits first"
 MAX_PIXELS = 400_000_000
-"""Larger files are refused before they are decoded: a small file can claim any size."""
+"""The largest image to decode. The header is checked first, because a small file can claim any size."""
 
 WITHOUT_ALPHA = (".jpg", ".jpeg", ".bmp")
+"""Formats that cannot store transparency."""
 WITHOUT_GREY = (".webp", ".avif")
+"""Formats that cannot store a single grey channel."""
 WITHOUT_PROFILE = (".bmp",)
+"""Formats that cannot store a colour profile."""
 LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".avif": 65536}
-"""Of formats that have a limit, in pixels."""
+"""The largest height and width of formats that have a limit, in pixels."""
 _QUALITY = {
     ".webp": {"lossless": True, "exact": True},
     **{suffix: {"quality": 95, "subsampling": "4:4:4"} for suffix in (".jpg", ".jpeg", ".avif")},
 }
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_BITS_PER_SAMPLE = 258  # TIFF's tag
+_BITS_PER_SAMPLE = 258  # TIFF tag
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -45,10 +48,10 @@ _DAMAGED = (
     MemoryError,
     struct.error,
 )
-"""What Pillow's decoders raise on damaged files."""
+"""The exceptions that Pillow's decoders raise for damaged files."""
 _STRIP_PIXELS = 2**20
-"""Converted at once: Pillow and NumPy both make copies."""
-_decoding = threading.Lock()
+"""The number of pixels to convert at once, because Pillow and NumPy both make copies."""
+_pillow_settings = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -56,47 +59,47 @@ class Picture:
     """A decoded image file."""
 
     rgb: np.ndarray
-    """(H, W, 3) uint8."""
+    """The colours, (H, W, 3) uint8."""
     alpha: np.ndarray | None
-    """(H, W) uint8, where the file has transparency."""
+    """The opacity, (H, W) uint8; None if the file has no transparency."""
     grey: bool
-    """Whether the file holds one grey channel, here three times."""
+    """Whether the file has a single grey channel, which `rgb` repeats three times."""
     icc_profile: bytes | None = None
-    """Of the colours, as they are here."""
+    """The colour profile of `rgb`; None if the file has no usable one."""
     frames: int = 1
-    """How many the file has; this is the first."""
+    """The number of frames in the file. Only the first is decoded."""
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """The image files in a folder, sorted by path; hidden files are left out."""
+    """Return the image files in a folder, sorted by path. Hidden files are skipped."""
     found = folder.rglob("*") if recursive else folder.iterdir()
     return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
 
 
 def count_pixels(path: Path) -> int:
-    """Width times height by the file's header; 0 where that cannot be read."""
+    """Return width times height from the file's header, or 0 if it cannot be read."""
     try:
         return _count_pixels(path)
     except (*_DAMAGED, Image.DecompressionBombError):
         return 0
 
 
-def check_pixels(path: Path, most: int) -> int:
-    """Width times height by the file's header, before anything is decoded.
+def check_pixels(path: Path, limit: int) -> int:
+    """Return width times height from the file's header, without decoding the image.
 
     Raises:
-        HRNError: missing, not an image, or more pixels than `most`.
+        HRNError: The file is missing, is not an image, or has more than `limit` pixels.
     """
     if not path.is_file():
         raise HRNError(f"no such image file: {path}")
     try:
         pixels = _count_pixels(path)
     except Image.DecompressionBombError:
-        raise HRNError(f"{path}: has more pixels than the limit of {most:,}") from None
+        raise HRNError(f"{path}: has more pixels than the limit of {limit:,}") from None
     except _DAMAGED:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
-    if pixels > most:
-        raise HRNError(f"{path}: has {pixels:,} pixels, more than the limit of {most:,}")
+    if pixels > limit:
+        raise HRNError(f"{path}: has {pixels:,} pixels, more than the limit of {limit:,}")
     return pixels
 
 
@@ -107,11 +110,11 @@ def _count_pixels(path: Path) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A file whose header has been read; Pillow refuses what has more than MAX_PIXELS, there or on decoding."""
-    with _decoding, warnings.catch_warnings():  # both settings are the whole program's
+    """Open a file and read its header. Pillow refuses more than MAX_PIXELS, here or during decoding."""
+    with _pillow_settings, warnings.catch_warnings():  # the pixel limit and the warning filters are global
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above it, and refuses above twice as many
+        Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this number and refuses twice as many
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 yield image
@@ -120,12 +123,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Decode an image file: upright (EXIF), 8 bits, RGB and perhaps alpha; the first frame of an animation.
+    """Decode an image file with 8 bits per channel.
 
-    CMYK and Lab become sRGB, by the file's colour profile where it has one.
+    The EXIF orientation is applied. CMYK and Lab are converted to sRGB, with the file's colour profile if it has one. Of an
+    animation, the first frame is read.
 
     Raises:
-        HRNError: the file is missing, truncated, not an image, too large, or has more than 8 bits a channel.
+        HRNError: The file is missing, damaged, not an image, too large, or has more than 8 bits per channel.
     """
     path = Path(path)
     if not path.is_file():
@@ -143,25 +147,25 @@ def read_picture(path: str | Path) -> Picture:
     except Image.DecompressionBombError:
         raise HRNError(f"{path}: has more pixels than the limit of {MAX_PIXELS:,}") from None
     except MemoryError:
-        raise HRNError(f"{path}: not enough memory for it, or damaged") from None
+        raise HRNError(f"{path}: damaged, or too large for the available memory") from None
     except _DAMAGED as error:
         raise HRNError(f"{path}: damaged or truncated image ({error})") from None
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 of an image file, transparency dropped; errors as :func:`read_picture`."""
+    """Decode an image file to (H, W, 3) uint8 and drop transparency; errors as :func:`read_picture`."""
     return read_picture(path).rgb
 
 
 def picture_of(image: Image.Image) -> Picture:
-    """The same for an opened Pillow image. Raises HRNError if it has more than 8 bits a channel."""
+    """Convert a Pillow image. Raises HRNError if it has more than 8 bits per channel."""
     if image.mode in _DEEP_MODES:
-        raise HRNError(f"an image of mode {image.mode}: {TOO_DEEP}")
+        raise HRNError(f"image of mode {image.mode}: {TOO_DEEP}")
     return _decode(ImageOps.exif_transpose(image))
 
 
 def _decode(image: Image.Image) -> Picture:
-    """The samples of an upright image, a strip at once."""
+    """Convert an upright image, strip by strip to save memory."""
     icc_profile = image.info.get("icc_profile")
     if image.mode in ("CMYK", "LAB"):
         image, icc_profile = _to_srgb(image, icc_profile), None
@@ -170,9 +174,9 @@ def _decode(image: Image.Image) -> Picture:
     w, h = image.size
     rgb = np.empty((h, w, 3), np.uint8)
     alpha = np.empty((h, w), np.uint8) if transparent else None
-    at_once = max(1, _STRIP_PIXELS // w)
-    for top in range(0, h, at_once):
-        bottom = min(top + at_once, h)
+    rows = max(1, _STRIP_PIXELS // w)
+    for top in range(0, h, rows):
+        bottom = min(top + rows, h)
         strip = image.crop((0, top, w, bottom))
         if transparent:
             strip = strip.convert("RGBA")
@@ -182,7 +186,7 @@ def _decode(image: Image.Image) -> Picture:
 
 
 def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
-    """CMYK, grey or Lab to sRGB: by its profile, or by Pillow's simple rule where it has none or a broken one."""
+    """Convert CMYK, grey or Lab to sRGB with the profile, or by Pillow's simple rule if it is missing or broken."""
     try:
         if image.mode == "LAB":
             profile = ImageCms.createProfile("LAB")
@@ -196,23 +200,21 @@ def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
 
 
 def _is_deep(image: Image.Image, path: Path) -> bool:
-    """Whether a file has more than 8 bits a channel: Pillow opens several kinds of them as 8-bit ones without a word."""
+    """Return whether a file has more than 8 bits per channel. Pillow opens several such formats silently as 8-bit."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
     with path.open("rb") as file:
         head = file.read(4096)
     if image.format == "PNG":
-        return head[24:25] == b"\x10"  # the header's bit depth
-    if (
-        image.format == "AVIF"
-    ):  # high_bitdepth of AV1CodecConfigurationRecord, after the name, a version and a profile byte
+        return head[24:25] == b"\x10"  # bit depth in the header
+    if image.format == "AVIF":  # bit high_bitdepth of AV1CodecConfigurationRecord, after name, version and profile
         configuration = head.find(b"av1C")
         return configuration >= 0 and bool(head[configuration + 6] & 0x40)
     return False
 
 
 def to_pillow(picture: Picture) -> Image.Image:
-    """A Pillow image in mode L, LA, RGB or RGBA."""
+    """Convert a picture to a Pillow image in mode L, LA, RGB or RGBA."""
     image = Image.fromarray(picture.rgb)
     if picture.grey:
         image = image.convert("L")
@@ -224,10 +226,14 @@ def to_pillow(picture: Picture) -> Image.Image:
 
 
 def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
-    """Write an image by the suffix of `path`, beside it first and then renamed; JPEG and AVIF in quality 95, WebP lossless.
+    """Write an image atomically, in the format of the suffix: JPEG and AVIF with quality 95, WebP lossless.
+
+    Args:
+        path: The file to write.
+        picture: A picture, or an array (H, W, 3) uint8.
 
     Raises:
-        HRNError: unknown suffix, or the file cannot be written.
+        HRNError: The suffix is unknown, the image is too large for the format, or the file cannot be written.
     """
     path = Path(path)
     if isinstance(picture, np.ndarray):
@@ -243,15 +249,15 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
-    with atomic_write(path) as beside:
+    with atomic_write(path) as temporary:
         try:
-            image.save(beside, format=kind, **options)
-        except (ValueError, RuntimeError) as error:  # what Pillow's encoders raise
+            image.save(temporary, format=kind, **options)
+        except (ValueError, RuntimeError) as error:  # raised by Pillow's encoders
             raise HRNError(f"cannot write {path}: {error}") from None
 
 
 def _in_colour(picture: Picture) -> Picture:
-    """A grey picture as an RGB one: in sRGB where its profile is of grey, which must not stand in an RGB file."""
+    """Convert a grey picture to RGB. A grey profile is not valid in an RGB file, so such colours become sRGB."""
     if not picture.icc_profile or picture.icc_profile[16:20] != b"GRAY":  # the header's colour space
         return replace(picture, grey=False)
     image = _to_srgb(Image.fromarray(picture.rgb).convert("L"), picture.icc_profile)
@@ -259,9 +265,9 @@ def _in_colour(picture: Picture) -> Picture:
 
 
 def check_side(path: Path, size: tuple[int, int]) -> None:
-    """Raises HRNError if an image of height and width `size` is too large for the format of `path`."""
-    most = LONGEST_SIDE.get(path.suffix.lower())
-    if most and max(size) > most:
+    """Check the height and width `size` against the limit of the format. Raises HRNError if it is exceeded."""
+    limit = LONGEST_SIDE.get(path.suffix.lower())
+    if limit and max(size) > limit:
         raise HRNError(
-            f"{path}: {size[1]}x{size[0]} pixels are too many for {path.suffix}, which ends at {most}; use PNG"
+            f"{path}: {size[1]}x{size[0]} exceeds the limit of {path.suffix}, {limit} pixels a side; use PNG"
         )

@@ -2,40 +2,60 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as F
 
-from hrn.data.augment import augment
 from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
 
 
-class PatchDataset(Dataset):
-    """Random training patches, each a pure function of (seed, index).
-
-    Index i is position i % N of pass i // N over the N images; every pass is a new permutation and takes one patch from
-    each image, as the released code does. With several scales, batch b draws one scale for all its patches.
+def augment(image: Tensor, flip_vertical: int, flip_horizontal: int, turns: int) -> Tensor:
+    """Flip up-down, flip left-right, then rotate counter-clockwise: the eight symmetries of the square.
 
     Args:
-        pairs: the images.
-        patch_size: side of the LR patch in pixels.
-        batch_size: patches in a step, which share a scale.
-        length: how many patches there are to draw (steps x batch_size).
-        seed: of every random choice.
+        image: (..., H, W).
+        flip_vertical: 1 to flip up-down, else 0.
+        flip_horizontal: 1 to flip left-right, else 0.
+        turns: Number of quarter turns, 0 to 3.
+    """
+    if flip_vertical:
+        image = F.vertical_flip(image)
+    if flip_horizontal:
+        image = F.horizontal_flip(image)
+    return torch.rot90(image, turns, dims=(-2, -1))
+
+
+class PatchDataset(Dataset):
+    """Random training patches, each determined by the seed and its index alone.
+
+    Each pass over the N images is a new permutation and takes one patch from each image, as the released code does: index i
+    is position i % N of pass i // N. With several scales, the patches of a batch share one randomly drawn scale.
+
+    Args:
+        pairs: The training images.
+        patch_size: The side of the LR patch in pixels.
+        batch_size: The number of patches in a step.
+        length: The total number of patches (steps x batch_size).
+        seed: The seed of every random choice.
+
+    Raises:
+        HRNError: An image is smaller than a patch.
     """
 
     def __init__(self, pairs: H5Pairs, *, patch_size: int, batch_size: int, length: int, seed: int) -> None:
-        self.pairs, self.patch_size, self.batch_size, self.length, self.seed = (
-            pairs,
-            patch_size,
-            batch_size,
-            length,
-            seed,
-        )
+        self.pairs = pairs
+        self.patch_size = patch_size
+        self.batch_size = batch_size
+        self.length = length
+        self.seed = seed
+        scale = max(pairs.scales)
         for key, (h, w) in zip(pairs.keys, pairs.hr_sizes, strict=True):
-            if min(h, w) // max(pairs.scales) < patch_size:
+            if min(h, w) // scale < patch_size:
+                largest = min(min(size) for size in pairs.hr_sizes) // scale
                 raise HRNError(
-                    f"{pairs.path}: HR/{key} is {w}x{h}, smaller than a patch of {patch_size} LR pixels at x{max(pairs.scales)}; "
-                    f"use --patch_size {min(min(size) for size in pairs.hr_sizes) // max(pairs.scales)} or leave the image out"
+                    f"{pairs.path}: HR/{key} is {w}x{h}, smaller than a patch of {patch_size} LR pixels at x{scale}; "
+                    f"use --patch_size {largest} or remove the image"
                 )
         self._order: tuple[int, np.ndarray] | None = None
 
@@ -43,19 +63,19 @@ class PatchDataset(Dataset):
         return self.length
 
     def scale_of(self, index: int) -> int:
-        """The scale of the batch that patch `index` is in."""
+        """Return the scale of the batch that contains patch `index`."""
         scales = self.pairs.scales
         return scales[np.random.default_rng([self.seed, 1, index // self.batch_size]).integers(len(scales))]
 
     def image_of(self, index: int) -> int:
-        """The image that patch `index` is taken from."""
-        turn, position = divmod(index, len(self.pairs))
-        if self._order is None or self._order[0] != turn:
-            self._order = turn, np.random.default_rng([self.seed, 2, turn]).permutation(len(self.pairs))
+        """Return the index of the image that patch `index` is cut from."""
+        epoch, position = divmod(index, len(self.pairs))
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
         return int(self._order[1][position])
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(3, p, p) and (3, s*p, s*p) uint8 tensors: the LR patch and its HR patch, augmented alike."""
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same augmentation."""
         scale, image, p = self.scale_of(index), self.image_of(index), self.patch_size
         rng = np.random.default_rng([self.seed, 3, index])
         h, w = (side // scale for side in self.pairs.hr_sizes[image])

@@ -1,7 +1,8 @@
-"""Writing a PNG strip by strip, so that an image need never be whole in memory.
+"""Write a PNG file strip by strip, so that the whole image is never in memory.
 
-ISO/IEC 15948 (https://www.w3.org/TR/png-3/): 8 bits a sample, not interlaced, each row as its difference to the row above
-(filter "up"), which makes smaller files of enlarged photographs than the filter chosen anew for each row.
+The format is ISO/IEC 15948 (https://www.w3.org/TR/png-3/), with 8 bits per sample and no interlacing. Each row is stored as
+its difference to the row above (filter "up"). For upscaled photographs, this gives smaller files than choosing a filter for
+each row.
 """
 
 import struct
@@ -14,10 +15,10 @@ import numpy as np
 from hrn.files import atomic_write
 
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-"""By the number of channels: grey, grey and alpha, RGB, RGB and alpha."""
-UP = 2
+"""The PNG colour type for each number of channels: grey, grey and alpha, RGB, RGB and alpha."""
+FILTER_UP = 2
 LEVEL = 4
-"""zlib's; higher ones take much longer for little."""
+"""The zlib compression level. Higher levels take much longer and save little."""
 
 
 def write_png(
@@ -27,21 +28,21 @@ def write_png(
     strips: Iterable[np.ndarray],
     icc_profile: bytes | None = None,
 ) -> None:
-    """Write an image whose strips come from its top to its bottom; beside `path` first, and then renamed.
+    """Write an image from strips of rows, atomically.
 
     Args:
-        path: of the file.
-        size: height and width.
+        path: The file to write. If `strips` raises, it is left unchanged.
+        size: Height and width.
         channels: 1 to 4, see COLOUR_TYPES.
-        strips: (h, W, channels) uint8, that together have all rows; their errors leave no file.
-        icc_profile: of the colours.
+        strips: Arrays (h, W, channels) uint8, from top to bottom. Grey strips may be (h, W).
+        icc_profile: The colour profile to embed.
 
     Raises:
-        HRNError: the file cannot be written.
-        ValueError: the strips are not of this size.
+        HRNError: The file cannot be written.
+        ValueError: The strips do not have this size.
     """
     height, width = size
-    with atomic_write(path) as beside, beside.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
 
         def chunk(kind: bytes, data: bytes) -> None:
             file.write(
@@ -55,11 +56,11 @@ def write_png(
         compressor = zlib.compressobj(LEVEL)
         above = np.zeros((1, width * channels), np.uint8)
         filtered = np.empty((64, 1 + width * channels), np.uint8)
-        filtered[:, 0] = UP
+        filtered[:, 0] = FILTER_UP
         rows = 0
         for strip in strips:
             if strip.shape[1:] not in ((width, channels), (width,) * (channels == 1)):
-                raise ValueError(f"a strip of {strip.shape} in an image of {width} pixels and {channels} channels")
+                raise ValueError(f"the strip {strip.shape} does not fit a width of {width} and {channels} channels")
             lines = strip.reshape(len(strip), width * channels)
             for first in range(0, len(lines), len(filtered)):
                 part = lines[first : first + len(filtered)]
@@ -70,6 +71,6 @@ def write_png(
                     chunk(b"IDAT", data)
             rows += len(lines)
         if rows != height:
-            raise ValueError(f"{rows} rows for an image of {height}")
+            raise ValueError(f"got {rows} rows, expected {height}")
         chunk(b"IDAT", compressor.flush())
         chunk(b"IEND", b"")

@@ -12,7 +12,7 @@ def save(path, image):
     Image.fromarray(image).save(path)
 
 
-LAYOUTS = {  # how each layout names HR, LR, and what the user says
+LAYOUTS = {  # for each layout: HR file, LR file, paths that find the test set
     "released": ("Set5/Set5_HRx4/baby.png", "Set5/Set5_LR_bicubic/X4/babyx4.png", ("Set5/Set5", "Set5")),
     "folders": ("Set5/HR/baby.png", "Set5/LR_bicubic/X4/babyx4.png", ("Set5",)),
     "carn": ("Set5/x4/baby_HR.png", "Set5/x4/baby_LR.png", ("Set5",)),
@@ -22,11 +22,11 @@ LAYOUTS = {  # how each layout names HR, LR, and what the user says
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_with_lr(tmp_path, image, rng, layout):
-    hr_name, lr_name, said = LAYOUTS[layout]
+    hr_name, lr_name, paths = LAYOUTS[layout]
     lr = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     save(tmp_path / hr_name, image)
     save(tmp_path / lr_name, lr)
-    for path in said:
+    for path in paths:
         test_set = find_test_set(tmp_path / path, 4)
         assert test_set.name == "Set5"
         assert len(test_set.images) == 1
@@ -45,6 +45,15 @@ def test_layouts_without_lr(tmp_path, image, folder):
     pair = test_set.images[1].load(4)
     assert (pair.hr == modcrop(image, 4)).all()
     assert (pair.lr == bicubic_lr(pair.hr, 4)).all()
+
+
+@pytest.mark.parametrize("folder", ["Manga109", "manga109", "Manga109/HR", "manga109/HR"])
+def test_manga109(tmp_path, image, folder):
+    save(tmp_path / folder / "ARMS.png", image)
+    test_set = find_test_set(tmp_path / folder.removesuffix("/HR"), 4)
+    assert test_set.name == "Manga109"
+    assert [i.name for i in test_set.images] == ["ARMS"]
+    assert (test_set.images[0].load(4).hr == image).all()
 
 
 def test_h5(h5_path):
@@ -74,7 +83,7 @@ def test_lr_files_by_any_of_their_names(tmp_path, hr, lr):
     assert find_lr(tmp_path / f"{hr}.png", tmp_path / "X4", 4) == tmp_path / f"X4/{lr}.jpg"
 
 
-def test_folders_that_are_named_by_dots(tmp_path, image, monkeypatch):
+def test_relative_paths_of_dots(tmp_path, image, monkeypatch):
     save(tmp_path / "Set5/a.png", image)
     (tmp_path / "Set5/empty").mkdir()
     monkeypatch.chdir(tmp_path / "Set5")
@@ -82,16 +91,14 @@ def test_folders_that_are_named_by_dots(tmp_path, image, monkeypatch):
     monkeypatch.chdir(tmp_path / "Set5/empty")
     assert find_test_set("..", 4).name == "Set5"
     for path in (".", "/"):
-        with pytest.raises(HRNError, match="no test images for x4 at"):
+        with pytest.raises(HRNError, match="x4"):
             find_test_set(path, 4)
 
 
-def test_nothing_found_says_what_was_looked_for(tmp_path):
+def test_nothing_found_lists_the_layouts(tmp_path):
     (tmp_path / "Set5").mkdir()
     for path in (tmp_path / "Set5", tmp_path / "Nowhere"):
-        with pytest.raises(
-            HRNError, match=rf"no test images for x4 at .*{path.name}.*\n  {path.name}/{path.name}_HRx4"
-        ):
+        with pytest.raises(HRNError, match=rf"{path.name}/{path.name}_HRx4"):
             find_test_set(path, 4)
 
 
@@ -99,18 +106,18 @@ def test_lr_missing_for_an_image(tmp_path, image):
     save(tmp_path / "Set5/HR/a.png", image)
     save(tmp_path / "Set5/HR/b.png", image)
     save(tmp_path / "Set5/LR_bicubic/X4/ax4.png", image[::4, ::4])
-    with pytest.raises(HRNError, match=r"b\.png: no LR image for it in .*X4; looked for bx4 or b"):
+    with pytest.raises(HRNError, match=r"b\.png.*X4.*bx4"):
         find_test_set(tmp_path / "Set5", 4)
 
 
 def test_sizes_that_do_not_match(tmp_path, image):
     save(tmp_path / "Set5/HR/a.png", image)
     save(tmp_path / "Set5/LR_bicubic/X4/ax4.png", image[::3, ::3])
-    with pytest.raises(HRNError, match="a: LR is 22x16, but HR of 64x48 needs 16x12 at x4"):
+    with pytest.raises(HRNError, match=r"a: .*22x16.*64x48.*16x12.*x4"):
         find_test_set(tmp_path / "Set5", 4).images[0].load(4)
 
 
 def test_too_small(tmp_path, image):
     save(tmp_path / "Set5/a.png", image[:3])
-    with pytest.raises(HRNError, match="a: 64x3 is too small for x4"):
+    with pytest.raises(HRNError, match=r"a: 64x3.*x4"):
         find_test_set(tmp_path / "Set5", 4).images[0].load(4)

@@ -62,7 +62,7 @@ def test_alpha_is_kept_apart(tmp_path, image):
 
 def test_exif_rotation_is_applied(tmp_path, image):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise to show
+    exif[0x0112] = 6  # to be shown rotated clockwise
     Image.fromarray(image).save(tmp_path / "e.png", exif=exif)
     assert (read_rgb(tmp_path / "e.png") == np.rot90(image, -1)).all()
 
@@ -112,7 +112,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def deep_png(width: int, height: int) -> bytes:
-    """A 16-bit RGB PNG, which Pillow cannot write."""
+    """Return a 16-bit RGB PNG, which Pillow cannot write."""
     rows = b"".join(b"\0" + bytes(6 * width) for _ in range(height))
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -126,14 +126,14 @@ TEN_BIT_AVIF = (  # 16x16 pixels of 10 bits a channel, by libavif
 )
 
 
-def test_sixteen_bits_are_refused_not_cut(tmp_path, image):
+def test_sixteen_bits_are_refused(tmp_path, image):
     (tmp_path / "rgb16.png").write_bytes(deep_png(4, 3))
     Image.fromarray(image[..., 0].astype(np.uint16) * 257).save(tmp_path / "grey16.png")
     tifffile.imwrite(tmp_path / "rgb16.tif", image.astype(np.uint16) * 257, photometric="rgb")
     tifffile.imwrite(tmp_path / "grey16.tif", image[..., 0].astype(np.uint16) * 257)
     (tmp_path / "deep.avif").write_bytes(base64.b85decode(TEN_BIT_AVIF))
     for name in ("rgb16.png", "grey16.png", "rgb16.tif", "grey16.tif", "deep.avif"):
-        with pytest.raises(HRNError, match=f"{name}.*more than 8 bits"):
+        with pytest.raises(HRNError, match=name):
             read_rgb(tmp_path / name)
 
 
@@ -144,29 +144,25 @@ def png_bytes(image: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("contents", "message"),
-    [
-        (b"", "not an image"),
-        (b"hello, this is not an image", "not an image"),
-        ("truncated", "damaged or truncated"),
-        ("flipped", "damaged or truncated"),
-    ],
+    "contents",
+    [b"", b"hello, this is not an image", "truncated", "flipped"],
+    ids=["empty", "text", "truncated", "flipped"],
 )
-def test_damaged_files(tmp_path, rng, contents, message):
+def test_damaged_files(tmp_path, rng, contents):
     noise = png_bytes(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     if contents == "truncated":
         contents = noise[: len(noise) // 2]
     elif contents == "flipped":
         contents = noise[:200] + b"\xff" * 50 + noise[250:]
     (tmp_path / "bad.png").write_bytes(contents)
-    with pytest.raises(HRNError, match=f"bad.png: {message}"):
+    with pytest.raises(HRNError, match=r"bad\.png"):
         read_rgb(tmp_path / "bad.png")
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif", ".tif", ".bmp"])
-def test_damage_in_any_format_is_an_error_in_words(tmp_path, image, suffix):
-    """Or is not noticed, where it is in the pixels."""
+def test_damage_in_any_format_is_an_hrn_error(tmp_path, image, suffix):
+    """Damaged pixels may go unnoticed, but no other exception is raised."""
     path = tmp_path / f"a{suffix}"
     Image.fromarray(image).save(path)
     good = path.read_bytes()
@@ -187,19 +183,19 @@ def test_damage_in_any_format_is_an_error_in_words(tmp_path, image, suffix):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(HRNError, match=r"no such image file: .*none\.png"):
+    with pytest.raises(HRNError, match=r"none\.png"):
         read_rgb(tmp_path / "none.png")
 
 
 def test_too_many_pixels(tmp_path, image, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     Image.fromarray(image).save(tmp_path / "big.png")
-    with pytest.raises(HRNError, match=r"big\.png: has more pixels than the limit of 100"):
+    with pytest.raises(HRNError, match=r"big\.png.*100"):
         read_rgb(tmp_path / "big.png")
 
 
 def headers(width: int, height: int) -> dict[str, bytes]:
-    """Files that claim a size, and have no pixels."""
+    """Return files whose headers claim a size and that contain no pixels."""
     png = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, 1)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
@@ -210,30 +206,30 @@ def headers(width: int, height: int) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_the_limit_is_the_one_that_is_told(tmp_path, monkeypatch, name):
-    """Pillow's own is lower, and stands for everybody else."""
+def test_the_pixel_limit(tmp_path, monkeypatch, name):
+    """Pillow's own limit is lower. It must not change for other code."""
     path = tmp_path / name
     before = Image.MAX_IMAGE_PIXELS
     path.write_bytes(headers(20_000, 10_000)[name])
     assert count_pixels(path) == check_pixels(path, 400_000_000) == 200_000_000
-    with pytest.raises(HRNError, match="has 200,000,000 pixels, more than the limit of 1,000"):
+    with pytest.raises(HRNError, match=r"200,000,000.* 1,000"):
         check_pixels(path, 1000)
     path.write_bytes(headers(20_050, 20_000)[name])
     assert count_pixels(path) == 0
-    with pytest.raises(HRNError, match="has more pixels than the limit of 400,000,000"):
+    with pytest.raises(HRNError, match="400,000,000"):
         read_rgb(path)
-    with pytest.raises(HRNError, match="has more pixels than the limit of 1,000"):
+    with pytest.raises(HRNError, match="1,000"):
         check_pixels(path, 1000)
     assert before == Image.MAX_IMAGE_PIXELS
-    path.write_bytes(headers(200, 100)[name])  # the same when decoded, which is seen without so many pixels
+    path.write_bytes(headers(200, 100)[name])  # small enough to decode, even under a low limit of Pillow's own
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(HRNError, match="damaged or truncated"):
+    with pytest.raises(HRNError, match=name):
         read_rgb(path)
 
 
 @pytest.mark.parametrize("kind", ["RGB", "RGBA", "L", "P", "turned"])
 def test_decoding_makes_no_copies(tmp_path, kind):
-    """Beside Pillow's image, which has up to four bytes a pixel."""
+    """Peak memory is the result plus Pillow's image, which has up to four bytes per pixel."""
     exif = Image.Exif()
     exif[0x0112] = 6 if kind == "turned" else 1
     Image.new("RGB" if kind == "turned" else kind, (4000, 2500), 1).save(tmp_path / "a.png", exif=exif)
@@ -242,13 +238,13 @@ def test_decoding_makes_no_copies(tmp_path, kind):
     assert peak() < 4 * picture.rgb.nbytes / 2**20
 
 
-def test_write_is_whole_or_nothing(tmp_path, image):
+def test_writing_is_atomic(tmp_path, image):
     write_image(tmp_path / "new/folder/a.png", image)
     assert (read_rgb(tmp_path / "new/folder/a.png") == image).all()
-    with pytest.raises(HRNError, match="unknown image suffix"):
+    with pytest.raises(HRNError, match="xyz"):
         write_image(tmp_path / "a.xyz", image)
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(HRNError, match="cannot write"):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(HRNError, match=r"a\.png"):
         write_image(tmp_path / "file/a.png", image)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.png", "file", "folder", "new"]
 
@@ -261,20 +257,20 @@ def test_list_images(tmp_path):
     assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.jpg", "b.PNG", "c.webp"]
 
 
-def test_other_formats_are_refused_whatever_their_name(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"P6 2 1 65535\n" + bytes(12))  # Pillow would cut its 16 bits
-    with pytest.raises(HRNError, match="not an image that Pillow can read"):
+def test_other_formats_are_refused_under_any_name(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"P6 2 1 65535\n" + bytes(12))  # Pillow would truncate its 16 bits
+    with pytest.raises(HRNError, match=r"a\.png"):
         read_rgb(tmp_path / "a.png")
 
 
 def test_pillow_images_of_other_modes(image):
-    with pytest.raises(HRNError, match="mode I;16: has more than 8 bits"):
+    with pytest.raises(HRNError, match="I;16"):
         picture_of(Image.fromarray(image[..., 0].astype(np.uint16) * 257))
     grey = Image.fromarray(image[..., :2].copy(), "LA")
     assert (picture_of(grey.convert("La")).alpha == image[..., 1]).all()
 
 
-def test_pillow_images_are_left_as_they_are(image):
+def test_pillow_images_are_not_modified(image):
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = Image.fromarray(image)
@@ -283,15 +279,15 @@ def test_pillow_images_are_left_as_they_are(image):
     assert turned.size == (64, 48)
 
 
-def test_a_broken_exif_block_is_an_error_in_words(tmp_path, image):
+def test_a_broken_exif_block(tmp_path, image):
     Image.fromarray(image).save(tmp_path / "a.png", exif=b"II*\0")
-    with pytest.raises(HRNError, match=r"a\.png: damaged"):
+    with pytest.raises(HRNError, match=r"a\.png"):
         read_rgb(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(("suffix", "side"), [(".webp", 16384), (".jpg", 65501), (".avif", 65537)])
-def test_formats_that_end(tmp_path, suffix, side):
-    with pytest.raises(HRNError, match=f"are too many for {suffix}"):
+def test_size_limits_of_formats(tmp_path, suffix, side):
+    with pytest.raises(HRNError, match=suffix):
         write_image(tmp_path / f"a{suffix}", np.zeros((1, side, 3), np.uint8))
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,65 @@
+"""Entry points for torch.hub.
+
+    model = torch.hub.load("OWNER/REPO", "hrn_light", scale=4)
+
+Each entry point returns an :class:`LocalUpscaler`.
+"""
+
+from torch import Tensor, nn
+
+from hrn.checkpoint import load_checkpoint, load_network
+from hrn.errors import HRNError
+from hrn.inference.enlarger import Mode
+from hrn.inference.local import make_local
+from hrn.model import build_model, preset
+from hrn.pretrained import find_checkpoint, read_manifest
+
+dependencies = ["torch", "numpy"]
+
+
+class LocalUpscaler(nn.Module):
+    """A network at one scale, for images of any size, in mode `local` (see :mod:`hrn.inference.local`)."""
+
+    def __init__(self, network: nn.Module, scale: int) -> None:
+        super().__init__()
+        self.network = make_local(network, Mode.window)
+        self.scale = scale
+        self.train(network.training)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Upscale RGB images (B, 3, H, W) in [0, 1] to (B, 3, scale*H, scale*W) in [0, 1]."""
+        return self.network(lr, self.scale).clamp(0, 1)
+
+
+def hrn(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
+    """The paper's network.
+
+    Args:
+        scale: 2, 3, 4 or 8.
+        pretrained: Whether to load the included weights, in eval mode. If False, the weights are random and in training mode.
+
+    Raises:
+        HRNError: No weights are included for this network and scale.
+        ValueError: The scale is not supported.
+    """
+    return _load("hrn", scale, pretrained)
+
+
+def hrn_base(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
+    """A network between `hrn_light` and `hrn` in size; arguments as for :func:`hrn`."""
+    return _load("hrn_base", scale, pretrained)
+
+
+def hrn_light(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
+    """The smallest network; arguments as for :func:`hrn`."""
+    return _load("hrn_light", scale, pretrained)
+
+
+def _load(model: str, scale: int, pretrained: bool) -> LocalUpscaler:
+    config = preset(model, [scale])
+    if not pretrained:
+        return LocalUpscaler(build_model(config), scale)
+    name, included = f"{model}_x{scale}", read_manifest()["checkpoints"]
+    if name not in included:
+        raise HRNError(f"no weights of {name} are included (available: {', '.join(included)}); use pretrained=False")
+    return LocalUpscaler(load_network(load_checkpoint(find_checkpoint(name)), model=model, scale=scale), scale)

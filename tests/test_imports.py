@@ -1,0 +1,82 @@
+"""What importing and running the package loads."""
+
+import ast
+import graphlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+from PIL import Image
+
+NOT_FOR_INFERENCE = ("torchvision", "h5py", "matplotlib")
+
+
+def module_name(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_at_load(body: list[ast.stmt], modules: set[str]) -> set[str]:
+    """The modules of the package that are imported when the code is loaded, so not those imported in functions."""
+    found = set()
+    for node in body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else node.module for name in names}
+        elif isinstance(node, ast.Try) or (isinstance(node, ast.If) and ast.unparse(node.test) != "TYPE_CHECKING"):
+            found |= imports_at_load(node.body, modules)
+    return found & modules
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    paths = {module_name(path, root): path for path in (root / "hrn").rglob("*.py")}
+    return {
+        name: imports_at_load(ast.parse(path.read_text()).body, set(paths)) - {name} for name, path in paths.items()
+    }
+
+
+def test_no_import_circle(root):
+    graph = import_graph(root)
+    assert "hrn.files" in graph["hrn.checkpoint"]
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_pretrained_is_a_leaf(root):
+    assert import_graph(root)["hrn.pretrained"] == {"hrn.errors", "hrn.files"}
+
+
+def test_inference_needs_neither_torchvision_nor_h5py_nor_matplotlib(root, tmp_path, image):
+    Image.fromarray(image[:20, :24]).save(tmp_path / "a.png")
+    script = f"""
+import json, runpy, sys
+import numpy as np
+import hrn
+loaded = lambda: [name for name in {NOT_FOR_INFERENCE} if name in sys.modules]
+hrn.upscale(hrn.load_model("hrn_light_x2", device="cpu"), np.zeros((8, 9, 3), np.uint8))
+report = [loaded()]
+sys.argv = ["sample.py", "--input", "{tmp_path}/a.png", "--scale", "2", "--sample_dir", "{tmp_path}/out", "--device", "cpu"]
+try:
+    runpy.run_path("hrn/sample.py", run_name="__main__")
+except SystemExit as end:
+    report += [loaded(), end.code]
+json.dump(report, open("{tmp_path}/report.json", "w"))
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True, capture_output=True)
+    assert json.loads((tmp_path / "report.json").read_text()) == [[], [], 0]
+    assert len(list((tmp_path / "out").rglob("a.png"))) == 1
+
+
+def test_div2h5_runs_without_torch(root, tmp_path, hr_folder):
+    (tmp_path / "blocked").mkdir()
+    for name in ("torch", "torchvision"):
+        (tmp_path / f"blocked/{name}.py").write_text("raise ImportError('not installed')")
+    command = [sys.executable, "datasets/div2h5.py", "--hr", hr_folder, "--out", tmp_path / "a.h5", "--scales", "2"]
+    env = {"PYTHONPATH": str(tmp_path / "blocked")}
+    subprocess.run([*command, "--workers", "1"], cwd=root, env=env, check=True, capture_output=True)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert len(file["X2"]) == 4
+    blocked = subprocess.run([sys.executable, "-c", "import torch"], env=env, capture_output=True)
+    assert blocked.returncode

@@ -1,0 +1,130 @@
+import json
+
+import pytest
+import torch
+
+from hrn.checkpoint import load_checkpoint, save_checkpoint
+from hrn.errors import HRNError
+from hrn.evaluation.metrics import PROTOCOL
+from hrn.files import file_hash
+from hrn.model import build_model, config_to_dict, preset
+from hrn.pretrained import read_manifest
+from tools.publish import add_to_manifest, main, write_hub_folder
+
+
+def write_scores(path, checkpoint, **changes):
+    """Write a scores.json as hrn/sample.py does."""
+    document = {
+        "checkpoint_sha256": file_hash(checkpoint), "mode": "local, 48", "self_ensemble": False, "precision": "fp32",
+        "set": "Set5", "scale": 2, "protocol": PROTOCOL.format(shave=2), "mean": {"psnr_y": 30.12346, "ssim_y": 0.9},
+        **changes,
+    }  # fmt: skip
+    path.mkdir(parents=True)
+    (path / "scores.json").write_text(json.dumps(document))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkpoint folder with one checkpoint and its manifest."""
+    folder = tmp_path / "checkpoint"
+    config = preset("hrn_light", [2])
+    path = folder / "light/tiny_x2.pth"
+    save_checkpoint(path, config, build_model(config).state_dict(), info={"steps": 7})
+    results = tmp_path / "sample"
+    write_scores(results / "Set5", path)
+    write_scores(results / "B100", path, set="B100", mean={"psnr_y": 28, "ssim_y": 0.9})
+    write_scores(results / "other", path, set="Set14", checkpoint_sha256="0", self_ensemble=True)
+    assert add_to_manifest(path, results, "7 images", folder) == "tiny_x2"
+    return folder
+
+
+def test_the_entry_in_the_manifest(folder):
+    entry = read_manifest(folder)["checkpoints"]["tiny_x2"]
+    path = folder / entry["file"]
+    assert (entry["sha256"], entry["bytes"], entry["steps"]) == (file_hash(path), path.stat().st_size, 7)
+    assert entry["scores"] == {
+        "B100": {"x2": {"psnr_y": 28.0, "ssim_y": 0.9}},
+        "Set5": {"x2": {"psnr_y": 30.1235, "ssim_y": 0.9}},
+    }
+    assert entry["config"] == config_to_dict(preset("hrn_light", [2]))
+
+
+def test_scores_and_folder_are_required(folder, tmp_path):
+    path = folder / "light/tiny_x2.pth"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HRNError, match=r"tiny_x2\.pth"):
+        add_to_manifest(path, tmp_path / "empty", "", folder)
+    with pytest.raises(HRNError, match=r"tiny_x2\.pth"):
+        main(["manifest", str(path), str(tmp_path), "--trained_on", ""])  # not in the repository's folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"self_ensemble": True},
+        {"mode": "full"},
+        {"precision": "bf16"},
+        {"protocol": PROTOCOL.format(shave=5)},
+        {"protocol": PROTOCOL.format(shave=2) + "; bridge scored on raw grey"},
+    ],
+)
+def test_only_scores_with_the_settings_of_the_tables(folder, tmp_path, changes):
+    path, before = folder / "light/tiny_x2.pth", (folder / "manifest.json").read_text()
+    write_scores(tmp_path / "sample/more", path, set="Urban100", **changes)
+    with pytest.raises(HRNError, match=rf"scores\.json.*{next(iter(changes))}"):
+        add_to_manifest(path, tmp_path / "sample", "", folder)
+    assert (folder / "manifest.json").read_text() == before
+
+
+def test_two_scores_for_one_set(folder, tmp_path):
+    path = folder / "light/tiny_x2.pth"
+    write_scores(tmp_path / "sample/again", path)
+    with pytest.raises(HRNError, match=r"scores\.json.*Set5 x2"):
+        add_to_manifest(path, tmp_path / "sample", "", folder)
+    (tmp_path / "sample/again/scores.json").write_text("[")
+    with pytest.raises(HRNError, match=r"again/scores\.json"):
+        add_to_manifest(path, tmp_path / "sample", "", folder)
+
+
+def test_the_folder_for_the_hub(folder, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    pytest.importorskip("safetensors")
+    config = preset("hrn_light", [3])
+    save_checkpoint(tmp_path / "mine.pth", config, build_model(config).state_dict(), info={})
+    out = tmp_path / "hub"
+    write_hub_folder(out, ["tiny_x2", tmp_path / "mine.pth"], ["someone/images"], folder)
+    assert sorted(p.name for p in out.iterdir()) == [
+        "README.md", "config.json", "mine.safetensors", "tiny_x2.safetensors",
+    ]  # fmt: skip
+    before, after = load_checkpoint(folder / "light/tiny_x2.pth"), load_checkpoint(out / "tiny_x2.safetensors")
+    assert (before.config, before.info) == (after.config, after.info)
+    assert all(torch.equal(before.weights[name], after.weights[name]) for name in before.weights)
+    listed = json.loads((out / "config.json").read_text())["checkpoints"]
+    assert listed["mine"] == {"file": "mine.safetensors", **config_to_dict(config)}
+    card = hub.ModelCard.load(out / "README.md").data  # as the Hub reads it
+    assert (card.license, card.library_name, card.pipeline_tag) == ("bsd-2-clause", "hrn", "image-to-image")
+    assert (card.datasets, card.metrics, card.model_name) == (["someone/images"], ["psnr", "ssim"], "tiny_x2")
+    results = {(r.dataset_type, r.dataset_name, r.metric_type): r.metric_value for r in card.eval_results}
+    assert results == {
+        ("eugenesiow/BSD100", "B100 x2", "psnr"): 28.0,
+        ("eugenesiow/BSD100", "B100 x2", "ssim"): 0.9,
+        ("eugenesiow/Set5", "Set5 x2", "psnr"): 30.1235,
+        ("eugenesiow/Set5", "Set5 x2", "ssim"): 0.9,
+    }
+
+
+def test_two_checkpoints_of_one_name(folder, tmp_path):
+    path = tmp_path / "tiny_x2.pth"
+    path.write_bytes((folder / "light/tiny_x2.pth").read_bytes())
+    with pytest.raises(HRNError, match="tiny_x2"):
+        write_hub_folder(tmp_path / "hub", ["tiny_x2", path], [], folder)
+
+
+def test_included_checkpoints_by_command(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    pytest.importorskip("safetensors")
+    assert main(["hub", "hrn_light_x2x3x4", "--out", str(tmp_path / "hub")]) == 0
+    entry = read_manifest()["checkpoints"]["hrn_light_x2x3x4"]
+    card = (tmp_path / "hub/README.md").read_text()
+    assert all(f"{entry['scores']['Set14'][scale]['psnr_y']:.2f}" in card for scale in ("x2", "x3", "x4"))
+    assert len(load_checkpoint(tmp_path / "hub/hrn_light_x2x3x4.safetensors").config.scales) == 3

@@ -1,0 +1,238 @@
+"""Prepare trained checkpoints for publication.
+
+    python tools/publish.py manifest checkpoint/hrn_light/hrn_light_x4.pth sample/hrn_light_x4 --trained_on "838 images"
+    python tools/publish.py hub hrn_light_x2 hrn_light_x4 --out hub/
+
+`manifest` adds a checkpoint and its scores, as written by hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
+for the Hugging Face Hub: safetensors files, config.json and a model card. It uploads nothing; `hf upload OWNER/REPO hub/` does.
+It needs `pip install "hrn[export,hub]"`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
+
+from hrn.checkpoint import Checkpoint, load_checkpoint
+from hrn.cli import run_cli
+from hrn.data.benchmark import STANDARD_SETS
+from hrn.errors import HRNError
+from hrn.evaluation.score_files import read_scores
+from hrn.files import file_hash, write_text
+from hrn.inference.enlarger import default_mode
+from hrn.inference.export import export_safetensors
+from hrn.model import config_to_dict
+from hrn.pretrained import FOLDER, find_checkpoint, read_manifest
+
+DATASET_IDS = {"B100": "eugenesiow/BSD100"} | {name: f"eugenesiow/{name}" for name in ("Set5", "Set14", "Urban100")}
+"""The identifiers of the test sets on the Hub. Other sets are listed under their own name."""
+
+CARD = """\
+---
+{header}---
+
+# HRN: single image super-resolution
+
+Weights of [HRN](https://doi.org/10.1016/j.neunet.2022.02.008), the cross-domain heterogeneous residual network (L. Ji et
+al., Neural Networks 149, 2022), trained with an independent PyTorch implementation.
+
+```python
+from hrn import load_model, upscale
+
+model = load_model("hf://OWNER/REPO/{file}")  # replace OWNER/REPO with the name of this repository
+upscale(model, "photo.jpg").save("photo_upscaled.png")
+```
+
+{files}
+
+## Scores
+
+PSNR in dB / SSIM on the Y channel, without a border of `scale` pixels. LR images are made by MATLAB's bicubic.
+
+{scores}
+"""
+
+
+def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = FOLDER) -> str:
+    """Add a checkpoint and its scores to the manifest under the file's stem.
+
+    Args:
+        path: The checkpoint, inside `folder`.
+        results: A folder with scores.json files of this checkpoint, written by hrn/sample.py.
+        trained_on: The data and the effort, in a few words for tables.
+        folder: The checkpoint folder.
+
+    Returns:
+        The name in the manifest.
+
+    Raises:
+        HRNError: The file is not a checkpoint or not in `folder`, it has no scores, or the scores were not computed with the
+            settings of the result tables.
+    """
+    path = path.resolve()
+    if folder.resolve() not in path.parents:
+        raise HRNError(f"{path} is not in {folder}")
+    checkpoint, sha256 = load_checkpoint(path), file_hash(path)
+    scores: dict[str, Any] = {}
+    for found in read_scores(results):
+        if found.header.get("checkpoint_sha256") != sha256:
+            continue
+        if deviations := found.deviations(str(default_mode(checkpoint.config))):
+            raise HRNError(f"{found.file}: settings differ from those of the result tables: {deviations}")
+        by_scale = scores.setdefault(found.name, {})
+        if f"x{found.scale}" in by_scale:
+            raise HRNError(f"{found.file}: second scores.json for {found.name} x{found.scale} in {results}; remove one")
+        by_scale[f"x{found.scale}"] = {"psnr_y": round(found.psnr_y, 4), "ssim_y": round(found.ssim_y, 4)}
+    if not scores:
+        raise HRNError(f"{results}: no scores.json of {path.name} with SHA-256 {sha256}")
+    manifest = read_manifest(folder)
+    manifest["checkpoints"][path.stem] = {
+        "file": path.relative_to(folder.resolve()).as_posix(),
+        "bytes": path.stat().st_size,
+        "sha256": sha256,
+        "config": config_to_dict(checkpoint.config),
+        "steps": checkpoint.info.get("steps"),
+        "trained_on": trained_on,
+        "scores": scores,
+    }
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return path.stem
+
+
+def write_hub_folder(out: Path, names: Sequence[str | Path], datasets: Sequence[str], folder: Path = FOLDER) -> None:
+    """Write the files of a Hugging Face Hub repository.
+
+    Args:
+        out: The folder to write.
+        names: Checkpoints by path or name (:func:`hrn.pretrained.find_checkpoint`).
+        datasets: Hub identifiers of the training data, for the model card.
+        folder: The checkpoint folder, whose manifest has the scores.
+
+    Raises:
+        HRNError: A package is missing, a checkpoint cannot be read, two have the same name, or a file cannot be written.
+    """
+    try:
+        import yaml  # a dependency of huggingface_hub
+    except ImportError:
+        raise HRNError("writing a model card needs PyYAML; run: pip install huggingface_hub") from None
+    entries = {entry["sha256"]: entry for entry in read_manifest(folder)["checkpoints"].values()}
+    checkpoints: dict[str, Checkpoint] = {}
+    known: dict[str, Mapping[str, Any]] = {}
+    for name in names:
+        checkpoint = load_checkpoint(find_checkpoint(name, folder))
+        stem = checkpoint.path.stem
+        if stem in checkpoints:
+            raise HRNError(f"two checkpoints have the name {stem}: {checkpoints[stem].path} and {checkpoint.path}")
+        checkpoints[stem] = checkpoint
+        known[stem] = entries.get(file_hash(checkpoint.path), {"scores": {}})
+    config = {
+        stem: {"file": f"{stem}.safetensors", **config_to_dict(checkpoint.config)}
+        for stem, checkpoint in checkpoints.items()
+    }
+    for stem, checkpoint in checkpoints.items():
+        export_safetensors(out / f"{stem}.safetensors", checkpoint)
+    write_text(out / "config.json", json.dumps({"model_type": "hrn", "checkpoints": config}, indent=2) + "\n")
+    header = yaml.safe_dump(card_header(known, datasets), sort_keys=False)
+    card = CARD.format(
+        header=header,
+        file=f"{next(iter(checkpoints))}.safetensors",
+        files=_file_table(checkpoints, known),
+        scores=_score_table(known),
+    )
+    write_text(out / "README.md", card)
+
+
+def card_header(entries: Mapping[str, Mapping[str, Any]], datasets: Sequence[str]) -> dict[str, Any]:
+    """Return the metadata that the Hub reads from a model card.
+
+    Args:
+        entries: Manifest entries by name. Those without scores are not in the result list.
+        datasets: Hub identifiers of the training data.
+    """
+    return {
+        "license": "bsd-2-clause",
+        "library_name": "hrn",
+        "pipeline_tag": "image-to-image",
+        "tags": ["super-resolution", "pytorch"],
+        "datasets": list(datasets),
+        "metrics": ["psnr", "ssim"],
+        "model-index": [
+            {"name": name, "results": _results(entry["scores"])} for name, entry in entries.items() if entry["scores"]
+        ],
+    }
+
+
+def _results(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Return the manifest's scores of one checkpoint as results of a model index."""
+    return [
+        {
+            "task": {"type": "image-to-image", "name": f"super-resolution {scale}"},
+            "dataset": {"type": DATASET_IDS.get(name, name), "name": f"{name} {scale}"},
+            "metrics": [
+                {"type": "psnr", "name": "PSNR-Y", "value": mean["psnr_y"]},
+                {"type": "ssim", "name": "SSIM-Y", "value": mean["ssim_y"]},
+            ],
+        }
+        for name, by_scale in scores.items()
+        for scale, mean in by_scale.items()
+    ]
+
+
+def _file_table(checkpoints: Mapping[str, Checkpoint], entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a Markdown table of the files."""
+    rows = ["| file | model | scales | training |", "|---|---|---|---|"]
+    for stem, checkpoint in checkpoints.items():
+        scales = ", ".join(f"x{s}" for s in checkpoint.config.scales)
+        trained_on = entries[stem].get("trained_on") or checkpoint.info.get("train_data") or ""
+        rows.append(f"| {stem}.safetensors | {checkpoint.model_name} | {scales} | {trained_on} |")
+    return "\n".join(rows)
+
+
+def _score_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a Markdown table of the scores on the standard test sets."""
+    sets = [name for name in STANDARD_SETS if any(name in entry["scores"] for entry in entries.values())]
+    if not sets:
+        return "No scores are available."
+    rows = [f"| file | scale | {' | '.join(sets)} |", "|---" * (len(sets) + 2) + "|"]
+    for stem, entry in entries.items():
+        for scale in sorted({scale for by_scale in entry["scores"].values() for scale in by_scale}):
+            means = [entry["scores"].get(name, {}).get(scale) for name in sets]
+            cells = [f"{mean['psnr_y']:.2f} / {mean['ssim_y']:.4f}" if mean else "-" for mean in means]
+            rows.append(f"| {stem} | {scale} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    manifest = commands.add_parser("manifest", help="add a checkpoint and its scores to checkpoint/manifest.json")
+    manifest.add_argument("file", type=Path, help="a checkpoint in checkpoint/")
+    manifest.add_argument("results", type=Path, help="a folder with scores of the checkpoint, written by hrn/sample.py")
+    manifest.add_argument("--trained_on", required=True, help="data and effort, in a few words for tables")
+    hub = commands.add_parser("hub", help="write the folder to upload to the Hugging Face Hub")
+    hub.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="a file, or a name such as hrn_light_x4")
+    hub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder to write")
+    hub.add_argument(
+        "--datasets",
+        nargs="+",
+        default=["eugenesiow/Div2k"],
+        metavar="ID",
+        help="Hub identifiers of the training data (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    if args.command == "manifest":
+        name = add_to_manifest(args.file, args.results, args.trained_on)
+        print(f"added {name} to {FOLDER / 'manifest.json'}")
+    else:
+        write_hub_folder(args.out, args.checkpoints, args.datasets)
+        print(f"wrote {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

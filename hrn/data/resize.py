@@ -1,8 +1,8 @@
-"""MATLAB's `imresize(..., "bicubic")`, which made every low-resolution image that the field trains and tests on.
+"""MATLAB's `imresize(..., "bicubic")`, the standard way to make low-resolution images in super-resolution.
 
-The cubic of R. Keys (IEEE Trans. ASSP 29, 1981) with a = -0.5, widened by the factor when it reduces (antialiasing),
-weights normalised per output sample, the border repeated, vertical pass first, rounded to uint8 after each pass.
-Written as two sparse matrices, one for each axis.
+The kernel is the cubic of R. Keys (IEEE Trans. ASSP 29, 1981) with a = -0.5. For reduction it is widened by the factor
+(antialiasing). Weights are normalised for each output sample and border pixels are repeated. The vertical pass comes first, and
+each pass rounds to uint8. Each pass is a product with a sparse matrix.
 """
 
 import math
@@ -16,10 +16,11 @@ from scipy import sparse
 from hrn.data.upscaler import Upscaler
 
 ROWS_AT_ONCE = 64
+"""The number of rows to compute at once, which limits the memory for float64 copies."""
 
 
 def cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -0.5, support [-2, 2]."""
+    """Evaluate Keys' cubic convolution kernel with a = -0.5 and support [-2, 2]."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x**2 + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -28,7 +29,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def resize_matrix(n_in: int, n_out: int, scale: float) -> sparse.csr_array:
-    """The (n_out, n_in) matrix that resizes a line of samples by `scale`, pixel centres aligned."""
+    """Return the (n_out, n_in) matrix that resizes a line of samples by `scale`. Pixel centres are aligned."""
     shrink = min(scale, 1.0)
     support = 4 / shrink
     centre = (np.arange(n_out) + 0.5) / scale - 0.5
@@ -51,15 +52,18 @@ def imresize(
 
     Args:
         image: (H, W) or (H, W, C) uint8.
-        scale: the factor; the result is ceil(H * scale) by ceil(W * scale).
-        size: or (height, width) in pixels; each axis then has its own factor.
-        rows: the first of the result's rows that are wanted, and the one after the last; all by default.
+        scale: The factor. The result has ceil(H * scale) by ceil(W * scale) pixels.
+        size: Height and width of the result, instead of `scale`. Each axis then has its own factor.
+        rows: The range (start, stop) of the result's rows to compute. Default: all.
 
     Returns:
         The resized image, uint8.
+
+    Raises:
+        ValueError: Both or neither of `scale` and `size` are given, or an image has no pixels.
     """
     if (scale is None) == (size is None):
-        raise ValueError("give either scale or size")
+        raise ValueError("give either scale or size, not both")
     h, w = image.shape[:2]
     new_h, new_w = size or (math.ceil(h * scale), math.ceil(w * scale))
     if min(h, w, new_h, new_w) < 1:
@@ -74,19 +78,21 @@ def imresize(
 def imresize_strips(
     strips: Iterable[np.ndarray], size: tuple[int, int], new_size: tuple[int, int]
 ) -> Iterator[np.ndarray]:
-    """:func:`imresize` to a size, of an image that comes strip by strip; only the rows that are needed are held.
+    """Resize an image that arrives in strips, as :func:`imresize` does. Only the rows still needed are kept in memory.
 
     Args:
-        strips: (h, W, C) uint8, from the top to the bottom.
-        size: height and width of the image.
-        new_size: of the result.
+        strips: Arrays (h, W, C) uint8, from top to bottom.
+        size: Height and width of the image.
+        new_size: Height and width of the result.
 
     Yields:
-        Strips of the result, from the top to the bottom.
+        Strips of the result, from top to bottom.
     """
     vertical, horizontal = (resize_matrix(n, m, m / n) for n, m in zip(size, new_size, strict=True))
     taps = np.split(vertical.indices, vertical.indptr[1:-1])
-    needs = np.array([(row.min(), row.max() + 1) for row in taps])  # of each row of the result, the first and the end
+    needs = np.array(
+        [(row.min(), row.max() + 1) for row in taps]
+    )  # for each row of the result: the input rows [start, stop)
     held, first, done = None, 0, 0
     for strip in strips:
         held = strip if held is None else np.concatenate([held, strip])
@@ -99,7 +105,7 @@ def imresize_strips(
 
 
 def _both_passes(image: np.ndarray, vertical: sparse.csr_array, horizontal: sparse.csr_array) -> np.ndarray:
-    """Rows first, then columns, a few rows at once: both are computed in float64, many times the size of an image."""
+    """Resize vertically, then horizontally, a few rows at a time: the float64 copies are many times as large as the image."""
     w, new_h, new_w = image.shape[1], vertical.shape[0], horizontal.shape[0]
     out = np.empty((new_h, new_w, *image.shape[2:]), np.uint8)
     for top in range(0, new_h, ROWS_AT_ONCE):
@@ -131,16 +137,16 @@ class Bicubic(Upscaler):
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
-    """Rounded half up, clipped; MATLAB's conversion."""
+    """Round half up and clip, as MATLAB does."""
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
 
 
 def modcrop(image: np.ndarray, scale: int) -> np.ndarray:
-    """Cut the bottom and right so that height and width are multiples of `scale`."""
+    """Crop the bottom and right so that height and width are multiples of `scale`."""
     h, w = image.shape[:2]
     return image[: h - h % scale, : w - w % scale]
 
 
 def bicubic_lr(hr: np.ndarray, scale: int) -> np.ndarray:
-    """The field's low-resolution image of an HR image whose sides are multiples of `scale`."""
+    """Return the LR image, reduced by MATLAB's bicubic, of an HR image whose sides are multiples of `scale`."""
     return imresize(hr, scale=1 / scale)

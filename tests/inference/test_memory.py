@@ -228,12 +228,12 @@ def test_large_images_are_divided_into_the_default_tiles(small):
 def test_a_strip_of_a_wide_image_fits_beside_a_gpu(small):
     """Strips are blended in float32 on the GPU, and held as uint8 on the host, twice while they are written."""
     enlarger, size = Enlarger(small, max_memory=2**34), (4000, 60000)
-    enlarger.device, enlarger.host_memory = torch.device("cuda"), 2**27
+    enlarger.device, enlarger.host_memory = torch.device("cuda"), 2**28
 
     def strip_pixels():
         return enlarger.layout(size).window[0] * size[1] * enlarger.scale**2
 
-    assert 2**27 / 4 < 2 * 3 * strip_pixels() <= 2**27
+    assert 2**28 / 4 < 2 * 3 * strip_pixels() <= 2**28
     enlarger.max_memory = enlarger.host_memory = 2**30
     assert 2**30 / 4 < 2 * 3 * 4 * strip_pixels() <= 2**30
 

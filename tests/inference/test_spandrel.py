@@ -32,7 +32,7 @@ def assert_equal(path, lr, model, scale):
 
 
 def test_checkpoints(two_scales, small, lr):
-    """Of several scales, the first one is loaded."""
+    """A file with several scales runs at the first one."""
     assert_equal(two_scales, lr, load_model(two_scales, device="cpu"), 2)
 
 

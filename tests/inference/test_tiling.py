@@ -74,7 +74,7 @@ def test_borders_of_windows_are_hidden(repeat):
 
 def test_strips_are_yielded_early(rng, repeat):
     """Memory is bounded: no strip is much higher than a window."""
-    lr = rng.integers(0, 256, (500, 40, 3), dtype=np.uint8)
+    lr = rng.integers(0, 256, (500, 300, 3), dtype=np.uint8)
     enlarger = Enlarger(repeat(), mode=Mode("windows", 32, 8))
     heights = [len(strip) for strip in enlarger.strips(lr)]
     assert sum(heights) == 1000

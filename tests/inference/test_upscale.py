@@ -143,6 +143,25 @@ def test_self_ensemble_in_every_mode(small, image):
         assert (once != upscale(small, image, mode=mode)).any()
 
 
+@pytest.mark.parametrize(("side", "max_memory", "calls"), [(16, None, 2), (100, None, 8), (16, 4 * 256 * 500, 8)])
+def test_views_of_small_images_share_a_batch(repeat, rng, side, max_memory, calls):
+    """If four views fit into a batch and into memory; a pixel of this network needs more than 500 bytes."""
+    network, lr = repeat(), rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    enlarger = Enlarger(network, mode=Mode("full"), ensemble=True, max_memory=max_memory)
+    assert (enlarger(lr) == lr.repeat(2, 0).repeat(2, 1)).all()
+    assert [shape[0] for shape in network.shapes] == [8 // calls] * calls
+
+
+@pytest.mark.parametrize("mode", [Mode("full"), Mode("full", tile=64), Mode("windows", 32, 8)])
+def test_only_uint8_is_copied_to_the_host(repeat, rng, monkeypatch, mode):
+    """Blending and rounding run on the device."""
+    copied, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda x: copied.append(x.dtype) or cpu(x))
+    lr = rng.integers(0, 256, (100, 90, 3), dtype=np.uint8)
+    assert (Enlarger(repeat(), mode=mode)(lr) == lr.repeat(2, 0).repeat(2, 1)).all()
+    assert set(copied) == {torch.uint8}
+
+
 def test_bf16_is_near_fp32(small, image):
     exact, near = (Enlarger(small, precision=p)(image).astype(int) for p in ("fp32", "bf16"))
     assert 0 < abs(exact - near).mean() < 2
@@ -163,6 +182,7 @@ def test_float32_is_not_tf32(small, image, monkeypatch, precision):
     assert set(asked) == {("cpu", False)}
 
 
+@pytest.mark.slow
 def test_compiled_is_the_same(small, image, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
     for mode in (Mode("local", 16), Mode("windows", 32, 8)):

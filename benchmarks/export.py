@@ -1,8 +1,8 @@
-"""Exported networks in ONNX Runtime against PyTorch: the same pictures, and how long they take.
+"""Compare exported networks in ONNX Runtime with PyTorch: difference and time.
 
     python benchmarks/export.py dataset/Set5
 
-Every preset at every scale, shipped checkpoints where there are some and new weights elsewhere.
+The table has every preset at every scale, with a released checkpoint if there is one, else with untrained weights.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from hrn.inference.export import export_onnx, onnx_enlarger
 from hrn.model import PRESETS, build_model, preset
 from hrn.model.config import SCALES
 from hrn.pretrained import find_checkpoint
-from hrn.runtime import keep_memory
+from hrn.runtime import keep_memory, warm_up_kernels
 
 
 def main() -> int:
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--scales", nargs="+", type=int, default=list(SCALES), choices=SCALES)
     args = parser.parse_args()
     keep_memory()
+    warm_up_kernels()
     print(f"{args.test_set.name}, {machine()}\n")
     print("| model | scale | weights | largest difference, grey levels | PyTorch s | ONNX Runtime s | export s |")
     print("|---" * 7 + "|")
@@ -46,11 +47,11 @@ def main() -> int:
 
 
 def row(name: str, scale: int, test_set: Path, folder: Path) -> str:
-    """A line of the table."""
+    """Export one network and format its row of the table."""
     try:
-        path, weights = find_checkpoint(Path(f"{name}_x{scale}")), "shipped"
+        path, weights = find_checkpoint(f"{name}_x{scale}"), "released"
     except HRNError:
-        path, weights = folder / "new.pth", "new"
+        path, weights = folder / "untrained.pth", "untrained"
         torch.manual_seed(0)
         config = preset(name, [scale])
         save_checkpoint(path, config, build_model(config).state_dict(), info={})
@@ -58,12 +59,13 @@ def row(name: str, scale: int, test_set: Path, folder: Path) -> str:
     start = time.perf_counter()
     export_onnx(folder / "network.onnx", checkpoint, scale)
     export = time.perf_counter() - start
-    enlarger, other = Enlarger(load_network(checkpoint, scale=scale)), onnx_enlarger(folder / "network.onnx")
+    enlarger = Enlarger(load_network(checkpoint, scale=scale))
+    onnx = onnx_enlarger(folder / "network.onnx")
     worst, seconds = 0, [0.0, 0.0]
     for image in find_test_set(test_set, scale).images:
         lr = image.load(scale).lr
-        worst = max(worst, int(abs(enlarger(lr).astype(int) - other(lr)).max()))
-        both = paired_seconds(lambda lr=lr: enlarger(lr), lambda lr=lr: other(lr), rounds=1, warmup=1)
+        worst = max(worst, int(abs(enlarger(lr).astype(int) - onnx(lr)).max()))
+        both = paired_seconds(lambda lr=lr: enlarger(lr), lambda lr=lr: onnx(lr), rounds=1, warmup=1)
         seconds = [a + b for a, b in zip(seconds, both, strict=True)]
     return f"| {name} | x{scale} | {weights} | {worst} | {seconds[0]:.2f} | {seconds[1]:.2f} | {export:.0f} |"
 

@@ -1,11 +1,11 @@
-"""How fast images are enlarged, and by what.
+"""Inference speed and memory.
 
-    python benchmarks/inference.py                          all tables; some minutes
-    python benchmarks/inference.py --tables steps           what makes hrn_light's forward pass fast
+    python benchmarks/inference.py                          all tables; takes some minutes
+    python benchmarks/inference.py --tables elu steps       optimisations of the forward pass of hrn_light
     python benchmarks/inference.py --tables presets large   each preset and mode, and large images
 
-Each timing is a process of its own, so that its memory is its own and no other's threads are in its way. Those that are
-compared are run in turn, several times, so that slow moments of the machine hit all of them alike. Networks have new weights: they take as long as trained ones.
+Each timing runs in its own process. Timings that are compared run in turn, several times, so that other load affects all of
+them alike. Networks have untrained weights, which does not affect speed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing import machine, paired_seconds, synchronise
+from benchmarks.timing import machine, median_seconds, paired_seconds, seconds_of
 from hrn.inference.batch import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.local import make_local
@@ -34,7 +34,7 @@ from hrn.model import build_model, preset
 from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB, Fusion
 from hrn.model.summary import OUTPUT_SIZE, summarise
-from hrn.runtime import inference_convolutions, keep_memory, peak_memory_meter, pick_device
+from hrn.runtime import inference_convolutions, keep_memory, peak_memory_meter, pick_device, warm_up_kernels
 
 SCALE = 4
 SIDES = (128, 256, 512)
@@ -49,9 +49,11 @@ PRESETS_AND_MODES = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = {"steps": steps_table, "shares": shares_table, "presets": presets_table, "large": large_table}
+    tables = {
+        "elu": elu_table, "steps": steps_table, "shares": shares_table, "presets": presets_table, "large": large_table,
+    }  # fmt: skip
     parser.add_argument("--tables", nargs="+", default=list(tables), choices=tables)
-    parser.add_argument("--max_memory", default="2G", help="of the table of large images (default: %(default)s)")
+    parser.add_argument("--max_memory", default="2G", help="memory budget of table large (default: %(default)s)")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -63,14 +65,38 @@ def main() -> None:
         print(flush=True)
 
 
-# what makes the forward pass fast
+# optimisations of the forward pass
+
+
+def elu_table(args: argparse.Namespace) -> None:
+    """The effect of `warm_up_kernels` in a fresh process."""
+    print("| hrn_light at 256x256 | ms, fresh process | ms, warm_up_kernels | ratio |")
+    print("|---|---|---|---|")
+    times: dict[str, list[list[float]]] = {"no": [], "yes": []}
+    for _ in range(ROUNDS):
+        for warm, rounds in times.items():
+            rounds.append([float(seconds) for seconds in run_worker("elu", warm)])
+    fresh, warm = (np.median(rounds, axis=0) for rounds in times.values())
+    for i, label in enumerate(("forward pass, mode full", "F.elu of (1, 48, 256, 256)")):
+        print(f"| {label} | {1e3 * fresh[i]:.1f} | {1e3 * warm[i]:.1f} | {fresh[i] / warm[i]:.2f} |")
+
+
+def elu_worker(warm: str) -> None:
+    keep_memory()
+    if warm == "yes":
+        warm_up_kernels()
+    network = light().to(memory_format=torch.channels_last)
+    x = torch.rand(1, 3, 256, 256)
+    features = torch.randn(1, 48, 256, 256).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        print(median_seconds(lambda: network(x)), median_seconds(lambda: F.elu(features, inplace=True)))
 
 
 def steps_table(args: argparse.Namespace) -> None:
-    """The formulas as they are written, in NCHW, against the network as it is, step by step."""
+    """The network as its formulas are written, in NCHW, and each optimisation added in turn."""
     steps = {
         "plain": "as the formulas are written, NCHW",
-        "kept": "+ freed memory kept",
+        "kept": "+ keep_memory",
         "network": "+ no concatenations, ELU in place, channels_last",
         "bf16": "+ bf16",
     }
@@ -87,11 +113,11 @@ def steps_table(args: argparse.Namespace) -> None:
     x = torch.rand(1, 3, 128, 128)
     with torch.inference_mode():
         difference = (written_out(light())(x) - light().to(memory_format=torch.channels_last)(x)).abs().max()
-    print(f"\nLargest difference of the plain one to the network in fp32: {difference:.1e} of 1.")
+    print(f"\nLargest difference between the plain and the optimised network in fp32: {difference:.1e}.")
 
 
 def light() -> nn.Module:
-    """A network whose weights all matter."""
+    """hrn_light with random weights, none of which are zero."""
     torch.manual_seed(0)
     network = build_model(preset("hrn_light", [SCALE])).eval().requires_grad_(False)
     for parameter in network.parameters():
@@ -100,7 +126,7 @@ def light() -> nn.Module:
 
 
 def written_out(network: nn.Module) -> nn.Module:
-    """The network with its modules computed as the formulas read."""
+    """Replace the optimised modules by direct implementations of their formulas."""
 
     def fuse(self: Fusion, maps: list[Tensor]) -> Tensor:
         return F.conv2d(torch.cat(maps, dim=1), self.weight, self.bias)
@@ -121,6 +147,7 @@ def written_out(network: nn.Module) -> nn.Module:
 
 
 def step_worker(step: str, side: str) -> None:
+    warm_up_kernels()
     if step != "plain":
         keep_memory()
     network = light()
@@ -132,16 +159,17 @@ def step_worker(step: str, side: str) -> None:
         print(median_seconds(lambda: network(x)))
 
 
-# where the time goes
+# profile
 
 
 def shares_table(args: argparse.Namespace) -> None:
-    """Convolutions against all else, by PyTorch's profiler."""
+    """Time shares of the operators, from PyTorch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
     keep_memory()
+    warm_up_kernels()
     network = light().to(memory_format=torch.channels_last)
-    print("| hrn_light at 256x256 | convolutions | then |")
+    print("| hrn_light at 256x256 | convolutions | next |")
     print("|---|---|---|")
     for mode, net in (("local", make_local(network, Mode.window)), ("full", network)):
         x = torch.rand(1, 3, 256, 256)
@@ -159,12 +187,12 @@ def shares_table(args: argparse.Namespace) -> None:
         print(f"| {mode} | {convolutions / total:.1%} | {rest} |")
 
 
-# each preset and mode
+# presets and modes
 
 
 def presets_table(args: argparse.Namespace) -> None:
     peak = matrix_product_peak()
-    print(f"Matrix product (2048, float32), the quickest way to have it: {peak / 1e9:.0f} G Multi-Adds/s.\n")
+    print(f"Fastest matrix product (2048, float32): {peak / 1e9:.0f} G Multi-Adds/s.\n")
     print(
         "| preset | mode | LR | parameters | Multi-Adds | s | ns an output pixel | peak MiB over start | G Multi-Adds/s | of the matrix product |"
     )
@@ -173,25 +201,24 @@ def presets_table(args: argparse.Namespace) -> None:
         cost = summarise(preset(name, [SCALE]))[-1]
         per_pixel = cost.multi_adds / (OUTPUT_SIZE[0] // SCALE * (OUTPUT_SIZE[1] // SCALE))
         for side in SIDES:
-            told = run_worker("preset", name, mode, str(side))
-            seconds, mib = float(told[0]), float(told[1])
+            seconds, mib = (float(value) for value in run_worker("preset", name, mode, str(side)))
             work = per_pixel * side**2
             print(
                 f"| {name} | {mode} | {side}x{side} | {cost.parameters:,} | {work / 1e9:.1f} G | {seconds:.3f} "
                 f"| {seconds / (side * SCALE) ** 2 * 1e9:.0f} | {mib:,.0f} | {work / seconds / 1e9:.0f} | {work / seconds / peak:.0%} |",
                 flush=True,
             )
-    print("\nMulti-Adds are those of the whole image; windows overlap and so compute more.")
+    print("\nMulti-Adds are counted for the whole image; overlapping windows compute more.")
 
 
 def matrix_product_peak() -> float:
-    """Multi-Adds a second of the quickest of PyTorch's and NumPy's matrix products, and of one as a 1x1 convolution."""
+    """Multi-Adds per second of the fastest of three matrix products: PyTorch, NumPy, and a 1x1 convolution."""
     n, device = 2048, pick_device()
     a, b = torch.rand(n, n, device=device), np.ones((n, n), np.float32)
     x = torch.rand(1, n, 32, n // 32, device=device).to(memory_format=torch.channels_last)
     with torch.inference_mode(), inference_convolutions(device, tf32=False):
-        ways = (lambda: a @ a, lambda: b @ b, lambda: F.conv2d(x, a[..., None, None]))
-        return n**3 / min(paired_seconds(*ways, rounds=5))
+        products = (lambda: a @ a, lambda: b @ b, lambda: F.conv2d(x, a[..., None, None]))
+        return n**3 / min(paired_seconds(*products, rounds=5))
 
 
 def preset_worker(name: str, mode: str, side: str) -> None:
@@ -216,8 +243,7 @@ def large_table(args: argparse.Namespace) -> None:
     )
     print("|---" * 7 + "|")
     for megapixels in MEGAPIXELS:
-        told = run_worker("large", str(megapixels), args.max_memory)
-        w, h, alone, whole, mib = (float(t) for t in told)
+        w, h, alone, whole, mib = (float(value) for value in run_worker("large", str(megapixels), args.max_memory))
         print(
             f"| {megapixels} | {w:.0f}x{h:.0f} | {w * SCALE:.0f}x{h * SCALE:.0f} | {alone:.1f} "
             f"| {alone / (w * h) * 1e9:.0f} | {whole:.1f} | {mib:,.0f} |",
@@ -243,15 +269,15 @@ def large_worker(megapixels: str, memory: str) -> None:
 
 
 class TimedEnlarger(Enlarger):
-    """Knows how long it took."""
+    """Measures the time spent in `strips`, without reading and writing."""
 
     seconds = 0.0
 
     def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
-        found = super().strips(lr)
+        strips = super().strips(lr)
         while True:
             before = time.perf_counter()
-            strip = next(found, None)
+            strip = next(strips, None)
             self.seconds += time.perf_counter() - before
             if strip is None:
                 return
@@ -259,7 +285,7 @@ class TimedEnlarger(Enlarger):
 
 
 def job_worker(source: str, target: str, memory: str) -> None:
-    """A process that has made no image of its own, so that its peak is that of the work."""
+    """Runs in its own process, so that the peak does not include making the image."""
     keep_memory()
     enlarger = TimedEnlarger(light().to(memory_format=torch.channels_last), max_memory=parse_memory(memory))
     enlarger(np.zeros((64, 64, 3), np.uint8))
@@ -273,30 +299,14 @@ def job_worker(source: str, target: str, memory: str) -> None:
 
 
 WORKERS: dict[str, Callable[..., None]] = {
-    "step": step_worker, "preset": preset_worker, "large": large_worker, "job": job_worker,
+    "elu": elu_worker, "step": step_worker, "preset": preset_worker, "large": large_worker, "job": job_worker,
 }  # fmt: skip
 
 
 def run_worker(*args: str) -> list[str]:
-    """The words that a worker prints."""
+    """Run a worker in a fresh process and split its output."""
     command = [sys.executable, __file__, "--worker", *args]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-
-
-def median_seconds(call: Callable[[], object]) -> float:
-    """Of up to seven calls after one to warm up, fewer where they take long; the first alone where it takes very long."""
-    times = [seconds_of(call)]
-    while len(times) < 8 and sum(times) < 10:
-        times.append(seconds_of(call))
-    return statistics.median(times[1:] or times)
-
-
-def seconds_of(call: Callable[[], object]) -> float:
-    synchronise()
-    start = time.perf_counter()
-    call()
-    synchronise()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

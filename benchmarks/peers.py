@@ -1,9 +1,9 @@
-"""Seconds beside other small networks at x4, for the Multi-Adds that they do.
+"""Speed of hrn_light and of other small networks at x4, and Multi-Adds per second.
 
     pip install spandrel && python benchmarks/peers.py
 
-The peers are spandrel's (https://github.com/chaiNNer-org/spandrel), in the sizes of their papers, with new weights, called
-as PyTorch is by default; all are called in turn in one process.
+The other networks come from spandrel (https://github.com/chaiNNer-org/spandrel), in the sizes of their papers and with
+untrained weights, in PyTorch's default memory format. All networks run in turn in one process.
 """
 
 import sys
@@ -19,14 +19,15 @@ from benchmarks.timing import machine, paired_seconds
 from hrn.inference.local import make_local
 from hrn.model import build_model, preset
 from hrn.model.summary import OUTPUT_SIZE
-from hrn.runtime import keep_memory
+from hrn.runtime import keep_memory, warm_up_kernels
 
 SCALE = 4
 SIDES = (128, 256)
+LR_PIXELS = OUTPUT_SIZE[0] * OUTPUT_SIZE[1] / SCALE**2
 
 
 def networks() -> dict[str, nn.Module]:
-    """Ours, and the peers."""
+    """hrn_light and the other networks, by name."""
     from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
     from spandrel.architectures.SAFMN.__arch.safmn import SAFMN
     from spandrel.architectures.SPAN.__arch.span import SPAN
@@ -49,6 +50,7 @@ def networks() -> dict[str, nn.Module]:
 
 def main() -> None:
     keep_memory()
+    warm_up_kernels()
     print(f"x{SCALE}, {machine()}\n")
     columns = " | ".join(f"s at {s}x{s} | G Multi-Adds/s" for s in SIDES)
     print(f"| network | parameters K | Multi-Adds G, 1280x720 | {columns} |")
@@ -67,11 +69,8 @@ def main() -> None:
         )
 
 
-LR_PIXELS = OUTPUT_SIZE[0] * OUTPUT_SIZE[1] / SCALE**2
-
-
 def multi_adds(network: nn.Module) -> float:
-    """Of convolutions and matrix products, for an output of OUTPUT_SIZE."""
+    """Multi-Adds of convolutions and matrix products for an output of OUTPUT_SIZE."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(torch.rand(1, 3, *(side // SCALE for side in OUTPUT_SIZE)))
     return counter.get_total_flops() / 2

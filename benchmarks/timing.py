@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair timings on a machine that is never quite quiet."""
+"""Timing helpers of the benchmarks."""
 
 import statistics
 import time
@@ -8,26 +8,41 @@ import torch
 
 
 def paired_seconds(*functions: Callable[[], object], rounds: int = 15, warmup: int = 3) -> list[float]:
-    """Median seconds of each function, called in turn, so that slow minutes hit all of them alike."""
+    """Median seconds of each function. The functions run in turn, so that other load affects all of them alike."""
     taken: list[list[float]] = [[] for _ in functions]
     for i in range(warmup + rounds):
         for function, times in zip(functions, taken, strict=True):
-            synchronise()
-            start = time.perf_counter()
-            function()
-            synchronise()
+            seconds = seconds_of(function)
             if i >= warmup:
-                times.append(time.perf_counter() - start)
+                times.append(seconds)
     return [statistics.median(times) for times in taken]
 
 
+def median_seconds(function: Callable[[], object]) -> float:
+    """Median seconds of up to seven calls after a warm-up call; slow functions run fewer times, very slow ones once."""
+    times = [seconds_of(function)]
+    while len(times) < 8 and sum(times) < 10:
+        times.append(seconds_of(function))
+    return statistics.median(times[1:] or times)
+
+
+def seconds_of(function: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    synchronise()
+    start = time.perf_counter()
+    function()
+    synchronise()
+    return time.perf_counter() - start
+
+
 def synchronise() -> None:
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def machine(device: torch.device | str = "cpu") -> str:
-    """A line that says what was measured on."""
+    """Device and PyTorch version, for the heading of a table."""
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"

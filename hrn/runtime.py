@@ -30,6 +30,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 _AMPERE = (8, 0)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str = "auto") -> torch.device:

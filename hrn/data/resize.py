@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
+from hrn.data.upscaler import Upscaler
+
 ROWS_AT_ONCE = 64
 """The number of rows to compute at once, which limits the memory for float64 copies."""
 
@@ -118,25 +120,17 @@ def _both_passes(image: np.ndarray, vertical: sparse.csr_array, horizontal: spar
 
 
 @dataclass(frozen=True)
-class Bicubic:
-    """Enlarges by MATLAB's bicubic, called as networks are (:class:`hrn.inference.enlarger.Enlarger`)."""
+class Bicubic(Upscaler):
+    """Enlarges by MATLAB's bicubic interpolation."""
 
     scale: int
 
     def describe(self, size: tuple[int, int]) -> str:
-        """How the size is reached, for people."""
+        """A short description of the steps."""
         return f"bicubic x{self.scale}"
 
-    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the result."""
-        return size[0] * self.scale, size[1] * self.scale
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8."""
-        return imresize(image, scale=self.scale)
-
     def strips(self, image: np.ndarray) -> Iterator[np.ndarray]:
-        """The same in strips of rows, from the top to the bottom."""
+        """Yield strips of rows of the result from top to bottom."""
         size = image.shape[:2]
         parts = (image[top : top + ROWS_AT_ONCE] for top in range(0, size[0], ROWS_AT_ONCE))
         return imresize_strips(parts, size, self.size_of(size))

@@ -1,1 +1,1 @@
-"""Any image, enlarged."""
+"""Enlarging images of any size."""

@@ -1,10 +1,9 @@
-"""Image files, one or a folder full of them, enlarged into files of the same names."""
+"""Enlarge an image file, or a folder of image files, into files."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -21,82 +20,72 @@ from hrn.data.images import (
 )
 from hrn.data.png import write_png
 from hrn.data.resize import imresize
+from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
 from hrn.inference.memory import is_out_of_memory
 
 
-class Strips(Protocol):
-    """What enlarges, such as :class:`hrn.inference.enlarger.Enlarger` and :class:`hrn.inference.resizer.Resizer`."""
-
-    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the result for an image of height and width `size`."""
-
-    def describe(self, size: tuple[int, int]) -> str:
-        """How that is reached, for people."""
-
-    def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8 to strips of rows of the enlarged image."""
-
-
 @dataclass(frozen=True)
 class Job:
-    """An image file and where its enlargement goes."""
+    """An image file to enlarge."""
 
     source: Path
+    """The image file."""
     target: Path
+    """The file to write."""
 
 
 def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None = None) -> list[Job]:
-    """The images at `path`, a file or a folder with its subfolders, and their targets in `folder`.
+    """The images at `path`, a file or a folder with its subfolders, and their target files in `folder`.
 
-    Names and subfolders are kept. Of images that differ in their suffix only, the target's name tells it: a.jpg.png.
+    Names and subfolders are kept. If two images differ only in their suffix, the target keeps it: a.jpg.png.
 
     Args:
-        path: of a file, which need not exist, or of a folder.
-        folder: of the targets.
-        suffix: of the targets.
-        leave_out: a folder whose images are not taken, where it lies in `path`: that of earlier results. Where it does
-            not, or is `path` itself, the images in the part of `path` that has `folder` are not taken.
+        path: a file, which need not exist, or a folder.
+        folder: the folder of the targets.
+        suffix: the suffix of the targets.
+        leave_out: a folder of earlier results to exclude, if it lies inside `path`. If it does not, or if it is `path`
+            itself, the subfolder of `path` that contains `folder` is excluded.
 
     Raises:
-        HRNError: a folder without images.
+        HRNError: the folder contains no images.
     """
     if not path.is_dir():
         return [Job(path, folder / f"{path.stem}{suffix}")]
-    results = _inside(path.resolve(), leave_out.resolve(), folder.resolve()) if leave_out else None
+    results = _results_folder(path.resolve(), leave_out.resolve(), folder.resolve()) if leave_out else None
     sources = [source for source in list_images(path, recursive=True) if results not in source.resolve().parents]
     if not sources:
-        raise HRNError(f"no images in {path}: looked for {', '.join(EXTENSIONS)}")
+        raise HRNError(f"no images in {path} (supported: {', '.join(EXTENSIONS)})")
     targets = [folder / source.relative_to(path).with_suffix(suffix) for source in sources]
-    while len(taken := Counter(targets)) < len(targets):
+    while len(counts := Counter(targets)) < len(targets):
         targets = [
-            target if taken[target] == 1 else folder / source.relative_to(path).with_name(f"{source.name}{suffix}")
+            target if counts[target] == 1 else folder / source.relative_to(path).with_name(f"{source.name}{suffix}")
             for source, target in zip(sources, targets, strict=True)
         ]
     return [Job(source, target) for source, target in zip(sources, targets, strict=True)]
 
 
-def _inside(path: Path, leave_out: Path, folder: Path) -> Path | None:
-    """The folder in `path` that has results: `leave_out`, or else the one directly in `path` that has `folder`."""
+def _results_folder(path: Path, leave_out: Path, folder: Path) -> Path | None:
+    """The folder inside `path` that holds results: `leave_out`, or the direct subfolder that contains `folder`."""
     if path in leave_out.parents:
         return leave_out
     return path / folder.relative_to(path).parts[0] if path in folder.parents else None
 
 
-def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] = lambda pixels: None) -> str:
-    """Enlarge an image file; PNG is written strip by strip, other kinds at once.
+def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object] = lambda pixels: None) -> str:
+    """Enlarge an image file. PNG files are written strip by strip, other formats at once.
 
     Args:
-        job: what, and where to.
-        enlarger: does it.
-        progress: told the number of LR pixels whenever some are done.
+        job: the image file and its target.
+        enlarger: the upscaler to apply.
+        progress: called with the number of LR pixels that have been processed since the last call.
 
     Returns:
-        A line that says what was done.
+        A summary line.
 
     Raises:
-        HRNError: the image cannot be read or enlarged, its target not written, or memory does not suffice; the target
-            is then as it was.
+        HRNError: the image cannot be read or enlarged, the target cannot be written, or memory runs out. The target is
+            then unchanged.
     """
     picture = read_picture(job.source)
     h, w = picture.rgb.shape[:2]
@@ -107,19 +96,19 @@ def enlarge_file(job: Job, enlarger: Strips, progress: Callable[[int], object] =
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise HRNError(f"{job.source}: not enough memory to make {new_w}x{new_h} of {w}x{h}") from None
-    told = [enlarger.describe((h, w))]
+        raise HRNError(f"{job.source}: not enough memory to enlarge {w}x{h} to {new_w}x{new_h}") from None
+    notes = [enlarger.describe((h, w))]
     if picture.frames > 1:
-        told.append(f"the first of {picture.frames} frames")
+        notes.append(f"first of {picture.frames} frames")
     if picture.alpha is not None and job.target.suffix in WITHOUT_ALPHA:
-        told.append(f"without its transparency, which {job.target.suffix} does not have")
+        notes.append(f"transparency dropped: not supported by {job.target.suffix}")
     if picture.icc_profile and job.target.suffix in WITHOUT_PROFILE:
-        told.append(f"without its colour profile, which {job.target.suffix} does not have")
-    return f"{job.target}  {w}x{h} -> {new_w}x{new_h} ({', '.join(told)})"
+        notes.append(f"colour profile dropped: not supported by {job.target.suffix}")
+    return f"{job.target}  {w}x{h} -> {new_w}x{new_h} ({', '.join(notes)})"
 
 
 def _write(target: Path, picture: Picture, size: tuple[int, int], strips: Iterator[Picture]) -> None:
-    """Write the strips of a picture's enlargement of height and width `size`."""
+    """Write the strips of an enlarged picture of height and width `size`."""
     if target.suffix == ".png":
         channels = (1 if picture.grey else 3) + (picture.alpha is not None)
         samples = (np.asarray(to_pillow(strip)) for strip in strips)
@@ -137,8 +126,8 @@ def _write(target: Path, picture: Picture, size: tuple[int, int], strips: Iterat
     write_image(target, replace(picture, rgb=rgb, alpha=alpha))
 
 
-def _strips(picture: Picture, enlarger: Strips, progress: Callable[[int], object]) -> Iterator[Picture]:
-    """A decoded file, enlarged from its top to its bottom; its transparency bicubically."""
+def _strips(picture: Picture, enlarger: Upscaler, progress: Callable[[int], object]) -> Iterator[Picture]:
+    """Enlarge a picture and yield strips from top to bottom. Transparency is enlarged bicubically."""
     h, w = picture.rgb.shape[:2]
     size = enlarger.size_of((h, w))
     top = 0

@@ -1,14 +1,15 @@
 """Enlarge any image with bounded memory.
 
-The network's DCT and attention pools see the whole feature map, so that an image in parts is not the image as a whole, and
-a whole image is not what the network was trained on. There are three modes:
+The DCT and the attention pools of the network cover the whole feature map. An image that is processed in parts therefore
+differs from one that is processed as a whole, and a whole image differs from the patches of the training. There are three
+modes:
 
-    local    the network with pools and transforms of the size that it was trained on (hrn.inference.local)
+    local    pools and transforms have the size of the training patches (hrn.inference.local)
     windows  overlapping windows of about that size
-    full     as it stands
+    full     the network as trained, on the whole image
 
-Images larger than a tile are computed in tiles in modes local and full. `benchmarks/modes.py` measures what each costs and
-brings; the default is chosen by its table.
+Modes local and full process large images in tiles. `benchmarks/modes.py` measures quality and time of each mode; the
+default follows from its table.
 """
 
 import copy
@@ -21,45 +22,54 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
-from hrn.inference.ensemble import self_ensemble
+from hrn.inference.ensemble import VIEWS_AT_ONCE, self_ensemble
 from hrn.inference.local import make_local
 from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel, free_memory, is_out_of_memory
-from hrn.inference.tiling import Layout, assemble, strips
+from hrn.inference.tiling import Blender, Layout
 from hrn.model.config import Config, HRNConfig
-from hrn.runtime import check_gpu_generation, empty_cache, inference_convolutions
+from hrn.runtime import PRECISIONS, check_gpu_generation, empty_cache, inference_convolutions, warm_up_kernels
 
+MODES = ("local", "windows", "full")
 TILE = 752
-"""Side of the largest tile in LR pixels: beyond it memory grows and time a pixel does not fall."""
+"""Default side of the largest tile in LR pixels. Larger tiles need more memory and are not faster."""
 TILE_OVERLAP = 32
-"""LR pixels that a tile shares with the next."""
+"""Overlap of neighbouring tiles in LR pixels."""
+SMALLEST_TILE = 16
+"""Smallest distance between the starts of neighbouring tiles in LR pixels."""
 BATCH_PIXELS = {"cpu": 2 * 64 * 64, "cuda": 64 * 64 * 64}
-"""LR pixels of windows that are computed at once: what stays in the caches of a CPU, or fills a GPU."""
-PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Of convolutions; PyTorch itself takes TF32 for float32 unless told otherwise."""
+"""Number of LR pixels in a batch of windows, by device type: it fits the caches of a CPU, or occupies a GPU."""
+STRIP_BYTES = 2 * 3 * 4
+"""Bytes for each HR pixel of a float32 strip that is being blended, and of the part carried to the next strip."""
+HOST_STRIP_BYTES = 2 * 3
+"""Bytes for each HR pixel of a uint8 strip on the host, and of the copy that is being written."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How an image is given to the network.
+    """How the network processes an image.
 
     Raises:
-        HRNError: an unknown mode, or windows that are smaller than their overlap.
+        HRNError: the mode is unknown, a size is not positive, or windows are not larger than their overlap.
     """
 
     name: str = "local"
+    """`local`, `windows` or `full`."""
     window: int = 48
-    """LR pixels that the network sees: the side of a window, or how wide pools and blocks are in mode local."""
+    """The side of a window in mode windows; the size of pools and DCT blocks in mode local. In LR pixels."""
     overlap: int = 16
-    """LR pixels that a window shares with the next, in mode windows."""
+    """Overlap of neighbouring windows in mode windows, in LR pixels."""
+    tile: int = TILE
+    """Side of the largest tile in modes local and full, in LR pixels."""
 
     def __post_init__(self) -> None:
         if self.name not in MODES:
-            raise HRNError(f"the mode must be one of {', '.join(MODES)}, not {self.name}")
-        if self.window < 1:
-            raise HRNError(f"what the network sees at once must be 1 pixel or more, not {self.window}")
+            raise HRNError(f"unknown mode {self.name!r}: choose one of {', '.join(MODES)}")
+        if self.window < 1 or self.tile < 1:
+            raise HRNError(f"window and tile must be at least 1 pixel, not {self.window} and {self.tile}")
         if self.name == "windows" and not 0 <= self.overlap < self.window:
-            raise HRNError(f"windows of {self.window} cannot overlap by {self.overlap}")
+            raise HRNError(f"overlap {self.overlap} must be at least 0 and smaller than window {self.window}")
 
     def __str__(self) -> str:
         return {
@@ -68,58 +78,65 @@ class Mode:
             "local": f"local, {self.window}",
         }[self.name]
 
-    def computed(self, size: tuple[int, int]) -> int:
-        """The LR pixels that are computed of an image or a tile: in mode local, whole blocks."""
-        step = self.window if self.name == "local" else 1
-        return math.prod(-(-side // step) * step for side in size)
+    @property
+    def block(self) -> int:
+        """The side of the blocks that an image is padded to, in LR pixels."""
+        return self.window if self.name == "local" else 1
 
-    def layout(self, size: tuple[int, int], pixels: int, batch_pixels: int) -> Layout:
-        """How an image is cut so that no more than `pixels` are computed at once.
+    def computed(self, size: tuple[int, int]) -> int:
+        """The number of LR pixels that are processed for an image or a tile, including padding to whole blocks."""
+        return math.prod(-(-side // self.block) * self.block for side in size)
+
+    def layout(self, size: tuple[int, int], max_pixels: int, batch_pixels: int = 1) -> Layout:
+        """Divide an image into windows or tiles.
 
         Args:
             size: height and width of the image.
-            pixels: the most LR pixels that memory allows.
-            batch_pixels: the LR pixels that are quickest.
+            max_pixels: the number of LR pixels that fit into memory at once.
+            batch_pixels: the preferred number of LR pixels in a batch of windows.
 
         Raises:
-            HRNError: `pixels` are too few.
+            HRNError: `max_pixels` is too small for a single window or tile.
         """
         if self.name == "windows":
             window = (min(size[0], self.window), min(size[1], self.window))
-            if window[0] * window[1] > pixels:
-                raise HRNError(f"not enough memory for a window of {self.window} pixels; give more, or smaller windows")
-            at_once = max(1, min(pixels, batch_pixels) // (window[0] * window[1]))
+            if window[0] * window[1] > max_pixels:
+                raise HRNError(
+                    f"not enough memory for a window of {self.window} pixels; use more memory or smaller windows"
+                )
+            at_once = max(1, min(max_pixels, batch_pixels) // (window[0] * window[1]))
             return Layout((self.window, self.window), self.overlap, at_once=at_once)
-        if size[0] * size[1] <= TILE * TILE and self.computed(size) <= pixels:
+        if size[0] * size[1] <= self.tile**2 and self.computed(size) <= max_pixels:
             return Layout(size, 0)
-        step = self.window if self.name == "local" else 1  # blocks of neighbouring tiles then coincide
-        least = max(step, 16)
-        fitting = int(pixels**0.5) - -(-TILE_OVERLAP // step) * step  # the overlap too takes whole blocks
-        apart = min(max(TILE - TILE_OVERLAP, least), fitting) // step * step
-        if apart < least:
-            instead = ", or a smaller window" if self.name == "local" else ""
-            raise HRNError(f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; give more{instead}")
-        return Layout((apart + TILE_OVERLAP,) * 2, TILE_OVERLAP, aligned=self.name == "local")
+        # tiles start at multiples of whole blocks, so that the blocks of neighbouring tiles coincide
+        least = max(self.block, SMALLEST_TILE)
+        fitting = int(max_pixels**0.5) - -(-TILE_OVERLAP // self.block) * self.block
+        step = min(max(self.tile - TILE_OVERLAP, least), fitting) // self.block * self.block
+        if step < least:
+            alternative = " or a smaller window" if self.name == "local" else ""
+            raise HRNError(
+                f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; use more memory{alternative}"
+            )
+        return Layout((step + TILE_OVERLAP,) * 2, TILE_OVERLAP, aligned=self.name == "local")
 
 
-MODES = ("local", "windows", "full")
-
-
-class Enlarger:
-    """Enlarges images by one network at one scale, in one way.
+class Enlarger(Upscaler):
+    """Enlarges images with one network at one scale.
 
     Args:
-        network: from :func:`hrn.inference.upscale.load_model`.
-        scale: one of the network's scales; its first one by default.
-        mode: how the image is given to the network; by default as the table of modes says for this kind of network.
-        ensemble: average over the eight flips and quarter turns of the image, at eight times the cost.
-        precision: of the convolutions: `fp32`, `bf16`, on a GPU `fp16`, on NVIDIA's `tf32`; the DCT stays float32.
-        compile: compile the network; worth its minute for many images in mode windows, whose sizes are few.
-        max_memory: bytes to stay within, besides what is held already, for each process; by default what is free, less a
-            margin.
+        network: a network from :func:`hrn.inference.upscale.load_model`.
+        scale: one of the network's scales; the first one by default.
+        mode: how an image is processed; :func:`default_mode` by default.
+        ensemble: average over the eight flips and transpositions of the image, at eight times the cost.
+        precision: precision of the convolutions: `fp32`, `bf16`, `fp16` (GPU only) or `tf32` (NVIDIA only). The DCT always
+            runs in float32.
+        compile: compile the network. This takes about a minute and pays off for many images of few sizes, as in mode
+            windows.
+        max_memory: memory budget in bytes for each process, in addition to memory already in use. By default a share of
+            the free memory.
 
     Raises:
-        HRNError: a scale that the network does not have, or what the device does not have: the precision, or compiling.
+        HRNError: the network does not have the scale, or the device does not support the precision or compilation.
     """
 
     def __init__(
@@ -140,7 +157,8 @@ class Enlarger:
         self.device = next(network.parameters()).device
         check_precision(precision, self.device)
         if compile and self.device.type == "mps":
-            raise HRNError("PyTorch cannot compile the DCT for mps, which has no float64")
+            raise HRNError("compilation is not supported on mps, which lacks float64")
+        warm_up_kernels()
         self.mode = mode or default_mode(network.config)
         self.precision, self.ensemble = precision, ensemble
         self.max_memory = max_memory or int(SHARE_OF_FREE * free_memory(self.device))
@@ -150,103 +168,156 @@ class Enlarger:
             network = make_local(network, self.mode.window)
         self._network = torch.compile(network) if compile else network
 
-    def __call__(self, lr: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to (scale*H, scale*W, 3) uint8; errors as :meth:`strips`."""
-        return assemble(self.strips(lr), self.size_of(lr.shape[:2]))
-
-    def describe(self, size: tuple[int, int]) -> str:
-        """How the size is reached, for people."""
-        return f"x{self.scale}"
-
-    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the result for an image of height and width `size`."""
-        return size[0] * self.scale, size[1] * self.scale
-
     def without_ensemble(self) -> "Enlarger":
-        """The same, once over each image."""
+        """A copy that processes each image once."""
         other = copy.copy(self)
         other.ensemble = False
         return other
 
     def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
-        """Enlarge from the top to the bottom: strips of rows (h, scale*W, 3) uint8 that follow one another.
+        """Enlarge an image (H, W, 3) uint8 and yield strips of rows (h, scale*W, 3) uint8 from top to bottom.
 
         Raises:
-            HRNError: wrong shape or type, values that are not finite, or too little memory.
+            HRNError: the image has the wrong shape or type, the result is not finite, or memory is too small.
         """
         check_image(lr)
-        size = lr.shape[:2]
-        layout = self.mode.layout(size, self._pixels(size), BATCH_PIXELS.get(self.device.type, 1))
-        for strip in strips(self._windows, lr, self.scale, layout):
-            with torch.inference_mode():
-                done = strip.mul_(255).round_().clamp_(0, 255).byte().numpy()
-            del strip
-            yield done
-
-    def _pixels(self, size: tuple[int, int]) -> int:
-        """The most LR pixels that may be computed at once in an image of this size."""
-        # an image of n rows of tiles holds a strip of tiles in float32 while it is filled, and what it carries on
-        strip = 2 * 12 * self.scale**2
-        area, computed = size[0] * size[1], self.mode.computed(size)
-        if self.device.type == "cuda":  # strips are assemble off the GPU
-            most, held = self.max_memory // self.bytes_per_pixel, self.host_memory // strip
-            return most if area <= held else min(most, held, (held // size[1]) ** 2)
-        beside = (self.max_memory - area * strip) // self.bytes_per_pixel  # where a strip has all rows of the image
-        if computed <= beside:
-            return beside
-        # tile**2 * bytes_per_pixel + tile * width * strip <= max_memory
-        a, b = self.bytes_per_pixel, size[1] * strip
-        tile = int((-b + (b * b + 4 * a * self.max_memory) ** 0.5) / (2 * a))
-        return max(beside, min(tile**2, computed - 1))
-
-    def _windows(self, batch: np.ndarray) -> Tensor:
-        """Enlarge windows; where memory does not suffice, fewer or smaller ones at once."""
-        try:
-            return self._forward(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        empty_cache(self.device)
-        if len(batch) > 1:
-            half = len(batch) // 2
-            return torch.cat([self._windows(batch[:half]), self._windows(batch[half:])])
-        size = batch.shape[1:3]
-        smaller = Mode("full").layout(size, size[0] * size[1] // 4, 1)  # tiles of half the side
-        return torch.cat(list(strips(self._windows, batch[0], self.scale, smaller)))[None]
+        image = torch.from_numpy(np.require(lr, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
+        for strip in self._strips(image, self.layout(lr.shape[:2])):
+            rounded = _to_uint8(strip).cpu().numpy()
+            del strip  # frees the float32 strip while the caller uses the uint8 one
+            yield rounded
 
     @torch.inference_mode()
-    def _forward(self, batch: np.ndarray) -> Tensor:
-        x = torch.tensor(batch, device=self.device).permute(0, 3, 1, 2).float().div_(255)
+    def enlarge_tensor(self, lr: Tensor) -> Tensor:
+        """Enlarge a batch of images.
+
+        Args:
+            lr: (B, 3, H, W) floating point, in [0, 1].
+
+        Returns:
+            (B, 3, scale*H, scale*W) float32 on the network's device, clamped to [0, 1].
+
+        Raises:
+            HRNError: the tensor has the wrong shape or type, the result is not finite, or memory is too small.
+        """
+        if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point() or not lr.numel():
+            raise HRNError(f"expected a (B, 3, H, W) floating-point tensor, got {tuple(lr.shape)} {lr.dtype}")
+        size = tuple(lr.shape[2:])
+        images = lr.to(self.device, torch.float32).permute(0, 2, 3, 1)
+        layout = self.layout(size)
+        if layout.is_single(size):
+            at_once = min(self._max_pixels(size), self._batch_pixels) // self.mode.computed(size)
+            sr = torch.cat([self._enlarge_windows(batch) for batch in images.split(max(1, at_once))])
+        else:
+            sr = torch.stack([torch.cat(list(self._strips(image, layout))) for image in images])
+        return sr.permute(0, 3, 1, 2).clamp_(0, 1)
+
+    def layout(self, size: tuple[int, int]) -> Layout:
+        """The windows or tiles of an image of height and width `size` within the memory budget.
+
+        Raises:
+            HRNError: the budget is too small.
+        """
+        return self.mode.layout(size, self._max_pixels(size), self._batch_pixels)
+
+    @property
+    def _batch_pixels(self) -> int:
+        return BATCH_PIXELS.get(self.device.type, 1)
+
+    def _max_pixels(self, size: tuple[int, int]) -> int:
+        """The number of LR pixels that may be processed at once for an image of this size."""
+        area, computed, hr = size[0] * size[1], self.mode.computed(size), self.scale**2
+        # a strip of tiles is blended in float32 while a tile is processed:
+        # tile**2 * bytes_per_pixel + tile * width * hr * STRIP_BYTES <= max_memory
+        a, b = self.bytes_per_pixel, size[1] * hr * STRIP_BYTES
+        tile = int((-b + (b * b + 4 * a * self.max_memory) ** 0.5) / (2 * a))
+        if self.device.type != "cpu" and area * hr * HOST_STRIP_BYTES > self.host_memory:
+            tile = min(tile, self.host_memory // (size[1] * hr * HOST_STRIP_BYTES))
+            return min(tile**2, computed - 1)
+        beside_whole = (self.max_memory - area * hr * STRIP_BYTES) // a  # if one strip has all rows of the image
+        return beside_whole if computed <= beside_whole else max(beside_whole, min(tile**2, computed - 1))
+
+    def _strips(self, image: Tensor, layout: Layout) -> Iterator[Tensor]:
+        """Enlarge an image (H, W, 3) and yield strips (h, scale*W, 3) float32 on the device."""
+        size = tuple(image.shape[:2])
+        if layout.is_single(size):
+            yield self._enlarge_windows(image[None])[0]
+            return
+        blender = Blender(size, self.scale, layout, self.device)
+        for group in blender.groups():
+            blender.start(group)
+            for windows in blender.batches(group):
+                blender.add(windows, self._enlarge_windows(blender.cut(image, windows)))
+            yield blender.finish(group)
+
+    def _enlarge_windows(self, windows: Tensor) -> Tensor:
+        """Enlarge windows (B, h, w, 3); if memory runs out, in smaller batches and then in smaller tiles."""
+        try:
+            return self._forward(windows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error, possibly=True):
+                raise
+            failure = error.with_traceback(None)  # the traceback would keep the tensors of the failed pass alive
+        empty_cache(self.device)
+        if len(windows) > 1:
+            return torch.cat([self._enlarge_windows(half) for half in windows.split(-(-len(windows) // 2))])
+        size = tuple(windows.shape[1:3])
+        mode = Mode("full") if self.mode.name == "windows" else self.mode
+        try:
+            layout = mode.layout(size, self.mode.computed(size) // 4)  # tiles of half the side
+        except HRNError:
+            if is_out_of_memory(failure):
+                raise
+            raise failure from None
+        return torch.cat(list(self._strips(windows[0], layout)))[None]
+
+    @torch.inference_mode()
+    def _forward(self, windows: Tensor) -> Tensor:
+        """One pass over windows (B, h, w, 3) in uint8, or in float32 in [0, 1]; returns (B, scale*h, scale*w, 3) float32."""
+        x = windows.to(self.device).permute(0, 3, 1, 2)
+        if x.dtype == torch.uint8:
+            x = x.float().div_(255)
         dtype = PRECISIONS[self.precision]
         autocast = torch.autocast(self.device.type, dtype) if dtype else nullcontext()
         with inference_convolutions(self.device, tf32=self.precision == "tf32"), autocast:
-            sr = self_ensemble(self._run, x) if self.ensemble else self._run(x)
+            if self.ensemble:
+                views = VIEWS_AT_ONCE * len(x) * self.mode.computed(tuple(x.shape[2:]))
+                batched = views <= min(self._batch_pixels, self.max_memory // self.bytes_per_pixel)
+                sr = self_ensemble(self._run, x, batched)
+            else:
+                sr = self._run(x)
         if not torch.isfinite(sr).all():
-            why = "the checkpoint is damaged" if self.precision != "fp16" else "try --precision bf16 or fp32"
-            raise HRNError(f"the network gave values that are not finite: {why}")
-        return sr.permute(0, 2, 3, 1).cpu()
+            cause = "the checkpoint may be damaged" if self.precision != "fp16" else "try --precision bf16 or fp32"
+            raise HRNError(f"the network returned non-finite values: {cause}")
+        return sr.permute(0, 2, 3, 1)
 
     def _run(self, x: Tensor) -> Tensor:
         return self._network(x, self.scale).float()
 
 
+@torch.inference_mode()
+def _to_uint8(strip: Tensor) -> Tensor:
+    """Round values in [0, 1] to uint8, in place of the float32 strip."""
+    return strip.mul_(255).round_().clamp_(0, 255).byte()
+
+
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raises HRNError unless a device computes in one of PRECISIONS."""
+    """Raises HRNError if the precision is unknown or `device` does not support it."""
     if precision not in PRECISIONS:
-        raise HRNError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision}")
+        raise HRNError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
-        raise HRNError("fp16 is for GPUs; a CPU takes bf16 or fp32")
+        raise HRNError("fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if precision == "tf32" and (device.type != "cuda" or torch.version.hip):
-        raise HRNError("tf32 is for NVIDIA's GPUs; others take bf16, fp16 or fp32, and a CPU bf16 or fp32")
+        raise HRNError("tf32 needs an NVIDIA GPU; use fp32 or bf16, or fp16 on another GPU")
     check_gpu_generation(precision, device)
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raises HRNError unless an array is (H, W, 3) uint8 with pixels."""
+    """Raises HRNError unless `image` is a non-empty (H, W, 3) uint8 array."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise HRNError(f"an image must be an (H, W, 3) array of uint8, not {image.shape} of {image.dtype}")
+        raise HRNError(f"expected an (H, W, 3) uint8 array, got {image.shape} {image.dtype}")
 
 
 def default_mode(config: Config) -> Mode:
-    """Local for the paper's network; the released one is not made for it."""
+    """Mode local for :class:`hrn.model.HRN`, mode full for the released network, which does not support local."""
     return Mode("local" if isinstance(config, HRNConfig) else "full")

@@ -1,11 +1,12 @@
-"""Write a checkpoint for other programs: ONNX, and safetensors.
+"""Export a checkpoint for other programs: ONNX, safetensors, or a bare state dict for spandrel.
 
     python -m hrn.inference.export --ckpt_path hrn_light_x4                             hrn_light_x4.onnx
     python -m hrn.inference.export --ckpt_path hrn_light_x4 --out hrn_light.safetensors
+    python -m hrn.inference.export --ckpt_path hrn_light_x4 --format spandrel           hrn_light_x4_spandrel.pth
 
-The ONNX graph takes `lr` (batch, 3, height, width) float32 RGB in 0 to 1, of any size, and gives `sr` (batch, 3,
-scale*height, scale*width), not clipped. It computes the DCT as a product with a matrix. Needs `pip install "hrn[export]"`,
-or onnx, onnxscript, onnxruntime and safetensors.
+The ONNX graph maps `lr` (batch, 3, height, width), float32 RGB in [0, 1], of any size, to `sr` (batch, 3, scale*height,
+scale*width), which is not clipped. It computes the DCT as a matrix product. Exporting needs `pip install "hrn[export]"`, or
+onnx, onnxscript, onnxruntime and safetensors. spandrel loads the bare state dict after `hrn.inference.spandrel.register()`.
 """
 
 import argparse
@@ -15,8 +16,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,87 +29,87 @@ from hrn.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_network
 from hrn.cli import run_cli
 from hrn.errors import HRNError
 from hrn.files import atomic_write
+from hrn.inference.bare import export_state_dict
 from hrn.inference.enlarger import MODES, Mode, default_mode
-from hrn.inference.local import make_local
+from hrn.inference.local import FixedScale, make_local
 from hrn.model import config_to_dict
 from hrn.pretrained import find_checkpoint
+from hrn.runtime import keep_memory, warm_up_kernels
 
 OPSET = 18
-MOST_DIFFERENCE = 0.5 / 255
-"""By which ONNX Runtime may differ from PyTorch on the trial image: half a grey level."""
-
-
-class OneScale(nn.Module):
-    """A network whose only input is the image."""
-
-    def __init__(self, network: nn.Module, scale: int) -> None:
-        super().__init__()
-        self.network, self.scale = network, scale
-
-    def forward(self, lr: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, 3, s*H, s*W)."""
-        return self.network(lr, self.scale)
+MAX_DIFFERENCE = 0.5 / 255
+"""Largest accepted difference between ONNX Runtime and PyTorch on a test image: half a grey level."""
+SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "spandrel": "_spandrel.pth"}
+"""End of the default file name of each format."""
 
 
 def export_onnx(path: str | Path, checkpoint: Checkpoint, scale: int, mode: Mode | None = None) -> float:
-    """Write the network of a checkpoint at one scale as ONNX, and run it once in ONNX Runtime.
+    """Write the network of a checkpoint at one scale as ONNX, and compare it with PyTorch in ONNX Runtime.
 
     Args:
-        path: of the file, which is written beside first and renamed when it has been checked.
-        checkpoint: as read by :func:`hrn.checkpoint.load_checkpoint`.
-        scale: one of the network's.
-        mode: `local` or `full`; by default as :func:`hrn.inference.upscale.upscale` does.
+        path: the file to write. It appears only after the comparison has passed.
+        checkpoint: a checkpoint from :func:`hrn.checkpoint.load_checkpoint`.
+        scale: one of its scales.
+        mode: `local` or `full`; :func:`hrn.inference.enlarger.default_mode` by default.
 
     Returns:
-        The largest difference to PyTorch on a trial image, in 0 to 1.
+        The largest difference to PyTorch on a test image with values in [0, 1].
 
     Raises:
-        HRNError: a package is missing, mode windows, or ONNX Runtime gives something else than PyTorch.
+        HRNError: a package is missing, the mode is `windows`, or ONNX Runtime and PyTorch differ.
     """
     onnxruntime = _needed("onnxruntime")
     _needed("onnxscript")
     network = load_network(checkpoint, scale=scale).to(memory_format=torch.contiguous_format)
     mode = mode or default_mode(checkpoint.config)
     if mode.name == "windows":
-        raise HRNError("mode windows is a way of calling a network; export mode full or local")
+        raise HRNError("mode windows cannot be exported; use mode full or local")
     if mode.name == "local":
         network = make_local(network, mode.window)
-    model = OneScale(network, scale).eval()
-    trial = torch.rand(2, 3, 60, 101, generator=torch.Generator().manual_seed(0))
-    sides = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    model = FixedScale(network, scale).eval()
+    test_image = torch.rand(2, 3, 60, 101, generator=torch.Generator().manual_seed(0))
     with atomic_write(path) as beside:
-        with _quietly():
-            program = torch.onnx.export(
-                model,
-                (trial,),
-                dynamo=True,
-                dynamic_shapes=(sides,),
-                input_names=["lr"],
-                output_names=["sr"],
-                opset_version=OPSET,
-                verbose=False,
-            )
-        told = {"scale": str(scale), "mode": str(mode), "checkpoint": checkpoint.path.name}
-        program.model.metadata_props.update(told)
+        program = _onnx_program(model, test_image)
+        program.model.metadata_props.update(
+            {"scale": str(scale), "mode": str(mode), "checkpoint": checkpoint.path.name}
+        )
         program.save(beside)
         session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])
-        worst = 0.0
-        for lr in (trial, trial[:1, :, :31, :20]):
+        difference = 0.0
+        for lr in (test_image, test_image[:1, :, :31, :20]):
             with torch.inference_mode():
                 expected = model(lr).numpy()
-            worst = max(worst, float(np.abs(session.run(None, {"lr": lr.numpy()})[0] - expected).max()))
-        if not worst <= MOST_DIFFERENCE:
+            difference = max(difference, float(np.abs(session.run(None, {"lr": lr.numpy()})[0] - expected).max()))
+        if not difference <= MAX_DIFFERENCE:
             raise HRNError(
-                f"{path}: not written, because ONNX Runtime differs from PyTorch by {worst * 255:.2f} grey levels"
+                f"{path}: not written, because ONNX Runtime and PyTorch differ by {difference * 255:.2f} grey levels"
             )
-    return worst
+    return difference
+
+
+def _onnx_program(model: nn.Module, lr: Tensor) -> Any:
+    """Trace a model of one input with dynamic batch, height and width."""
+    shape = {dim: torch.export.Dim.DYNAMIC for dim in (0, 2, 3)}
+    with _without_messages():
+        return torch.onnx.export(
+            model,
+            (lr,),
+            dynamo=True,
+            dynamic_shapes=(shape,),
+            input_names=["lr"],
+            output_names=["sr"],
+            opset_version=OPSET,
+            verbose=False,
+        )
 
 
 def onnx_enlarger(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
-    """What enlarges (H, W, 3) uint8 images by an exported file in ONNX Runtime, on as many threads as PyTorch has.
+    """A function that enlarges (H, W, 3) uint8 images with an exported file in ONNX Runtime.
+
+    It uses as many threads as PyTorch.
 
     Raises:
-        HRNError: a package is missing.
+        HRNError: onnxruntime is not installed.
     """
     onnxruntime = _needed("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -122,12 +125,12 @@ def onnx_enlarger(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def export_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint's weights, with its configuration and what else it says of itself as JSON in the header.
+    """Write a checkpoint as safetensors, with its configuration and information as JSON in the header.
 
-    :func:`hrn.checkpoint.load_checkpoint` reads it.
+    :func:`hrn.checkpoint.load_checkpoint` reads the file.
 
     Raises:
-        HRNError: a package is missing, or the file cannot be written.
+        HRNError: safetensors is not installed, or the file cannot be written.
     """
     save_file = _needed("safetensors.torch").save_file
     header = {
@@ -139,18 +142,18 @@ def export_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
         save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, beside, header)
 
 
-def _needed(package: str):
+def _needed(package: str) -> Any:
+    """Import a package of the `export` extra."""
     try:
-        return __import__(package, fromlist=["_"])
+        return import_module(package)
     except ImportError:
-        raise HRNError(
-            f"exporting needs {package.split('.')[0]}: pip install onnx onnxscript onnxruntime safetensors"
-        ) from None
+        name = package.split(".")[0]
+        raise HRNError(f"{name} is not installed: pip install onnx onnxscript onnxruntime safetensors") from None
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """The exporter tells of every step on stdout, in the log and in warnings."""
+def _without_messages() -> Iterator[None]:
+    """Suppress the exporter's output, log records and warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -161,27 +164,41 @@ def _quietly() -> Iterator[None]:
         logging.disable(level)
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="a checkpoint, or the name of a shipped one")
-    add("--scale", type=int, help="of the ONNX graph (default: the checkpoint's first)")
-    add("--mode", choices=[m for m in MODES if m != "windows"], help="of the ONNX graph (default: as sample.py's)")
-    add("--window", type=int, default=Mode.window, help="how much mode local sees, in LR pixels (default: %(default)s)")
-    add("--out", type=Path, metavar="FILE", help="ends in .onnx or .safetensors (default: the checkpoint's name.onnx)")
+    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint file or name, such as hrn_light_x4")
+    add("--format", choices=SUFFIXES, help="output format (default: by the suffix of --out, else onnx)")
+    add("--scale", type=int, help="scale of the ONNX graph or state dict (default: the checkpoint's first)")
+    add("--mode", choices=[m for m in MODES if m != "windows"], help="mode of the ONNX graph (default: as sample.py)")
+    add("--window", type=int, default=Mode.window, help="pool and block size of mode local (default: %(default)s)")
+    add("--out", type=Path, metavar="FILE", help="output file (default: the checkpoint's name in this folder)")
     args = parser.parse_args(argv)
+    if args.format is None:
+        suffix = args.out.suffix if args.out else ".onnx"
+        args.format = {".onnx": "onnx", ".safetensors": "safetensors"}.get(suffix)
+        if args.format is None:
+            raise HRNError(f"--out {args.out}: use the suffix .onnx or .safetensors, or give --format")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    keep_memory()
+    warm_up_kernels()
     checkpoint = load_checkpoint(find_checkpoint(args.ckpt_path))
-    out = args.out or Path(f"{checkpoint.path.stem}.onnx")
-    if out.suffix == ".safetensors":
+    scale = args.scale or checkpoint.config.scales[0]
+    out = args.out or Path(f"{checkpoint.path.stem}{SUFFIXES[args.format]}")
+    note = ""
+    if args.format == "onnx":
+        mode = Mode(args.mode or default_mode(checkpoint.config).name, args.window)
+        difference = export_onnx(out, checkpoint, scale, mode)
+        note = f", maximum difference to PyTorch {difference * 255:.4f} grey levels"
+    elif args.format == "safetensors":
         export_safetensors(out, checkpoint)
-        print(f"{out}  {out.stat().st_size:,} bytes")
-    elif out.suffix == ".onnx":
-        scale = args.scale or checkpoint.config.scales[0]
-        name = args.mode or default_mode(checkpoint.config).name
-        worst = export_onnx(out, checkpoint, scale, Mode(name, args.window))
-        print(f"{out}  {out.stat().st_size:,} bytes, differs from PyTorch by {worst * 255:.4f} grey levels at most")
     else:
-        raise HRNError(f"{out}: must end in .onnx or .safetensors")
+        export_state_dict(out, checkpoint, scale)
+    print(f"{out}  {out.stat().st_size:,} bytes{note}")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""HRN with pools and transforms as wide as they were in training: every image then looks like one of its patches.
+"""HRN with pools and transforms of the size of the training patches.
 
-The DCT of a whole image and means over whole rows and columns are not what the network learned from its patches. Here the
-DCT is taken of blocks of the patch size, and each pixel is gated by means over as many pixels of its row and column as a
-patch has, as "Test-time Local Converter" does with other pools (X. Chu et al., "Improving Image Restoration by Revisiting
-Global Information Aggregation", ECCV 2022, arXiv 2112.04491). Weights stay as they are. What lies far from a pixel then
-hardly changes it, so that tiles of an image give nearly what the whole image gives.
+The network is trained on patches. On a whole image, the DCT and the means over whole rows and columns have other statistics
+than in training. Here, the DCT is taken over blocks of the patch size, and each pixel is gated by means over that many pixels
+of its row and column. "Test-time Local Converter" does this for other pools (X. Chu et al., "Improving Image Restoration by
+Revisiting Global Information Aggregation", ECCV 2022, arXiv 2112.04491). The weights do not change. Distant pixels then
+hardly affect each other, so that tiles give nearly the same result as the whole image.
 """
 
 import copy
@@ -19,17 +19,17 @@ from hrn.model.hrn import HRN, Domain
 
 
 def make_local(network: nn.Module, size: int) -> HRN:
-    """A network that shares its weights and sees `size` pixels, the side of the patches that it was trained on.
+    """A copy of `network` whose pools and DCT blocks have `size` pixels; it shares the parameters and buffers.
 
     Raises:
         HRNError: the network is not an :class:`HRN`.
     """
     if not isinstance(network, HRN):
-        raise HRNError("mode local is for the paper's network; this one takes mode full or windows")
+        raise HRNError("mode local needs an HRN network; use mode full or windows")
     tensors = [*network.parameters(), *network.buffers()]
-    local = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # other modules, the same weights
+    local = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # new modules, shared tensors
     local.domain = BlockDomain(network.domain.dims, size)
-    for dem in local.body:  # the frequency side keeps its attention: a block is as wide as it was in training
+    for dem in local.body:  # the attention of the frequency branch stays: its blocks have the training size
         for wrdb in (dem.spatial1, dem.spatial2):
             for block in wrdb.blocks:
                 block.attention = LocalAttention(block.attention, size)
@@ -38,9 +38,10 @@ def make_local(network: nn.Module, size: int) -> HRN:
 
 @dataclass(frozen=True)
 class BlockDomain(Domain):
-    """The DCT of blocks of `block` x `block` pixels, which become samples of the batch; mirrored beyond the image."""
+    """The DCT of blocks, which become samples of the batch. The image is mirrored to a whole number of blocks."""
 
     block: int
+    """Side of a block in pixels."""
 
     def to_frequency(self, x: Tensor) -> Tensor:
         """Features (B, C, H, W) to coefficients (B * blocks, C, block, block)."""
@@ -52,25 +53,42 @@ class BlockDomain(Domain):
         return super().to_frequency(blocks.permute(0, 3, 1, 2))
 
     def to_image(self, f: Tensor, size: tuple[int, int]) -> Tensor:
-        """Coefficients of an image's blocks to features (B, C, *size)."""
+        """Coefficients (B * blocks, C, block, block) to features (B, C, *size)."""
         rows, columns = (self._blocks(side) for side in size)
         blocks = super().to_image(f, f.shape[-2:]).permute(0, 2, 3, 1).unflatten(0, (-1, rows, columns))
-        pixels = blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, C), whole blocks
+        pixels = blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, C), with the padding
         return pixels.narrow(1, 0, size[0]).narrow(2, 0, size[1]).permute(0, 3, 1, 2)
 
     def _blocks(self, length: int) -> int:
-        """How many cover a length."""
+        """Number of blocks that cover `length`."""
         return (length + self.block - 1) // self.block
 
     def _mirrored(self, length: int, device: torch.device) -> Tensor:
-        """Indices that go on to a whole number of blocks: 0 1 .. n-1 n-1 .. 1 0 0 1 ..."""
+        """Indices of a mirrored extension to a whole number of blocks: 0 1 .. n-1 n-1 .. 1 0 0 1 ..."""
         i = torch.arange(self._blocks(length) * self.block, device=device)
-        i = i.remainder(i.new_full((1,), 2 * length))  # a tensor, not a number: the length is open in an export
+        i = i.remainder(i.new_full((1,), 2 * length))  # a tensor, because an export has a dynamic length
         return torch.minimum(i, 2 * length - 1 - i)
 
 
+class FixedScale(nn.Module):
+    """A network at one scale, called with the image only.
+
+    Args:
+        network: a network that takes (lr, scale).
+        scale: one of its scales.
+    """
+
+    def __init__(self, network: nn.Module, scale: int) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 3, scale*H, scale*W)."""
+        return self.network(lr, self.scale)
+
+
 class LocalAttention(nn.Module):
-    """Coordinate attention whose means are over `size` pixels of a row or column around each pixel."""
+    """Coordinate attention with means over the `size` nearest pixels of a row or column."""
 
     def __init__(self, whole: CoordinateAttention, size: int) -> None:
         super().__init__()
@@ -78,15 +96,15 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        squeezed = self.whole.squeeze(x)  # before the means: both are linear, and it has fewer channels
+        squeezed = self.whole.squeeze(x)  # before the means: both are linear, and this has fewer channels
         y_h, y_w = (self.whole.describe(local_mean(squeezed, self.size, dim)) for dim in (3, 2))
         return self.whole.gate(x, y_h, y_w)
 
 
 def local_mean(x: Tensor, size: int, dim: int) -> Tensor:
-    """Means over the `size` samples along `dim` around each sample; at an edge, over the first or last `size` ones.
+    """Mean over `size` samples along `dim` around each sample; near an edge, over the first or last `size` samples.
 
-    Where `dim` has no more than `size` samples, over all of them, and `dim` then has length 1 in the result.
+    If `dim` has at most `size` samples, the mean is over all of them, and `dim` has length 1 in the result.
     """
     n = x.shape[dim]
     if not torch.compiler.is_exporting() and n <= size:

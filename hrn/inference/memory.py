@@ -1,4 +1,4 @@
-"""How much memory there is, how much a network needs, and what it looks like when there was not enough."""
+"""Free memory, the memory that a network needs, and detection of out-of-memory errors."""
 
 import os
 import re
@@ -13,35 +13,48 @@ from hrn.errors import HRNError
 from hrn.model.config import HRNConfig
 
 SHARE_OF_FREE = 0.8
-"""Of the free memory, what is used unless told otherwise."""
+"""Default memory budget, as a share of the free memory."""
 SCRATCH = 1.45
-"""What convolutions and the allocator take on top of the feature maps, as a factor."""
-_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+"""Factor for the scratch memory of convolutions and the allocator, relative to the feature maps."""
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+"""Messages of the CPU allocator, of the CUDA driver and MPS, and of CUDA libraries."""
+POSSIBLY_OUT_OF_MEMORY = (
+    "unable to find an engine",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUFFT_INTERNAL_ERROR",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+)
+"""Messages of cuDNN, cuFFT and cuBLAS when they cannot allocate a workspace. Other faults have the same messages."""
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_memory(text: str) -> int:
-    """`2G`, `1.5GB`, `800 MiB` or a plain number of bytes, in bytes; K, M, G and T are powers of 1024.
+    """Parse a memory size such as `2G`, `1.5GB`, `800 MiB` or a number of bytes. K, M, G and T are powers of 1024.
 
     Raises:
-        HRNError: anything else, or nothing.
+        HRNError: the text is not a memory size, or the size is zero.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match or not (size := int(float(match[1]) * _UNITS[match[2].upper()])):
-        raise HRNError(f"memory must be given as 2G, 800M or a number of bytes, not {text!r}")
+        raise HRNError(f"invalid memory size {text!r}: use for example 2G, 800M or a number of bytes")
     return size
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had now without pushing anything else out.
+    """Bytes that can be allocated now without swapping.
 
-    On a CPU within the limits of the control group, and shared with torchrun's other processes on this machine.
+    On a CPU, control group limits apply, and the memory is divided among the processes that torchrun started on this
+    machine.
     """
     return _free_gpu_memory(device) if device.type == "cuda" else _free_cpu_memory() // processes_here()
 
 
 def processes_here() -> int:
-    """How many processes torchrun started on this machine."""
+    """Number of processes that torchrun started on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
@@ -52,7 +65,7 @@ def _free_gpu_memory(device: torch.device) -> int:
 
 def _free_cpu_memory() -> int:
     try:
-        lines = (_PROC / "meminfo").read_text().splitlines()
+        lines = (PROC / "meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 2**31
@@ -60,34 +73,34 @@ def _free_cpu_memory() -> int:
 
 
 def _free_in_groups() -> Iterator[int]:
-    """What is left in each control group that this process is in and that has a limit, and in those around it.
+    """Yield the free memory of each limited control group of this process, including parent groups.
 
-    Linux's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of the Linux kernel.
     """
     try:
-        lines = (_PROC / "self/cgroup").read_text().splitlines()
+        lines = (PROC / "self/cgroup").read_text().splitlines()
     except OSError:
         return
     for _, controllers, path in (line.split(":", 2) for line in lines):
         if not controllers:  # version 2
-            root, limit, used, files = _GROUPS, "memory.max", "memory.current", "inactive_file"
+            root, limit, used, files = CGROUPS, "memory.max", "memory.current", "inactive_file"
         elif "memory" in controllers.split(","):
-            root, limit, used = _GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            root, limit, used = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
             files = "total_inactive_file"
         else:
             continue
         inner = root / path.lstrip("/")
         for group in (inner, *inner.parents):
-            with suppress(OSError, ValueError):  # the host's path in a container, or a limit of "max"
+            with suppress(OSError, ValueError):  # in a container, the path may be the host's; a limit may be "max"
                 free = int((group / limit).read_text()) - int((group / used).read_text())
                 stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                yield max(0, free + int(stat.get(files, 0)))  # files can be dropped
+                yield max(0, free + int(stat.get(files, 0)))  # the page cache can be dropped
 
 
 def bytes_per_pixel(network: nn.Module, scale: int) -> int:
-    """What a forward pass holds at its peak for each LR pixel, in float32: the feature maps that are alive, and scratch.
+    """Peak memory of a float32 forward pass in bytes for each LR pixel: live feature maps and scratch memory.
 
-    `benchmarks/inference.py` prints the measured peak.
+    `benchmarks/inference.py` prints measured peaks.
     """
     config = network.config
     channels, wide, dense = (
@@ -99,9 +112,15 @@ def bytes_per_pixel(network: nn.Module, scale: int) -> int:
     return int(4 * SCRATCH * (max(body, tail) + 3 * scale**2))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had, on a GPU or a CPU."""
+def is_out_of_memory(error: BaseException, *, possibly: bool = False) -> bool:
+    """Whether `error` means that memory ran out on a CPU or GPU.
+
+    Args:
+        error: the exception.
+        possibly: also accept errors of cuDNN, cuFFT and cuBLAS that a lack of memory may have caused
+            (https://github.com/pytorch/pytorch/issues/108645).
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # a CPU; CUDA's driver and mps; CUDA's libraries
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    messages = OUT_OF_MEMORY + (POSSIBLY_OUT_OF_MEMORY if possibly else ())
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in messages)

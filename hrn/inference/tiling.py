@@ -1,39 +1,43 @@
-"""An image in overlapping windows, feathered together, from its top to its bottom.
+"""Blend overlapping windows into an image, from top to bottom.
 
-Memory does not grow with the height of the image, and time grows with its pixels. Each window's weights fall off over its
-overlaps and sum to 1 with its neighbours', so that no border shows.
+Memory use does not depend on the height of the image. The weights of a window fall off towards its borders. The weights of
+overlapping windows sum to 1 at every pixel.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Forward = Callable[[np.ndarray], Tensor]
-"""(B, H, W, 3) uint8 to (B, scale*H, scale*W, 3) float32 on the CPU."""
+Span = tuple[int, int]
+"""Start and end of a window along one axis, in LR pixels."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How an image is cut."""
+    """The size and spacing of windows."""
 
     window: tuple[int, int]
     """Height and width of a window in LR pixels."""
     overlap: int
-    """LR pixels that a window shares with the next, or more."""
+    """Minimum overlap of neighbouring windows in LR pixels."""
     aligned: bool = False
-    """Whether windows begin at multiples of `window - overlap`; the last one may then be smaller."""
+    """Whether windows start at multiples of `window - overlap`. The last window may then be smaller."""
     at_once: int = 1
-    """Windows in a batch."""
+    """Maximum number of windows in a batch."""
+
+    def is_single(self, size: tuple[int, int]) -> bool:
+        """Whether one window covers an image of height and width `size`."""
+        return size[0] <= self.window[0] and size[1] <= self.window[1]
 
 
-def spans(length: int, window: int, overlap: int, aligned: bool = False) -> list[tuple[int, int]]:
-    """Windows that cover `length`, each `overlap` or more over the next; one, where that covers it.
+def spans(length: int, window: int, overlap: int, aligned: bool = False) -> list[Span]:
+    """The windows that cover `length` along one axis.
 
-    They are equal and equally spaced, or `aligned`: at multiples of `window - overlap`, the last perhaps smaller.
+    Neighbouring windows overlap by at least `overlap`. They have equal sizes and equal spacing, unless `aligned`: then
+    they start at multiples of `window - overlap`, and the last one may be smaller.
     """
     if length <= window:
         return [(0, length)]
@@ -45,65 +49,11 @@ def spans(length: int, window: int, overlap: int, aligned: bool = False) -> list
     return [(start, min(start + window, length)) for start in starts]
 
 
-def strips(forward: Forward, lr: np.ndarray, scale: int, layout: Layout) -> Iterator[Tensor]:
-    """Enlarge an image window by window.
+def blend_weights(windows: list[Span], scale: int) -> list[Tensor]:
+    """The weight of each HR sample of each window along one axis. The weights of all windows sum to 1 at every sample.
 
-    Args:
-        forward: enlarges a batch of windows by `scale`.
-        lr: (H, W, 3) uint8.
-        layout: of the windows.
-
-    Yields:
-        Strips of rows, (h, scale*W, 3) float32, that follow one another.
-    """
-    h, w = lr.shape[:2]
-    rows = spans(h, layout.window[0], layout.overlap, layout.aligned)
-    columns = spans(w, layout.window[1], layout.overlap, layout.aligned)
-    if len(rows) == len(columns) == 1:
-        yield forward(lr[None])[0]
-        return
-    row_weights, column_weights = _weights(rows, scale), _weights(columns, scale)
-    ends = [start for start, _ in rows[1:]] + [h]
-    carried = torch.zeros(0, w * scale, 3)
-    for (top, bottom), row_weight, end in zip(rows, row_weights, ends, strict=True):
-        total = torch.zeros((bottom - top) * scale, w * scale, 3)
-        total[: len(carried)] = carried
-        for batch in _batches(columns, layout.at_once):
-            windows = forward(np.stack([lr[top:bottom, left:right] for left, right in (columns[i] for i in batch)]))
-            for i, sr in zip(batch, windows, strict=True):
-                left, right = (edge * scale for edge in columns[i])
-                total[:, left:right] += sr * (row_weight[:, None] * column_weights[i])[..., None]
-            del windows, sr
-        done = (end - top) * scale
-        carried = total[done:].clone()
-        total = total[:done]
-        yield total
-        del total
-
-
-def assemble(strips: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """The image of height and width `size` whose strips of rows (h, W, 3) uint8 come from its top to its bottom."""
-    out, top = None, 0
-    for strip in strips:
-        if len(strip) == size[0]:
-            return strip
-        out = np.empty((*size, 3), np.uint8) if out is None else out
-        out[top : top + len(strip)] = strip
-        top += len(strip)
-    return out
-
-
-def _batches(columns: list[tuple[int, int]], at_once: int) -> Iterator[list[int]]:
-    """Indices of up to `at_once` neighbouring windows of equal width."""
-    for _, equal in groupby(range(len(columns)), key=lambda i: columns[i][1] - columns[i][0]):
-        indices = list(equal)
-        yield from (indices[first : first + at_once] for first in range(0, len(indices), at_once))
-
-
-def _weights(windows: list[tuple[int, int]], scale: int) -> list[Tensor]:
-    """For each window along an axis, its weight at each of its HR samples; over all windows they sum to 1.
-
-    It is 0 in the outer quarter of an overlap, where the window's border tells, and rises linearly over the middle half.
+    A weight is 0 in the outer quarter of an overlap, where border effects are strongest, and rises linearly over the
+    middle half.
     """
     overlaps = [0, *(end - start for (_, end), (start, _) in pairwise(windows)), 0]
     total = torch.zeros(windows[-1][1] * scale)
@@ -117,3 +67,78 @@ def _weights(windows: list[tuple[int, int]], scale: int) -> list[Tensor]:
         weights.append(torch.minimum(rising, falling))
         total[start * scale : end * scale] += weights[-1]
     return [weight / total[start * scale : end * scale] for weight, (start, end) in zip(weights, windows, strict=True)]
+
+
+class Blender:
+    """Cuts an image into windows and blends the enlarged windows, one group of window rows at a time::
+
+        for group in blender.groups():
+            blender.start(group)
+            for windows in blender.batches(group):
+                blender.add(windows, enlarge(blender.cut(image, windows)))
+            strip = blender.finish(group)
+
+    A group is a range of window rows whose windows fit into one batch, or a single row of windows.
+
+    Args:
+        size: height and width of the image in LR pixels.
+        scale: the enlargement factor.
+        layout: the windows.
+        device: the device on which the windows are blended.
+    """
+
+    def __init__(self, size: tuple[int, int], scale: int, layout: Layout, device: torch.device) -> None:
+        self.size, self.scale, self.layout, self.device = size, scale, layout, device
+        self.rows, self.columns = (
+            spans(length, window, layout.overlap, layout.aligned)
+            for length, window in zip(size, layout.window, strict=True)
+        )
+        self._row_weights, self._column_weights = (
+            [weight.to(device) for weight in blend_weights(axis, scale)] for axis in (self.rows, self.columns)
+        )
+        self._top, self._strip = 0, torch.zeros(0, size[1] * scale, 3, device=device)
+
+    def groups(self) -> list[range]:
+        """The window rows that are blended together."""
+        step = max(1, self.layout.at_once // len(self.columns))
+        return [range(first, min(first + step, len(self.rows))) for first in range(0, len(self.rows), step)]
+
+    def batches(self, group: range) -> Iterator[list[tuple[int, int]]]:
+        """Yield the windows of a group, as (row, column) indices, in batches of equal window sizes."""
+        batch: list[tuple[int, int]] = []
+        for window in ((row, column) for row in group for column in range(len(self.columns))):
+            if batch and (len(batch) == self.layout.at_once or self._shape(window) != self._shape(batch[0])):
+                yield batch
+                batch = []
+            batch.append(window)
+        yield batch
+
+    def cut(self, image: Tensor, windows: list[tuple[int, int]]) -> Tensor:
+        """The windows of an image (H, W, 3), as a batch (B, h, w, 3)."""
+        return torch.stack([image[slice(*self.rows[row]), slice(*self.columns[column])] for row, column in windows])
+
+    def start(self, group: range) -> None:
+        """Allocate the strip of a group. Rows shared with the previous group are already partly blended."""
+        carried, self._top = self._strip, self.rows[group[0]][0]
+        height = self.rows[group[-1]][1] - self._top
+        self._strip = torch.zeros(height * self.scale, self.size[1] * self.scale, 3, device=self.device)
+        self._strip[: len(carried)] = carried
+
+    def add(self, windows: list[tuple[int, int]], enlarged: Tensor) -> None:
+        """Blend enlarged windows (B, scale*h, scale*w, 3) into the strip."""
+        for (row, column), sr in zip(windows, enlarged, strict=True):
+            top, bottom = ((edge - self._top) * self.scale for edge in self.rows[row])
+            left, right = (edge * self.scale for edge in self.columns[column])
+            weight = self._row_weights[row][:, None] * self._column_weights[column]
+            self._strip[top:bottom, left:right] += sr * weight[..., None]
+
+    def finish(self, group: range) -> Tensor:
+        """The completed rows of the strip, (h, scale*W, 3); the rows that the next group overlaps are kept."""
+        end = self.rows[group[-1] + 1][0] if group[-1] + 1 < len(self.rows) else self.size[0]
+        strip, completed = self._strip, (end - self._top) * self.scale
+        self._strip = strip[completed:].clone()
+        return strip[:completed]
+
+    def _shape(self, window: tuple[int, int]) -> tuple[int, int]:
+        (top, bottom), (left, right) = self.rows[window[0]], self.columns[window[1]]
+        return bottom - top, right - left

@@ -1,11 +1,11 @@
-"""Three lines that enlarge an image: `model = load_model(...)`, `upscale(model, ...)`, `.save(...)`."""
+"""The Python API: load a network, enlarge images, enlarge tensors."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.images import picture_of, read_picture, to_pillow
@@ -13,23 +13,24 @@ from hrn.data.resize import imresize
 from hrn.inference.enlarger import Enlarger, Mode, check_image
 from hrn.inference.resizer import Resizer, Size
 from hrn.pretrained import find_checkpoint
-from hrn.runtime import pick_device
+from hrn.runtime import pick_device, warm_up_kernels
 
 
 def load_model(
     path: str | Path, *, model: str | None = None, scale: int | None = None, device: str = "auto"
 ) -> nn.Module:
-    """The network of a checkpoint file, ready for :func:`upscale`.
+    """Load the network of a checkpoint, in eval mode.
 
     Args:
-        path: a checkpoint written by `hrn/train.py`, the authors' `hrn_x4.pth`, or the name of a shipped one, such as
-            `hrn_light_x4`, which is fetched where it is not at hand (:mod:`hrn.pretrained`).
-        model, scale: raise if the file holds something else.
+        path: a checkpoint file, the authors' state dict such as `hrn_x4.pth`, or the name of a released checkpoint such as
+            `hrn_light_x4` (:mod:`hrn.pretrained`).
+        model, scale: the expected model and scale; by default whatever the file holds.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
 
     Raises:
-        HRNError: see :func:`hrn.checkpoint.load_checkpoint` and :func:`hrn.checkpoint.load_network`.
+        HRNError: the checkpoint cannot be found or loaded, holds another model or scale, or the device is not usable.
     """
+    warm_up_kernels()
     return load_network(load_checkpoint(find_checkpoint(path)), model=model, scale=scale).to(pick_device(device))
 
 
@@ -42,31 +43,35 @@ def upscale(
     size: tuple[int, int] | None = None,
     long_edge: int | None = None,
     ensemble: bool = False,
+    precision: str = "fp32",
+    compile: bool = False,
     max_memory: int | None = None,
 ) -> Image.Image | np.ndarray:
-    """Enlarge an image by a factor, or to a size.
+    """Enlarge an image by a factor or to a size.
 
     Args:
-        network: from :func:`load_model`.
+        network: a network from :func:`load_model`.
         image: a file, a Pillow image of any 8-bit mode, or an (H, W, 3) uint8 RGB array.
-        scale: the factor; where the network was not trained for it, it is applied at the next larger scale, more than once
-            if need be, and the result reduced bicubically. The network's first scale by default.
-        mode, ensemble, max_memory: as :class:`hrn.inference.enlarger.Enlarger`'s.
-        size: or width and height in pixels.
-        long_edge: or the longer side in pixels.
+        scale: the factor; the network's first scale by default. Other factors use the next larger trained scale,
+            repeatedly if necessary, and a bicubic reduction.
+        mode, ensemble, precision, max_memory: see :class:`hrn.inference.enlarger.Enlarger`.
+        size: width and height in pixels, instead of `scale`.
+        long_edge: the longer side in pixels, instead of `scale`.
+        compile: compile the network. Each call compiles it; for many images, create one `Enlarger` and call that.
 
     Returns:
-        The same kind as `image` (a Pillow image for a file). Grey stays grey, transparency is enlarged bicubically.
+        An image of the same kind as `image` (a Pillow image for a file). Grey images stay grey. Transparency is enlarged
+        bicubically.
 
     Raises:
-        HRNError: more than one of scale, size and long_edge, or one that is out of reach; see also `Enlarger`.
+        HRNError: more than one of scale, size and long_edge is given, or the size is out of range; see also `Enlarger`.
     """
     scales = network.config.scales
     if scale is size is long_edge is None:
         scale = scales[0]
     wanted = Size(scale, size and (size[1], size[0]), long_edge)
-    enlargers = [Enlarger(network, s, mode, ensemble=ensemble, max_memory=max_memory) for s in scales]
-    resizer = Resizer(enlargers, wanted)
+    options = {"ensemble": ensemble, "precision": precision, "compile": compile, "max_memory": max_memory}
+    resizer = Resizer([Enlarger(network, s, mode, **options) for s in scales], wanted)
     if isinstance(image, np.ndarray):
         check_image(image)
         return resizer(image)
@@ -74,3 +79,25 @@ def upscale(
     rgb = resizer(picture.rgb)
     alpha = imresize(picture.alpha, size=rgb.shape[:2]) if picture.alpha is not None else None
     return to_pillow(replace(picture, rgb=rgb, alpha=alpha))
+
+
+def enlarge(
+    network: nn.Module, lr: Tensor, scale: int | None = None, mode: Mode | None = None, *, precision: str = "fp32"
+) -> Tensor:
+    """Enlarge a batch of images held in a tensor.
+
+    Images of any size are processed in the same mode and tiles as in :func:`upscale`. No gradients are recorded.
+
+    Args:
+        network: a network from :func:`load_model`.
+        lr: (B, 3, H, W) floating point RGB in [0, 1], on any device.
+        scale: one of the network's scales; the first one by default.
+        mode, precision: see :class:`hrn.inference.enlarger.Enlarger`.
+
+    Returns:
+        (B, 3, scale*H, scale*W) float32 in [0, 1], on the network's device.
+
+    Raises:
+        HRNError: the tensor has the wrong shape or type, or the network does not have the scale; see also `Enlarger`.
+    """
+    return Enlarger(network, scale, mode, precision=precision).enlarge_tensor(lr)

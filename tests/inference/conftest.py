@@ -1,18 +1,21 @@
-"""Networks that are quick, or whose output is known."""
+"""Small networks, and networks whose output is known."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from hrn.checkpoint import save_checkpoint
 from hrn.model import HRNConfig, build_model
 
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
 
 
 class Repeat(nn.Module):
-    """Enlarges by repeating pixels, adds `border` at the edges, and remembers the shapes that it got.
+    """Enlarges by repeating pixels, adds `border` at the edges, and records the shapes of its inputs.
 
-    More than `room` pixels at once raise `error`.
+    Inputs of more than `room` pixels raise `error`.
     """
 
     def __init__(self, border=0.0, room=None, error=None):
@@ -38,9 +41,26 @@ def repeat():
 
 @pytest.fixture
 def small():
-    """A network of the paper's kind with weights that matter; on whole images its far reach shows."""
+    """An HRN with random weights, none of which are zero; its output at a pixel depends on distant pixels."""
     torch.manual_seed(0)
     network = build_model(SMALL).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.add_(0.2 * torch.randn_like(parameter))
     return network
+
+
+@pytest.fixture
+def new_checkpoint(tmp_path):
+    """A freshly initialised network at x2, which enlarges bilinearly."""
+    path = tmp_path / "small_x2.pth"
+    save_checkpoint(path, SMALL, build_model(SMALL).state_dict(), info={})
+    return path
+
+
+@pytest.fixture
+def two_scales(tmp_path, small):
+    """The body of `small` at x2 and x3."""
+    config = replace(SMALL, scales=(2, 3))
+    weights = build_model(config).state_dict() | {k: v for k, v in small.state_dict().items() if "tails" not in k}
+    save_checkpoint(tmp_path / "small.pth", config, weights, info={"steps": 7})
+    return tmp_path / "small.pth"

@@ -42,7 +42,7 @@ def test_no_two_images_share_a_target(tmp_path):
     assert found["b.png"] == "b.png"
 
 
-def test_earlier_results_are_not_enlarged_again(folder):
+def test_earlier_results_are_excluded(folder):
     (folder / "sample/x2").mkdir(parents=True)
     (folder / "sample/x2/a.png").touch()
     assert len(jobs(folder, folder / "sample/x4", leave_out=folder / "sample")) == 5
@@ -50,7 +50,7 @@ def test_earlier_results_are_not_enlarged_again(folder):
 
 
 def test_results_elsewhere_or_beside_the_images(folder, tmp_path):
-    """Images that lie in the folder of results are taken, but for the results themselves."""
+    """Images inside the results folder are included, except for results."""
     assert len(jobs(folder, tmp_path / "light/photos/x4/SR", leave_out=tmp_path)) == 5
     assert len(jobs(folder / "sub", folder / "light/sub/x4/SR", leave_out=folder)) == 4
     assert len(jobs(folder, folder / "light/photos/x4/SR", leave_out=folder)) == 5
@@ -61,7 +61,7 @@ def test_results_elsewhere_or_beside_the_images(folder, tmp_path):
 
 
 class Fails(Bicubic):
-    """Enlarges a strip, and then does not."""
+    """Yields one strip and then raises an error."""
 
     def __init__(self, error):
         super().__init__(2)
@@ -73,21 +73,23 @@ class Fails(Bicubic):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_too_little_memory_is_an_error_in_words(folder, tmp_path, suffix):
-    """So that one huge image of many is reported, and the others go on."""
+def test_out_of_memory_is_reported_for_the_file(folder, tmp_path, suffix):
+    """The other images of a folder can then still be enlarged."""
     job = Job(folder / "a.png", tmp_path / f"out/a{suffix}")
     for error in (MemoryError(), torch.OutOfMemoryError("out of memory"), RuntimeError("can't allocate memory")):
-        with pytest.raises(HRNError, match=r"a\.png: not enough memory to make 128x96 of 64x48"):
+        with pytest.raises(HRNError, match=r"a\.png.*64x48.*128x96"):
             enlarge_file(job, Fails(error))
-    with pytest.raises(RuntimeError, match="mismatch"):
-        enlarge_file(job, Fails(RuntimeError("mismatch")))
+    for error in (RuntimeError("size mismatch"), RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR")):
+        with pytest.raises(RuntimeError) as caught:
+            enlarge_file(job, Fails(error))
+        assert caught.value is error
     assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_result_is_in_memory_once(tmp_path, image):
-    """In a format that is not written strip by strip."""
+    """For formats that are not written strip by strip."""
     Image.fromarray(np.tile(image, (100, 4, 1))).save(tmp_path / "a.png")
-    tracemalloc.start()  # Pillow's own memory is not seen
+    tracemalloc.start()  # Pillow's own memory is not traced
     enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.bmp"), Bicubic(2))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -95,12 +97,12 @@ def test_a_result_is_in_memory_once(tmp_path, image):
     assert peak < before + 1.7 * after
 
 
-def test_what_a_format_cannot_hold_is_said(tmp_path, image):
+def test_limits_of_formats(tmp_path, image):
     Image.fromarray(np.dstack([image, image[..., :1]])).save(tmp_path / "a.png")
-    said = enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.jpg"), Bicubic(2))
-    assert "without its transparency, which .jpg does not have" in said
+    assert "transparency" in enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.jpg"), Bicubic(2))
+    assert "transparency" not in enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.webp"), Bicubic(2))
     Image.fromarray(np.zeros((1, 9000, 3), np.uint8)).save(tmp_path / "wide.png")
-    with pytest.raises(HRNError, match=r"18000x2 pixels are too many for \.webp"):
+    with pytest.raises(HRNError, match="18000x2"):
         enlarge_file(Job(tmp_path / "wide.png", tmp_path / "wide.webp"), Bicubic(2))
 
 
@@ -109,13 +111,13 @@ def test_a_single_file_and_another_suffix(folder, tmp_path):
 
 
 def test_a_folder_without_images(tmp_path):
-    with pytest.raises(HRNError, match=r"no images in .*: looked for \.png"):
+    with pytest.raises(HRNError, match=str(tmp_path)):
         jobs(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "CMYK"])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
-def test_each_kind_of_image(tmp_path, rng, image, mode, suffix):
+def test_image_modes(tmp_path, rng, image, mode, suffix):
     """130 rows, so that the bicubic takes three strips."""
     tall = np.tile(image, (3, 1, 1))[:130]
     alpha = rng.integers(0, 256, tall.shape[:2], dtype=np.uint8)
@@ -126,12 +128,12 @@ def test_each_kind_of_image(tmp_path, rng, image, mode, suffix):
     )
     picture.save(tmp_path / "in.tif")
     done = []
-    said = enlarge_file(Job(tmp_path / "in.tif", tmp_path / f"out{suffix}"), Bicubic(2), done.append)
-    assert f"{tall.shape[1]}x130 -> {2 * tall.shape[1]}x260" in said
+    summary = enlarge_file(Job(tmp_path / "in.tif", tmp_path / f"out{suffix}"), Bicubic(2), done.append)
+    assert f"{tall.shape[1]}x130 -> {2 * tall.shape[1]}x260" in summary
     assert sum(done) == 130 * tall.shape[1]
     assert len(done) == 3
     read, sr = read_picture(tmp_path / "in.tif"), read_picture(tmp_path / f"out{suffix}")
-    assert sr.grey == (mode in ("L", "LA", "1")) or suffix == ".webp"  # which has no grey
+    assert sr.grey == (mode in ("L", "LA", "1")) or suffix == ".webp"  # WebP has no grey mode
     assert abs(sr.rgb.astype(int) - imresize(read.rgb, scale=2)).max() <= 1  # grey goes through RGB and back
     if mode in ("LA", "RGBA"):
         assert (sr.alpha == imresize(alpha, scale=2)).all()
@@ -139,10 +141,10 @@ def test_each_kind_of_image(tmp_path, rng, image, mode, suffix):
         assert sr.alpha is None
 
 
-def test_the_first_frame_is_said(tmp_path, image):
+def test_the_first_frame_is_enlarged(tmp_path, image):
     frames = [Image.fromarray(np.roll(image, i * 9, 1)) for i in range(3)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert "the first of 3 frames" in enlarge_file(Job(tmp_path / "a.webp", tmp_path / "b.png"), Bicubic(2))
+    assert "3 frames" in enlarge_file(Job(tmp_path / "a.webp", tmp_path / "b.png"), Bicubic(2))
     assert (read_picture(tmp_path / "b.png").rgb == imresize(image, scale=2)).all()
 
 
@@ -155,7 +157,7 @@ def test_icc_profiles_are_kept(tmp_path, image):
 
 
 def grey_profile() -> bytes:
-    """A profile of grey with a linear scale (ICC.1:2001-04), by which mid-grey is much lighter in sRGB."""
+    """A linear grey profile (ICC.1:2001-04), with which mid-grey is much lighter than in sRGB."""
     white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)  # D50
     curve = b"curv\0\0\0\0" + struct.pack(">I", 0) + bytes(4)
     tags, data = b"", b""
@@ -177,19 +179,19 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     [("L", grey_profile()), ("LA", grey_profile()), ("L", SRGB), ("RGB", SRGB), ("RGBA", SRGB)],
     ids=["L", "LA", "L, sRGB", "RGB", "RGBA"],
 )
-def test_profiles_and_what_they_describe(tmp_path, mode, profile, suffix):
+def test_profiles_and_their_colours(tmp_path, mode, profile, suffix):
     colour = {"L": 64, "LA": (64, 200), "RGB": (64, 90, 30), "RGBA": (64, 90, 30, 200)}[mode]
     Image.new(mode, (16, 16), colour).save(tmp_path / "a.png", icc_profile=profile)
-    said = enlarge_file(Job(tmp_path / "a.png", tmp_path / f"b{suffix}"), Bicubic(2))
+    summary = enlarge_file(Job(tmp_path / "a.png", tmp_path / f"b{suffix}"), Bicubic(2))
     sr = read_picture(tmp_path / f"b{suffix}")
     converted = profile != SRGB and suffix in WITHOUT_GREY
     assert sr.icc_profile == (None if converted or suffix in WITHOUT_PROFILE else profile)
     assert sr.grey == (mode in ("L", "LA") and suffix not in WITHOUT_GREY)
-    expected = 137 if converted else np.resize(colour, 3 if mode[0] == "R" else 1)  # sRGB's of 64 / 255
+    expected = 137 if converted else np.resize(colour, 3 if mode[0] == "R" else 1)  # sRGB value of a linear 64 / 255
     assert abs(sr.rgb.astype(int) - expected).max() <= 3
     assert (sr.alpha is None) == (mode in ("L", "RGB") or suffix in WITHOUT_ALPHA)
     assert sr.alpha is None or abs(sr.alpha.astype(int) - 200).max() <= 3
-    assert ("without its colour profile, which .bmp does not have" in said) == (suffix == ".bmp")
+    assert ("colour profile" in summary) == (suffix == ".bmp")
 
 
 def test_a_broken_profile_of_grey_is_left_out(tmp_path):

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from contextlib import contextmanager
 from functools import partial
 
@@ -8,43 +6,78 @@ import pytest
 import torch
 from PIL import Image
 
-from hrn import load_model, upscale
-from hrn.checkpoint import save_checkpoint
+from hrn import enlarge, load_model, upscale
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference import enlarger as module
 from hrn.inference.enlarger import MODES, Enlarger, Mode, check_precision
+from hrn.inference.local import make_local
 from hrn.inference.tiling import spans
-from hrn.model import HRNConfig, build_model, preset
-
-SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
+from hrn.model import build_model, preset
 
 
-@pytest.fixture
-def path(tmp_path):
-    """A new network: it enlarges bilinearly."""
-    path = tmp_path / "small_x2.pth"
-    save_checkpoint(path, SMALL, build_model(SMALL).state_dict(), info={})
-    return path
+def to_tensor(image):
+    return torch.from_numpy(image.transpose(2, 0, 1)[None] / 255).float()
 
 
-def test_three_lines_do_what_the_network_does(path, tmp_path, image):
+def to_uint8(x):
+    return (x[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()
+
+
+def test_three_lines_do_what_the_network_does(new_checkpoint, tmp_path, image):
     Image.fromarray(image).save(tmp_path / "photo.png")
-    model = load_model(path)
+    model = load_model(new_checkpoint)
     sr = upscale(model, tmp_path / "photo.png")
     with torch.no_grad():
-        expected = model(
-            torch.from_numpy(image / 255).float().permute(2, 0, 1)[None].to(next(model.parameters()).device)
-        )
-    expected = (expected[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()
+        expected = to_uint8(model(to_tensor(image).to(next(model.parameters()).device)))
     assert sr.size == (128, 96)
     assert (np.asarray(sr) == expected).all()
     assert (upscale(model, image) == expected).all()
     assert (np.asarray(upscale(model, Image.fromarray(image))) == expected).all()
 
 
-def test_modes_are_kept(path, image):
-    model = load_model(path)
+@pytest.mark.parametrize("mode", [Mode("local", 16), Mode("full"), Mode("windows", 32, 8), Mode("local", 16, tile=50)])
+def test_tensors_are_enlarged_as_images_are(small, rng, mode):
+    images = rng.integers(0, 256, (3, 70, 90, 3), dtype=np.uint8)
+    sr = enlarge(small, torch.cat([to_tensor(image) for image in images]), mode=mode)
+    assert sr.shape == (3, 3, 140, 180)
+    assert 0 <= sr.min() < 0.01 < 0.99 < sr.max() <= 1
+    assert not sr.requires_grad
+    for image, one in zip(images, sr, strict=True):
+        assert abs(to_uint8(one[None]).astype(int) - upscale(small, image, mode=mode)).max() <= 1
+
+
+def test_tensors_use_the_default_mode_and_any_scale(two_scales):
+    model, lr = load_model(two_scales, device="cpu"), torch.rand(2, 3, 60, 100, dtype=torch.float64)
+    before = lr.clone()
+    for scale in (2, 3):
+        expected = make_local(model, 48)(lr.float(), scale).clamp(0, 1)
+        torch.testing.assert_close(enlarge(model, lr, scale), expected)
+    torch.testing.assert_close(enlarge(model, lr), enlarge(model, lr, 2))
+    assert torch.equal(lr, before)
+    assert enlarge(model, lr[:, :, :1, :1]).shape == (2, 3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "lr", [torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, 4), torch.zeros(1, 3, 4, 4).byte(), torch.zeros(0, 3, 4, 4)]
+)
+def test_invalid_tensors(small, lr):
+    with pytest.raises(HRNError):
+        enlarge(small, lr)
+
+
+def test_options_reach_the_network(small, image, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    exact, near = (upscale(small, image, precision=p, compile=True).astype(int) for p in ("fp32", "bf16"))
+    assert 0 < abs(exact - near).mean() < 2
+    assert len(compiled) == 2
+    difference = (enlarge(small, to_tensor(image)) - enlarge(small, to_tensor(image), precision="bf16")).abs()
+    assert 0 < difference.mean() < 2 / 255
+
+
+def test_modes_are_kept(new_checkpoint, image):
+    model = load_model(new_checkpoint)
     assert upscale(model, Image.fromarray(image[..., 0])).mode == "L"
     assert upscale(model, Image.fromarray(image).quantize(8)).mode == "RGB"
     alpha = image[..., 1]
@@ -55,35 +88,34 @@ def test_modes_are_kept(path, image):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (50, 3)])
-def test_tiny_images(path, size):
+def test_tiny_images(new_checkpoint, size):
     for mode in MODES:
-        sr = upscale(load_model(path), np.full((*size, 3), 100, np.uint8), mode=Mode(mode))
+        sr = upscale(load_model(new_checkpoint), np.full((*size, 3), 100, np.uint8), mode=Mode(mode))
         assert sr.shape == (2 * size[0], 2 * size[1], 3)
         assert abs(sr.astype(int) - 100).max() <= 10  # a new network is bilinear, but for the zeros around the image
 
 
 @pytest.mark.parametrize("mode", ["local", "full"])
 @pytest.mark.parametrize("size", [(700, 40), (40, 700)])
-def test_large_images_are_cut_into_tiles(path, rng, monkeypatch, size, mode):
-    """A new network reaches a few pixels only, so that tiles give what the whole image gives, but for rounding."""
+def test_large_images_are_divided_into_tiles(new_checkpoint, rng, size, mode):
+    """A new network depends on a few pixels only, so that tiles give the result of the whole image, except for rounding."""
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    whole = upscale(load_model(path), image, mode=Mode(mode)).astype(int)
-    monkeypatch.setattr(module, "TILE", 128)
-    difference = abs(upscale(load_model(path), image, mode=Mode(mode)) - whole)
+    model = load_model(new_checkpoint)
+    whole = upscale(model, image, mode=Mode(mode)).astype(int)
+    difference = abs(upscale(model, image, mode=Mode(mode, tile=128)) - whole)
     assert difference.max() <= 1
     assert difference.mean() < 0.01
 
 
-@pytest.mark.parametrize("mode", [Mode("local"), Mode("full"), Mode("windows")], ids=str)
-def test_no_step_at_the_border_of_a_tile(root, monkeypatch, mode):
-    """What tiles change is nowhere less smooth than inside of them, by the shipped network on a photograph."""
+@pytest.mark.parametrize("mode", [Mode("local", tile=128), Mode("full", tile=128), Mode("windows")], ids=str)
+def test_no_step_at_the_border_of_a_tile(root, mode):
+    """The difference to the whole image is as smooth at borders as inside tiles, for a trained network and a photograph."""
     import skimage.data
 
     image = skimage.data.astronaut()[:200, 100:360]
     model = load_model(root / "checkpoint/hrn_light/hrn_light_x4.pth", device="cpu")
-    whole = upscale(model, image, mode=Mode("full") if mode.name == "windows" else mode).astype(float)
-    monkeypatch.setattr(module, "TILE", 128)
-    layout = mode.layout(image.shape[:2], 10**9, 10**9)
+    whole = upscale(model, image, mode=Mode("full" if mode.name == "windows" else mode.name)).astype(float)
+    layout = mode.layout(image.shape[:2], 10**9)
     difference = upscale(model, image, mode=mode) - whole
     for axis in (0, 1):
         edges = spans(image.shape[axis], layout.window[axis], layout.overlap, layout.aligned)
@@ -94,9 +126,11 @@ def test_no_step_at_the_border_of_a_tile(root, monkeypatch, mode):
         assert at_borders <= np.delete(steps, [b - 1 for b in borders]).max()
 
 
-@pytest.mark.parametrize("values", [("window",), ("windows", 16, 16), ("windows", 16, -1), ("local", 0)])
-def test_bad_modes(values):
-    with pytest.raises(HRNError, match=r"the mode must be one of|cannot overlap|1 pixel or more"):
+@pytest.mark.parametrize(
+    "values", [("window",), ("windows", 16, 16), ("windows", 16, -1), ("local", 0), ("full", 48, 16, 0)]
+)
+def test_invalid_modes(values):
+    with pytest.raises(HRNError):
         Mode(*values)
 
 
@@ -104,9 +138,28 @@ def test_self_ensemble_in_every_mode(small, image):
     for mode in (Mode("full"), Mode("local", 16), Mode("windows", 32, 8)):
         once = upscale(small, image, mode=mode, ensemble=True)
         turned = upscale(small, np.ascontiguousarray(np.rot90(image)), mode=mode, ensemble=True)
-        if mode.name == "full":  # blocks and windows begin at another corner
+        if mode.name == "full":  # in other modes, blocks and windows start at another corner
             assert abs(once.astype(int) - np.rot90(turned, -1)).max() <= 1
         assert (once != upscale(small, image, mode=mode)).any()
+
+
+@pytest.mark.parametrize(("side", "max_memory", "calls"), [(16, None, 2), (100, None, 8), (16, 4 * 256 * 500, 8)])
+def test_views_of_small_images_share_a_batch(repeat, rng, side, max_memory, calls):
+    """If four views fit into a batch and into memory; a pixel of this network needs more than 500 bytes."""
+    network, lr = repeat(), rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    enlarger = Enlarger(network, mode=Mode("full"), ensemble=True, max_memory=max_memory)
+    assert (enlarger(lr) == lr.repeat(2, 0).repeat(2, 1)).all()
+    assert [shape[0] for shape in network.shapes] == [8 // calls] * calls
+
+
+@pytest.mark.parametrize("mode", [Mode("full"), Mode("full", tile=64), Mode("windows", 32, 8)])
+def test_only_uint8_is_copied_to_the_host(repeat, rng, monkeypatch, mode):
+    """Blending and rounding run on the device."""
+    copied, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda x: copied.append(x.dtype) or cpu(x))
+    lr = rng.integers(0, 256, (100, 90, 3), dtype=np.uint8)
+    assert (Enlarger(repeat(), mode=mode)(lr) == lr.repeat(2, 0).repeat(2, 1)).all()
+    assert set(copied) == {torch.uint8}
 
 
 def test_bf16_is_near_fp32(small, image):
@@ -116,7 +169,7 @@ def test_bf16_is_near_fp32(small, image):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_float32_is_not_tf32(small, image, monkeypatch, precision):
-    """Which is PyTorch's default for convolutions on a GPU."""
+    """PyTorch uses TF32 for convolutions on a GPU by default."""
     asked = []
 
     @contextmanager
@@ -129,6 +182,7 @@ def test_float32_is_not_tf32(small, image, monkeypatch, precision):
     assert set(asked) == {("cpu", False)}
 
 
+@pytest.mark.slow
 def test_compiled_is_the_same(small, image, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
     for mode in (Mode("local", 16), Mode("windows", 32, 8)):
@@ -136,91 +190,65 @@ def test_compiled_is_the_same(small, image, monkeypatch):
         assert abs(plain.astype(int) - compiled).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precision": "fp16"}, "fp16 is for GPUs"),
-        ({"precision": "tf32"}, "tf32 is for NVIDIA"),
-        ({"precision": "int8"}, "the precision must be one of fp32"),
-    ],
-)
-def test_precisions_that_are_not_there(small, options, message):
-    with pytest.raises(HRNError, match=message):
-        Enlarger(small, **options)
+@pytest.mark.parametrize("precision", ["fp16", "tf32", "int8"])
+def test_unsupported_precisions(small, precision):
+    with pytest.raises(HRNError, match=precision):
+        Enlarger(small, precision=precision)
 
 
-def test_older_gpus_are_not_given_what_they_emulate(monkeypatch):
+def test_older_gpus_reject_emulated_precisions(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
     for precision in ("bf16", "tf32"):
-        with pytest.raises(HRNError, match=f"Tesla T4 has no {precision}; take fp16 or fp32"):
+        with pytest.raises(HRNError, match="Tesla T4"):
             check_precision(precision, torch.device("cuda"))
     for precision in ("fp32", "fp16"):
         check_precision(precision, torch.device("cuda"))
 
 
-def test_strips_of_a_wide_image_stay_within_the_memory_beside_a_gpu(small):
-    enlarger = Enlarger(small, max_memory=2**30)
-    enlarger.device = torch.device("cuda")
-    size = (4000, 60000)
-    side = enlarger.mode.layout(size, enlarger._pixels(size), 1).window[0]
-    strip = side * size[1] * enlarger.scale**2 * 3 * 4  # in float32
-    assert 2**30 / 4 < 2 * strip <= 2**30
-
-
-def test_released_networks_are_taken_whole(image):
+def test_released_networks_use_mode_full():
     network = build_model(preset("hrn_released", [2])).eval().requires_grad_(False)
     assert str(Enlarger(network).mode) == "full"
 
 
 @pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((4, 4), np.uint8), r"an image must be an \(H, W, 3\) array of uint8, not \(4, 4\)"),
-        (np.zeros((4, 4, 3), np.float32), "not .* of float32"),
-        (np.zeros((0, 4, 3), np.uint8), "an image must be"),
-    ],
+    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
 )
-def test_bad_arrays(path, array, message):
-    with pytest.raises(HRNError, match=message):
-        upscale(load_model(path), array)
+def test_invalid_arrays(small, array):
+    with pytest.raises(HRNError):
+        upscale(small, array)
 
 
-def test_scale_that_the_network_lacks(path, image):
-    with pytest.raises(HRNError, match="enlarges by x2, not x3"):
-        Enlarger(load_model(path), 3)
-    assert upscale(load_model(path), image, 3).shape == (144, 192, 3)  # x2 twice, then reduced
+def test_arrays_may_be_views_and_read_only(small, image):
+    turned, frozen = np.rot90(image), image.copy()
+    frozen.flags.writeable = False
+    assert (upscale(small, turned) == upscale(small, np.ascontiguousarray(turned))).all()
+    assert (upscale(small, frozen) == upscale(small, image)).all()
 
 
-def test_any_size(path, image):
-    model = load_model(path)
+def test_untrained_scales(new_checkpoint, image):
+    with pytest.raises(HRNError, match="x3"):
+        Enlarger(load_model(new_checkpoint), 3)
+    assert upscale(load_model(new_checkpoint), image, 3).shape == (144, 192, 3)  # x2 twice, then reduced
+
+
+def test_any_size(new_checkpoint, image):
+    model = load_model(new_checkpoint)
     assert upscale(model, image, 2.5).shape == (120, 160, 3)
     assert upscale(model, Image.fromarray(image), size=(100, 77)).size == (100, 77)
     alpha = Image.fromarray(np.dstack([image, image[..., :1]]))
     assert upscale(model, alpha, long_edge=150).size == (150, 112)
-    with pytest.raises(HRNError, match="one of them"):
+    with pytest.raises(HRNError):
         upscale(model, image, 2, long_edge=100)
 
 
-def test_values_that_are_not_finite_are_not_saved(path, image):
-    model = load_model(path)
+def test_non_finite_results_are_rejected(new_checkpoint, image):
+    model = load_model(new_checkpoint)
     model.head.bias.data.fill_(float("nan"))
-    with pytest.raises(HRNError, match="not finite"):
+    with pytest.raises(HRNError):
         upscale(model, image)
 
 
-def test_device_that_is_not_there(path):
-    with pytest.raises(HRNError, match="--device cuda:99: not usable here"):
-        load_model(path, device="cuda:99")
-
-
-def test_enlarging_imports_neither_torchvision_nor_matplotlib(path):
-    code = f"""
-import sys, numpy
-from hrn import load_model, upscale
-upscale(load_model({str(path)!r}), numpy.zeros((4, 4, 3), numpy.uint8))
-print([m for m in ("torchvision", "matplotlib", "skimage", "h5py") if m in sys.modules])
-"""
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+def test_missing_device(new_checkpoint):
+    with pytest.raises(HRNError, match="cuda:99"):
+        load_model(new_checkpoint, device="cuda:99")

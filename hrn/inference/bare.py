@@ -1,0 +1,92 @@
+"""Bare state dicts: the weights of one HRN network at one scale, whose configuration follows from their shapes.
+
+Programs that load models from many repositories, such as those built on spandrel, expect such files.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hrn.checkpoint import Checkpoint
+from hrn.errors import HRNError
+from hrn.files import atomic_write
+from hrn.model.config import HRNConfig
+
+REQUIRED = ("head.weight", "body.0.frequency.blocks.0.widen.weight", "body.0.fuse2.weight")
+"""Names of weights that every HRN network has."""
+
+
+def is_bare_state_dict(contents: Mapping[str, object]) -> bool:
+    """Whether `contents` is a state dict of :class:`hrn.model.HRN`, judged by the names of the weights."""
+    return all(name in contents for name in REQUIRED) and bool(_tails(contents))
+
+
+def config_from_shapes(weights: Mapping[str, Tensor]) -> HRNConfig:
+    """Infer a network's configuration from the shapes of its weights.
+
+    `gates` and `dct_axes` have no weights; they get their default values. So does the part of `reduction` that rounding
+    hides: the result has the same shapes.
+
+    Args:
+        weights: a state dict of :class:`hrn.model.HRN`.
+    """
+    block = "body.0.frequency.blocks.0"
+    channels = weights["head.weight"].shape[0]
+    tails = _tails(weights)
+    return HRNConfig(
+        scales=tuple(tails),
+        channels=channels,
+        n_dem=_count(weights, "body"),
+        n_wrab=_count(weights, "body.0.frequency.blocks"),
+        expansion=weights[f"{block}.widen.weight"].shape[0] // channels,
+        reduction=channels // weights[f"{block}.attention.squeeze.weight"].shape[0],
+        upsampler="direct" if tails[min(tails)] == 1 else "subpixel",
+    )
+
+
+def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> None:
+    """Write the weights of a checkpoint at one scale as a PyTorch file with the single key `params`.
+
+    Args:
+        path: the file to write.
+        checkpoint: a checkpoint from :func:`hrn.checkpoint.load_checkpoint`.
+        scale: one of its scales; the weights of other scales are left out.
+
+    Raises:
+        HRNError: the configuration cannot be inferred from shapes, the checkpoint does not have the scale, or the file
+            cannot be written.
+    """
+    config = checkpoint.config
+    if not isinstance(config, HRNConfig) or (config.gates, config.dct_axes) != (HRNConfig.gates, HRNConfig.dct_axes):
+        raise HRNError(
+            f"{checkpoint.path}: a bare state dict needs an HRN network with gates={HRNConfig.gates!r} "
+            f"and dct_axes={HRNConfig.dct_axes!r}"
+        )
+    if scale not in config.scales:
+        raise HRNError(f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in config.scales)}, not x{scale}")
+    weights = {
+        name: value.contiguous()
+        for name, value in checkpoint.weights.items()
+        if not name.startswith("tails.") or name.startswith(f"tails.x{scale}.")
+    }
+    inferred, expected = config_from_shapes(weights), replace(config, scales=(scale,))
+    if replace(inferred, reduction=expected.reduction) != expected:
+        raise HRNError(f"{checkpoint.path}: its configuration does not follow from the shapes of its weights")
+    with atomic_write(path) as beside:
+        torch.save({"params": weights}, beside)
+
+
+def _tails(contents: Mapping[str, object]) -> dict[int, int]:
+    """The number of convolutions of the upsampler of each scale."""
+    found = [match for name in contents if (match := re.fullmatch(r"tails\.x(\d+)\.\d+\.weight", name))]
+    scales = [int(match[1]) for match in found]
+    return {scale: scales.count(scale) for scale in sorted(set(scales))}
+
+
+def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """The number of children of a module list."""
+    return len({name.removeprefix(f"{prefix}.").split(".")[0] for name in weights if name.startswith(f"{prefix}.")})

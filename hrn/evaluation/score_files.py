@@ -52,7 +52,7 @@ def read_scores(folder: Path) -> list[SetScores]:
             means = float(mean["psnr_y"]), float(mean["ssim_y"])
             scores.append(SetScores(file, str(header["set"]), int(header["scale"]), *means, header))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise HRNError(f"{file}: not a scores.json of hrn/sample.py ({error})") from None
+            raise HRNError(f"{file}: not scores of hrn/sample.py ({error})") from None
     return scores
 
 

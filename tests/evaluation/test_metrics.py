@@ -71,7 +71,7 @@ PUBLISHED_BICUBIC = {  # PSNR-Y, SSIM-Y of RCAN's and RDN's tables; Set14's grey
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("name", ["Set5", "Set14", "B100"])
+@pytest.mark.parametrize("name", ["Set5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Set14", "B100"))])
 def test_bicubic_scores_are_the_published_ones(shared, name, scale):
     test_set = find_test_set(shared / "data/benchmark" / name, scale)
     results = evaluate(lambda lr: imresize(lr, scale=scale), test_set, raw_grey=["bridge"])

@@ -33,7 +33,7 @@ from hrn.inference.resizer import Size, parse_size
 from hrn.inference.run_batch import BatchSettings, enlarge_batch
 from hrn.model import PRESETS
 from hrn.model.config import SCALES
-from hrn.runtime import keep_memory, warm_up_kernels
+from hrn.runtime import keep_memory
 
 TIMEOUT = timedelta(days=7)
 """Time that processes wait for one another; some may have many more pixels to enlarge."""
@@ -167,7 +167,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.num_gpu > 1 and not is_worker():
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
-    warm_up_kernels()
     device = args.device if args.num_gpu and not args.sr_dir else "cpu"
     with join_processes(device, timeout=TIMEOUT) as processes:
         methods = build_methods(args, processes)
@@ -185,5 +184,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def cli() -> int:
+    """Entry point of the console script hrn-sample."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    exit_process(run_cli(main))
+    exit_process(cli())

@@ -1,1 +1,1 @@
-"""Scores by the field's protocol, tables and figures."""
+"""Metrics, test-set runs, tables, reports and figures."""

@@ -1,4 +1,4 @@
-"""Crops that tell two ways of enlarging apart."""
+"""Find the crop in which two super-resolved images differ most."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ SIDE = 96
 
 @dataclass(frozen=True)
 class Crop:
-    """A rectangle, in pixels."""
+    """A rectangle in pixels."""
 
     x: int
     y: int
@@ -21,21 +21,24 @@ class Crop:
     height: int
 
     def of(self, image: np.ndarray) -> np.ndarray:
-        """That part of an (H, W, ...) array."""
+        """Crop an (H, W, ...) array."""
         return image[self.y : self.y + self.height, self.x : self.x + self.width]
 
     def lies_in(self, size: tuple[int, int]) -> bool:
-        """Whether an image of that height and width has all of it."""
+        """Whether the crop is not empty and lies within an image of this height and width."""
         inside = self.x + self.width <= size[1] and self.y + self.height <= size[0]
         return inside and min(self.x, self.y) >= 0 and min(self.width, self.height) > 0
 
 
 def best_crop(hr: np.ndarray, worse: np.ndarray, better: np.ndarray, side: int = SIDE) -> tuple[Crop, float]:
-    """The square in which `better` gains most over `worse`, and the gain: by how much its mean squared error of Y is less.
+    """Find the square in which `better` improves most over `worse`.
 
     Args:
-        hr, worse, better: (H, W, 3) uint8: the original and two images of it.
-        side: of the square, or that of the image where it is smaller.
+        hr, worse, better: (H, W, 3) uint8: the original and two super-resolved images.
+        side: side of the square; reduced to the shorter side of the image if that is smaller.
+
+    Returns:
+        The crop, and the reduction of the mean squared error of Y in it.
     """
     side = min(side, *hr.shape[:2])
     y_hr = rgb_to_y(hr)

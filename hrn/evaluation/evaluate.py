@@ -1,4 +1,4 @@
-"""Score a way of enlarging on a test set."""
+"""Super-resolve the images of a test set and score them one by one."""
 
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -6,33 +6,38 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hrn.data.benchmark import TestSet
+from hrn.data.benchmark import Pair, TestSet
 from hrn.errors import HRNError
-from hrn.evaluation.metrics import score
+from hrn.evaluation.metrics import mean_scores, score
 
-METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
+__all__ = ["ImageResult", "evaluate", "mean_scores", "score_images"]
 
 Enlarge = Callable[[np.ndarray], np.ndarray]
 """(H, W, 3) uint8 to (s*H, s*W, 3) uint8."""
+SuperResolve = Callable[[str, Pair], np.ndarray]
+"""An image's name and its pair to a super-resolved image of the HR image's size, (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image's scores."""
+    """The scores of one image, and its pixels until they are dropped."""
 
     name: str
     lr_size: tuple[int, int]
-    """Height and width."""
+    """Height and width of the LR image."""
     scores: dict[str, float]
+    """Scores of the super-resolved image, by metric."""
     bicubic: dict[str, float] | None
-    seconds: float
+    """Scores of bicubic interpolation, if requested."""
+    seconds: float | None
+    """Time to super-resolve the image; None if the result was read from a file."""
     sr: np.ndarray | None
     bicubic_sr: np.ndarray | None
     hr: np.ndarray | None
     lr: np.ndarray | None
 
     def without_images(self) -> "ImageResult":
-        """To keep scores without holding a whole set in memory."""
+        """A copy without pixels, to keep the scores of a whole set in memory."""
         return replace(self, sr=None, bicubic_sr=None, hr=None, lr=None)
 
 
@@ -44,15 +49,27 @@ def evaluate(
     raw_grey: Collection[str] = (),
     bicubic: Enlarge | None = None,
 ) -> Iterator[ImageResult]:
-    """Enlarge and score image after image.
+    """Enlarge the LR images of a test set and score the results. Arguments and errors as :func:`score_images`."""
+    return score_images(lambda _, pair: enlarge(pair.lr), test_set, shave=shave, raw_grey=raw_grey, bicubic=bicubic)
+
+
+def score_images(
+    super_resolve: SuperResolve,
+    test_set: TestSet,
+    *,
+    shave: int | None = None,
+    raw_grey: Collection[str] = (),
+    bicubic: Enlarge | None = None,
+) -> Iterator[ImageResult]:
+    """Score the images of a test set one by one.
 
     Args:
-        enlarge: what is scored.
+        super_resolve: the method to score.
         test_set: from :func:`hrn.data.benchmark.find_test_set`.
-        shave: border in HR pixels left out; the scale by default.
+        shave: border in HR pixels to leave out; the scale by default.
         raw_grey: names of grey images to score on their own 0 to 255, as the published bicubic rows score Set14's
-            `bridge`; network papers turn its three equal channels into Y like any others.
-        bicubic: what to score beside it.
+            `bridge`. Network papers convert its three equal channels to Y like those of any other image.
+        bicubic: bicubic interpolation, to score it too.
 
     Raises:
         HRNError: an image cannot be read, or is too small to score.
@@ -61,18 +78,14 @@ def evaluate(
     for image in test_set.images:
         pair = image.load(test_set.scale)
         start = time.perf_counter()
-        sr = enlarge(pair.lr)
+        sr = super_resolve(image.name, pair)
         seconds = time.perf_counter() - start
         bicubic_sr = bicubic(pair.lr) if bicubic else None
         raw = image.name in raw_grey
         try:
             scores = score(sr, pair.hr, shave, raw)
-            beside = score(bicubic_sr, pair.hr, shave, raw) if bicubic else None
+            bicubic_scores = score(bicubic_sr, pair.hr, shave, raw) if bicubic else None
         except ValueError as error:
             raise HRNError(f"{image.name}: {error}") from None
-        yield ImageResult(image.name, pair.lr.shape[:2], scores, beside, seconds, sr, bicubic_sr, pair.hr, pair.lr)
-
-
-def mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over images, as tables print it."""
-    return {metric: float(np.mean([s[metric] for s in scores])) for metric in METRICS}
+        lr_size = pair.lr.shape[:2]
+        yield ImageResult(image.name, lr_size, scores, bicubic_scores, seconds, sr, bicubic_sr, pair.hr, pair.lr)

@@ -1,6 +1,6 @@
-"""Scores to look at: one HTML page that holds its pictures, opens from disk and needs no network.
+"""An HTML report with images: one file that contains its pictures and needs no network.
 
-`html_report.html` beside this file is its template. Its sliders' pictures, as many as there are, share BUDGET.
+`html_report.html` beside this file is the template. All slider pictures together are kept within BUDGET.
 """
 
 import base64
@@ -20,37 +20,38 @@ from hrn.evaluation.report import SetReport
 from hrn.files import write_text
 
 BUDGET = 24 * 2**20
-"""Characters that all pictures of the sliders may take."""
-LONGEST_SIDE = 1280
-"""Of a picture in a slider."""
+"""Maximum number of base64 characters of all slider pictures together."""
+MAX_SIDE = 1280
+"""Maximum side of a slider picture in pixels."""
 CROP_SIDE, CROPS = 48, 4
-"""Of a zoomed crop in HR pixels, and how many of each kind a set shows."""
-LEAST_GAIN = 1.0
-"""Squared grey levels; less cannot be seen."""
+"""Side of a zoomed crop in HR pixels, and number of gaining and of losing crops per set."""
+MIN_GAIN = 1.0
+"""Smallest change of the mean squared error that is shown, in squared grey levels; less is invisible."""
 
 
 @dataclass(frozen=True)
 class Slider:
-    """An image enlarged in two ways, one above the other."""
+    """An image enlarged by bicubic interpolation and by the method, to compare with a slider."""
 
     name: str
     before: str
+    """Bicubic interpolation, as a data URI."""
     after: str
-    """Data URIs of pictures of the same size."""
+    """The method's result, as a data URI of the same size."""
     size: tuple[int, int]
-    """Width and height of these pictures."""
+    """Width and height of both pictures."""
     full_size: tuple[int, int]
-    """Of the images."""
+    """Width and height of the original image."""
 
 
 @dataclass(frozen=True)
 class Zoom:
-    """A crop in three ways."""
+    """The same crop of bicubic interpolation, the result and the original, as data URIs."""
 
     name: str
     crop: Crop
     gain: float
-    """By how much the mean squared error of Y is less than bicubic's."""
+    """Reduction of the mean squared error of Y against bicubic interpolation."""
     bicubic: str
     sr: str
     hr: str
@@ -58,53 +59,53 @@ class Zoom:
 
 @dataclass
 class Section:
-    """What the page shows of a test set at a scale."""
+    """The part of the report for one test set at one scale."""
 
     header: dict[str, Any]
     sliders: list[Slider] = field(default_factory=list)
     gains: list[Zoom] = field(default_factory=list)
     losses: list[Zoom] = field(default_factory=list)
     spectra: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    """Of bicubic's and of the model's error, for each image."""
+    """For each image, the error spectra of bicubic interpolation and of the method."""
     report: SetReport | None = None
 
 
-class Page:
-    """Takes images as they are scored, and keeps only what it will show.
+class HtmlReport:
+    """Collects images as they are scored and keeps only what the report shows.
 
     Args:
-        images: how many there will be, over all sets and scales.
+        images: number of images over all sets, scales and methods.
     """
 
     def __init__(self, images: int) -> None:
-        self.share = BUDGET // max(1, images) // 2
+        self.picture_budget = BUDGET // max(1, images) // 2
         self.sections: list[Section] = []
 
     def begin(self, header: dict[str, Any]) -> None:
-        """Begin a test set; `header` is what its scores depend on."""
+        """Begin a test set; `header` states what its scores depend on."""
         self.sections.append(Section(header))
 
     def add(self, result: ImageResult) -> None:
-        """Add a scored image of the set, with its pictures, bicubic's too."""
+        """Add a scored image of the current test set; it must still have its pixels and bicubic interpolation."""
         section, hr, sr, bicubic = self.sections[-1], result.hr, result.sr, result.bicubic_sr
-        before, after = _within(self.share, bicubic, sr)
+        before, after = _encode_within(self.picture_budget, bicubic, sr)
         full_size = (sr.shape[1], sr.shape[0])
         section.sliders.append(Slider(result.name, _uri(before[0]), _uri(after[0]), after[1], full_size))
         section.spectra.append((error_spectrum(bicubic, hr), error_spectrum(sr, hr)))
         for zooms, worse, better, sign in ((section.gains, bicubic, sr, 1), (section.losses, sr, bicubic, -1)):
             crop, gain = best_crop(hr, worse, better, CROP_SIDE)
-            if gain >= LEAST_GAIN:
+            if gain >= MIN_GAIN:
                 parts = [_uri(_png(crop.of(x))) for x in (bicubic, sr, hr)]
                 zooms.append(Zoom(result.name, crop, sign * gain, *parts))
                 zooms.sort(key=lambda zoom: -abs(zoom.gain))
                 del zooms[CROPS:]
 
     def end(self, report: SetReport) -> None:
-        """End the set that was begun last, with its scores."""
+        """End the current test set with its scores."""
         self.sections[-1].report = report
 
     def write(self, path: Path, label: str) -> None:
-        """Write the page of the sets that `label` enlarged."""
+        """Write the report of the method called `label`."""
         loader = FileSystemLoader(Path(__file__).parent)
         environment = Environment(
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -115,16 +116,16 @@ class Page:
         write_text(path, text)
 
 
-def _within(most: int, *pictures: np.ndarray) -> list[tuple[bytes, tuple[int, int]]]:
-    """Pictures of one size as JPEG, and that size: as large as fits into `most` characters for each."""
+def _encode_within(budget: int, *pictures: np.ndarray) -> list[tuple[bytes, tuple[int, int]]]:
+    """Encode pictures of one size as JPEG, each within `budget` base64 characters; returns the bytes and (width, height)."""
     h, w = pictures[0].shape[:2]
-    factor = min(1.0, LONGEST_SIDE / max(h, w))
+    factor = min(1.0, MAX_SIDE / max(h, w))
     while True:
         size = (max(1, round(w * factor)), max(1, round(h * factor)))
-        coded = [_jpeg(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)) for picture in pictures]
-        excess = max(map(len, coded)) * 4 / 3 / most
+        encoded = [_jpeg(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)) for picture in pictures]
+        excess = max(map(len, encoded)) * 4 / 3 / budget
         if excess <= 1 or max(size) <= 64:
-            return [(code, size) for code in coded]
+            return [(code, size) for code in encoded]
         factor *= min(0.9, 0.95 * excess**-0.5)
 
 
@@ -146,7 +147,7 @@ def _uri(code: bytes) -> str:
 
 
 def _curves(section: Section, width: int, height: int) -> dict[str, Any]:
-    """The mean spectra of the errors as points of an SVG of that size, logarithmic upwards, and the labels of its axis."""
+    """The mean error spectra as points of an SVG of this size, with a logarithmic y axis, and the labels of the axis."""
     spectra = mean_spectrum(section.spectra)
     spectra = np.log10(np.maximum(np.sqrt(spectra), 1e-3))
     low, high = np.floor(np.nanmin(spectra)), np.ceil(np.nanmax(spectra))

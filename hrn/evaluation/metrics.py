@@ -1,7 +1,7 @@
-"""PSNR and SSIM as super-resolution papers print them.
+"""PSNR and SSIM by the protocol of super-resolution papers.
 
-On Y of BT.601 in studio range, Y left as float, `shave` pixels cut from every border; SSIM with an 11x11 Gaussian window
-of sigma 1.5 over the valid region (Z. Wang et al., IEEE Trans. Image Processing 13, 2004).
+Both are computed on Y of ITU-R BT.601 in studio range, kept as float, after cutting `shave` pixels from every border. SSIM
+uses an 11x11 Gaussian window with sigma 1.5 over the valid region (Z. Wang et al., IEEE Trans. Image Processing 13, 2004).
 """
 
 import math
@@ -10,17 +10,18 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 PROTOCOL = "PSNR and SSIM on Y (BT.601, 16-235, float) of 8-bit images, {shave} pixels of border left out, SSIM 11x11 Gaussian sigma 1.5"
+METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 
 _SSIM = dict(data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
 
 
 def rgb_to_y(rgb: np.ndarray) -> np.ndarray:
-    """Luma of ITU-R BT.601, as MATLAB's rgb2ycbcr: (H, W, 3) uint8 to (H, W) float64 in 16 to 235."""
+    """Luma of ITU-R BT.601, like MATLAB's rgb2ycbcr: (H, W, 3) uint8 to (H, W) float64 in the range 16 to 235."""
     return 16 + rgb.astype(np.float64) @ (np.array([65.481, 128.553, 24.966]) / 255)
 
 
 def shaved(image: np.ndarray, shave: int) -> np.ndarray:
-    """Without `shave` pixels at each border."""
+    """Cut `shave` pixels from each border. Raises ValueError if nothing is left."""
     h, w = image.shape[:2]
     if min(h, w) <= 2 * shave:
         raise ValueError(f"nothing is left of {w}x{h} pixels after shaving {shave} from each border")
@@ -28,7 +29,7 @@ def shaved(image: np.ndarray, shave: int) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two arrays in the range 0 to 255; infinite for equal ones."""
+    """Peak signal-to-noise ratio in dB of two arrays in the range 0 to 255; infinite if they are equal."""
     if a.shape != b.shape:
         raise ValueError(f"cannot compare shapes {a.shape} and {b.shape}")
     mse = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
@@ -36,22 +37,30 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity of two (H, W) float arrays in the range 0 to 255; nan where a side is under 11 pixels."""
+    """Structural similarity of two (H, W) float arrays in the range 0 to 255; NaN if a side is shorter than 11 pixels."""
     if min(a.shape) < 11:
         return math.nan
     return float(structural_similarity(a, b, **_SSIM))
 
 
 def score(sr: np.ndarray, hr: np.ndarray, shave: int, raw_grey: bool = False) -> dict[str, float]:
-    """PSNR-Y, SSIM-Y and PSNR-RGB of a super-resolved image.
+    """PSNR-Y, SSIM-Y and PSNR-RGB of a super-resolved image, under the keys of METRICS.
 
     Args:
         sr, hr: (H, W, 3) uint8 of the same size.
-        shave: border in HR pixels left out.
-        raw_grey: the images are grey; score their one channel as it is instead of Y.
+        shave: border in HR pixels to leave out.
+        raw_grey: score the first channel in 0 to 255 instead of Y. For grey images.
+
+    Raises:
+        ValueError: the sizes differ, or nothing is left without the border.
     """
     if sr.shape != hr.shape:
         raise ValueError(f"cannot compare {sr.shape[1]}x{sr.shape[0]} with {hr.shape[1]}x{hr.shape[0]} pixels")
     sr, hr = shaved(sr, shave), shaved(hr, shave)
     sr_y, hr_y = (sr[..., 0].astype(float), hr[..., 0].astype(float)) if raw_grey else (rgb_to_y(sr), rgb_to_y(hr))
     return {"psnr_y": psnr(sr_y, hr_y), "ssim_y": ssim(sr_y, hr_y), "psnr_rgb": psnr(sr, hr)}
+
+
+def mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each metric over images, as published in tables."""
+    return {metric: float(np.mean([s[metric] for s in scores])) for metric in METRICS}

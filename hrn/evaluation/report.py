@@ -1,4 +1,4 @@
-"""Scores as a table, as CSV and as JSON; each says by which protocol and from which checkpoint."""
+"""Write the scores of a test set as Markdown, CSV and JSON, with the protocol and everything else they depend on."""
 
 import csv
 import io
@@ -17,36 +17,45 @@ import torch
 
 from hrn import __version__
 from hrn.data.benchmark import TestSet
-from hrn.evaluation.evaluate import METRICS, ImageResult, mean_scores
-from hrn.evaluation.metrics import PROTOCOL
+from hrn.evaluation.evaluate import ImageResult
+from hrn.evaluation.metrics import METRICS, PROTOCOL, mean_scores
 from hrn.files import write_text
 
 
 @dataclass(frozen=True)
 class SetReport:
-    """The scores of a test set at one scale; pictures are not kept."""
+    """The scores of one method on a test set at one scale, without pixels."""
 
     name: str
+    """Name of the test set."""
     label: str
-    """What enlarged."""
+    """Name of the method."""
     scale: int
     source: str
+    """Description of where the HR and LR images come from."""
     protocol: str
     rows: list[dict[str, Any]]
-    """One for each image: name, lr_size, seconds, METRICS, and bicubic_METRICS."""
-
-    def mean(self, prefix: str = "") -> dict[str, float]:
-        return mean_scores([{m: row[prefix + m] for m in METRICS} for row in self.rows])
+    """One row per image: name, lr_size, METRICS, bicubic_METRICS if scored, and seconds."""
 
     @property
-    def seconds(self) -> float:
-        return float(np.mean([row["seconds"] for row in self.rows]))
+    def has_bicubic(self) -> bool:
+        return "bicubic_psnr_y" in self.rows[0]
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean seconds per image; None if they were not measured."""
+        seconds = [row["seconds"] for row in self.rows]
+        return None if None in seconds else float(np.mean(seconds))
+
+    def mean(self, prefix: str = "") -> dict[str, float]:
+        """The mean of each metric; with prefix `bicubic_`, of bicubic interpolation."""
+        return mean_scores([{m: row[prefix + m] for m in METRICS} for row in self.rows])
 
 
 def set_report(
     test_set: TestSet, label: str, results: list[ImageResult], *, shave: int, raw_grey: Collection[str] = ()
 ) -> SetReport:
-    """Gather the results of a test set."""
+    """Collect the results of a test set; `shave` and `raw_grey` are those used for scoring."""
     rows = []
     for r in results:
         row = {"name": r.name, "lr_size": f"{r.lr_size[1]}x{r.lr_size[0]}", **r.scores}
@@ -59,60 +68,56 @@ def set_report(
 
 
 def image_table(report: SetReport) -> str:
-    """A Markdown table with a row for each image and the mean."""
+    """A Markdown table with one row per image, and the mean."""
     lines = [
         f"| {report.name} x{report.scale} | bicubic PSNR-Y / SSIM-Y | {report.label} PSNR-Y / SSIM-Y | PSNR-RGB | seconds |",
         "|---|---|---|---|---|",
     ]
-    for row in report.rows:
-        lines.append(
-            f"| {row['name']} | {_pair(row, 'bicubic_')} | {_pair(row)} | {row['psnr_rgb']:.2f} | {row['seconds']:.2f} |"
-        )
-    mean = {
-        **report.mean(),
-        **(
-            {f"bicubic_{m}": v for m, v in report.mean("bicubic_").items()}
-            if "bicubic_psnr_y" in report.rows[0]
-            else {}
-        ),
-    }
-    lines.append(
-        f"| **mean** | {_pair(mean, 'bicubic_')} | {_pair(mean)} | {mean['psnr_rgb']:.2f} | {report.seconds:.2f} |"
-    )
+    mean: dict[str, Any] = {"name": "**mean**", **report.mean(), "seconds": report.seconds}
+    if report.has_bicubic:
+        mean |= {f"bicubic_{m}": v for m, v in report.mean("bicubic_").items()}
+    for row in [*report.rows, mean]:
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
+        scores = f"{_format(row, 'bicubic_')} | {_format(row)} | {row['psnr_rgb']:.2f}"
+        lines.append(f"| {row['name']} | {scores} | {seconds} |")
     return "\n".join(lines)
 
 
 def summary_table(reports: list[SetReport]) -> str:
-    """A Markdown table with a row for bicubic and one for the model at each scale, a column for each set; PSNR-Y / SSIM-Y."""
+    """A Markdown table of mean PSNR-Y / SSIM-Y: a column per test set; for each scale a row of bicubic and one per method."""
     names = list(dict.fromkeys(r.name for r in reports))
     lines = ["| PSNR-Y / SSIM-Y | scale | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for scale in dict.fromkeys(r.scale for r in reports):
-        here = {r.name: r for r in reports if r.scale == scale}
-        first = next(iter(here.values()))
-        for who, prefix in (("bicubic", "bicubic_"), (first.label, "")):
-            if f"{prefix}psnr_y" in first.rows[0]:
-                cells = (_pair(here[n].mean(prefix)) if n in here else "" for n in names)
-                lines.append(f"| {who} | x{scale} | " + " | ".join(cells) + " |")
+        at_scale = [r for r in reports if r.scale == scale]
+        rows = {"bicubic": {r.name: _format(r.mean("bicubic_")) for r in at_scale if r.has_bicubic}}
+        for r in at_scale:
+            rows.setdefault(r.label, {})[r.name] = _format(r.mean())
+        lines += [
+            f"| {label} | x{scale} | " + " | ".join(row.get(name, "") for name in names) + " |"
+            for label, row in rows.items()
+            if row
+        ]
     return "\n".join(lines)
 
 
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that scores may depend on."""
+    modules = {m.__name__: str(m.__version__) for m in (torch, np, scipy, skimage)}
+    return {"hrn": __version__, "python": platform.python_version(), **modules, "pillow": PIL.__version__}
+
+
 def provenance(device: torch.device | str) -> dict[str, Any]:
-    """What a score may depend on besides the checkpoint."""
+    """The device and the versions that a network's scores may depend on."""
+    device = torch.device(device)
+    name = f"{device.type} ({platform.machine()})"
     return {
-        "device": torch.cuda.get_device_name(device)
-        if torch.device(device).type == "cuda"
-        else f"{torch.device(device).type} ({platform.machine()})",
-        "versions": {
-            "hrn": __version__,
-            "python": platform.python_version(),
-            **{m.__name__: str(m.__version__) for m in (torch, np, scipy, skimage)},
-            "pillow": PIL.__version__,
-        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
+        "versions": library_versions(),
     }
 
 
 def write_reports(report: SetReport, folder: Path, header: dict[str, Any]) -> None:
-    """Write scores.csv and scores.json; the CSV's comment lines hold the header too."""
+    """Write scores.csv and scores.json to a folder; the CSV file has the header as comment lines."""
     head = {**header, "set": report.name, "scale": report.scale, "source": report.source, "protocol": report.protocol}
     document = {**head, "mean": {**report.mean(), "seconds": report.seconds}, "images": report.rows}
     write_text(folder / "scores.json", json.dumps(document, indent=1) + "\n")
@@ -125,5 +130,5 @@ def write_reports(report: SetReport, folder: Path, header: dict[str, Any]) -> No
     write_text(folder / "scores.csv", text.getvalue())
 
 
-def _pair(row: dict[str, Any], prefix: str = "") -> str:
+def _format(row: dict[str, Any], prefix: str = "") -> str:
     return f"{row[prefix + 'psnr_y']:.2f} / {row[prefix + 'ssim_y']:.4f}" if f"{prefix}psnr_y" in row else ""

@@ -1,7 +1,7 @@
-"""What `hrn/sample.py` wrote: scores.json files, read and checked."""
+"""Read the scores.json files that `hrn/sample.py` writes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,26 @@ from hrn.evaluation.metrics import PROTOCOL
 
 @dataclass(frozen=True)
 class SetScores:
-    """The mean scores of a test set at a scale."""
+    """The mean scores of a test set at one scale."""
 
     file: Path
     name: str
+    """Name of the test set."""
     scale: int
     psnr_y: float
-    """dB."""
+    """PSNR-Y in dB."""
     ssim_y: float
     header: Mapping[str, Any]
-    """What they depend on: checkpoint_sha256, mode, self_ensemble, precision, protocol, ..."""
+    """Everything that the scores depend on: checkpoint_sha256, mode, self_ensemble, precision, protocol, ..."""
 
     def deviations(self, mode: str) -> str:
-        """What is not as in a table of results, in words: the mode of the network, fp32, no ensemble, a border of the scale."""
+        """Describe each setting that differs from those of the results tables; empty if none does.
+
+        The tables use fp32, no self-ensemble and a border equal to the scale.
+
+        Args:
+            mode: the default mode of the network.
+        """
         usual = {
             "mode": mode,
             "self_ensemble": False,
@@ -36,7 +43,7 @@ class SetScores:
 
 
 def read_scores(folder: Path) -> list[SetScores]:
-    """All scores in a folder and its subfolders. Raises HRNError where one is damaged."""
+    """Read all scores.json files in a folder and its subfolders. Raises HRNError if one is damaged."""
     scores = []
     for file in sorted(folder.rglob("scores.json")):
         try:
@@ -47,3 +54,13 @@ def read_scores(folder: Path) -> list[SetScores]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HRNError(f"{file}: not scores of hrn/sample.py ({error})") from None
     return scores
+
+
+def index_scores(scores: Iterable[SetScores]) -> dict[tuple[int, str], SetScores]:
+    """Index scores by scale and test set. Raises HRNError if two files are for the same scale and set."""
+    indexed: dict[tuple[int, str], SetScores] = {}
+    for found in scores:
+        first = indexed.setdefault((found.scale, found.name), found)
+        if first is not found:
+            raise HRNError(f"two results for {found.name} x{found.scale}: {first.file} and {found.file}")
+    return indexed

@@ -1,8 +1,9 @@
-"""The results table: published methods with their sources, and this repository's checkpoints.
+"""The results tables: published methods with their sources, and this repository's checkpoints.
 
     python -m hrn.evaluation.tables --scale 4
 
-Published figures are in `published.csv` beside this file, ours in `checkpoint/manifest.json`.
+Published results are in `published.csv` beside this file; an empty cell or a 0 means that the source does not state it.
+Results of this repository are in `checkpoint/manifest.json`.
 """
 
 import argparse
@@ -17,66 +18,72 @@ from hrn.model.summary import summarise
 from hrn.pretrained import FOLDER, read_manifest
 
 SETS = ("Set5", "Set14", "B100", "Urban100")
+"""Test sets with a column in every table."""
+ALL_SETS = (*SETS, "Manga109")
+"""Test sets with a column if a method has results on them."""
 PUBLISHED = Path(__file__).with_name("published.csv")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A method at a scale: a row of the table."""
+    """A method at one scale: a row of the table."""
 
     method: str
     parameters: int
-    """0 where it has none, or where they were not published."""
+    """Number of parameters; 0 if unknown or if there are none."""
     multi_adds: float
-    """For 1280x720 output, in units of 10^9; 0 as above."""
+    """Multi-Adds for a 1280x720 output in units of 10^9; 0 if unknown or if there are none."""
     scores: dict[str, tuple[float, float]]
-    """PSNR-Y in dB and SSIM-Y for each of SETS that is known."""
+    """Test set to PSNR-Y in dB and SSIM-Y, for each set with known results."""
     trained_on: str
     source: str
-    """Where the figures are from; empty for this repository's own."""
+    """Source of a published result; empty for this repository's own."""
 
 
 def published(scale: int) -> list[Result]:
-    """What papers report at a scale."""
+    """Read the published results at one scale."""
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["scale"]) == scale]
-    return [
-        Result(
-            row["method"],
-            int(row["parameters"]),
-            float(row["multi_adds_g"]),
-            {name: (float(row[f"{name}_psnr_y"]), float(row[f"{name}_ssim_y"])) for name in SETS},
-            row["trained_on"],
-            row["source"],
-        )
-        for row in rows
-    ]
+    results = []
+    for row in rows:
+        scores = {
+            name: (float(row[f"{name}_psnr_y"]), float(row[f"{name}_ssim_y"]))
+            for name in ALL_SETS
+            if row.get(f"{name}_psnr_y")
+        }
+        parameters, multi_adds = int(row["parameters"]), float(row["multi_adds_g"])
+        results.append(Result(row["method"], parameters, multi_adds, scores, row["trained_on"], row["source"]))
+    return results
 
 
 def ours(scale: int, folder: Path = FOLDER) -> list[Result]:
-    """The checkpoints of the manifest that were scored at a scale."""
+    """The checkpoints of the manifest that have scores at one scale."""
     results = []
     for name, entry in read_manifest(folder)["checkpoints"].items():
-        here = {s: v[f"x{scale}"] for s, v in entry["scores"].items() if f"x{scale}" in v}
-        if here:
+        at_scale = {s: v[f"x{scale}"] for s, v in entry["scores"].items() if f"x{scale}" in v}
+        if at_scale:
             cost = summarise(config_from_dict(entry["config"]), scale)[-1]
-            scores = {s: (v["psnr_y"], v["ssim_y"]) for s, v in here.items()}
+            scores = {s: (v["psnr_y"], v["ssim_y"]) for s, v in at_scale.items()}
             results.append(Result(name, cost.parameters, cost.multi_adds / 1e9, scores, entry["trained_on"], ""))
     return results
 
 
 def results_table(scale: int, folder: Path = FOLDER) -> str:
-    """Published rows and ours as Markdown, in the order of their Multi-Adds, then PSNR; ours are bold. The sources follow."""
+    """Published rows and ours as a Markdown table, sorted by Multi-Adds, then by PSNR-Y on Set5.
+
+    Our rows are bold. The sources follow the table.
+    """
     rows = sorted(
         [*published(scale), *ours(scale, folder)], key=lambda r: (r.multi_adds, r.scores.get(SETS[0], (0, 0)))
     )
     sources = list(dict.fromkeys(r.source for r in rows if r.source))
+    sets = [name for name in ALL_SETS if name in SETS or any(name in r.scores for r in rows)]
     lines = [
-        f"| x{scale}, PSNR-Y / SSIM-Y | parameters | Multi-Adds | {' | '.join(SETS)} | trained on |",
-        "|---" * (len(SETS) + 4) + "|",
+        f"| x{scale}, PSNR-Y / SSIM-Y | parameters | Multi-Adds | {' | '.join(sets)} | trained on |",
+        "|---" * (len(sets) + 4) + "|",
     ]
     for r in rows:
-        cells = [f"{r.scores[s][0]:.2f} / {r.scores[s][1]:.4f}" if s in r.scores else "" for s in SETS]
+        cells = [f"{r.scores[s][0]:.2f} / {r.scores[s][1]:.4f}" if s in r.scores else "" for s in sets]
         label = f"{r.method} [{sources.index(r.source) + 1}]" if r.source else f"**{r.method}**"
         parameters = f"{r.parameters / 1e3:,.0f} K" if r.parameters else ""
         multi_adds = f"{r.multi_adds:,.1f} G" if r.multi_adds else ""
@@ -86,7 +93,9 @@ def results_table(scale: int, folder: Path = FOLDER) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=int, nargs="+", choices=(2, 3, 4, 8), default=[4])
+    parser.add_argument(
+        "--scale", type=int, nargs="+", choices=(2, 3, 4, 8), default=[4], help="scales to print (default: 4)"
+    )
     args = parser.parse_args(argv)
     print("\n\n".join(results_table(scale) for scale in args.scale))
     return 0

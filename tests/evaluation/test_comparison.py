@@ -1,3 +1,5 @@
+"""The table that compares several runs of hrn/sample.py."""
+
 import json
 
 import pytest
@@ -32,20 +34,22 @@ def test_rows_are_compared_with_the_first_of_their_scale(tmp_path, capsys):
 def test_results_of_one_name_are_not_mixed(tmp_path):
     write(tmp_path / "a/net", 2, "Set5", 37.5, 0.95)
     write(tmp_path / "b/net", 2, "Set5", 37.0, 0.94)
-    with pytest.raises(HRNError, match="two results for Set5 x2 of net"):
+    with pytest.raises(HRNError) as refused:
         main([str(tmp_path / "a/net"), str(tmp_path / "b/net")])
+    for name in ("a/net", "b/net"):
+        assert str(tmp_path / name) in str(refused.value)
 
 
 def test_a_folder_of_two_checkpoints_is_not_mixed(tmp_path):
     for name in ("a", "b"):
         write(tmp_path / name, 2, "Set5", 37.5, 0.95)
-    with pytest.raises(HRNError, match="two results for Set5 x2; give the folder of one checkpoint"):
+    with pytest.raises(HRNError):
         main([str(tmp_path)])
 
 
-def test_what_is_not_a_folder_of_results(tmp_path):
-    with pytest.raises(HRNError, match=r"no scores\.json"):
+def test_folders_without_results_are_refused(tmp_path):
+    with pytest.raises(HRNError):
         main([str(tmp_path)])
     (tmp_path / "scores.json").write_text("[]")
-    with pytest.raises(HRNError, match="not scores of"):
+    with pytest.raises(HRNError):
         main([str(tmp_path)])

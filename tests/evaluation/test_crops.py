@@ -8,7 +8,7 @@ def test_crop_is_where_the_gain_is():
     hr = np.full((100, 150, 3), 128, np.uint8)
     worse, better = hr.copy(), hr.copy()
     worse[60:70, 100:110] = 0
-    better[:, :50] = 140  # worse there, and not to be shown
+    better[:, :50] = 140  # a loss, which must not be chosen
     crop, gain = best_crop(hr, worse, better, side=20)
     assert (crop.width, crop.height) == (20, 20)
     assert crop.x <= 100

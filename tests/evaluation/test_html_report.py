@@ -1,4 +1,4 @@
-"""The report as a page: what it holds, and how it behaves in a browser."""
+"""The HTML report: its contents, and its behaviour in a browser."""
 
 import base64
 import io
@@ -9,21 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrn import sample
 from hrn.data.benchmark import find_test_set
 from hrn.data.resize import Bicubic
-from hrn.evaluation import page as page_module
+from hrn.evaluation import html_report
 from hrn.evaluation.evaluate import evaluate
-from hrn.evaluation.html_report import Page
+from hrn.evaluation.html_report import HtmlReport
 from hrn.evaluation.report import set_report
 
 
-def nearest(lr):
-    return lr.repeat(2, axis=0).repeat(2, axis=1)
-
-
-def add_set(page, test_set):
-    """What nearest-neighbour makes of a set at x2."""
+def add_set(page, test_set, nearest):
+    """Score nearest-neighbour enlargement at x2 and add it to the report."""
     results = []
     page.begin({"device": "cpu", "nothing": None, "versions": {"a": 1}})
     for result in evaluate(nearest, test_set, bicubic=Bicubic(2)):
@@ -33,12 +28,12 @@ def add_set(page, test_set):
 
 
 @pytest.fixture
-def report(hr_folder, tmp_path):
-    """A page of a small set that nearest-neighbour enlarged; one name needs escaping."""
+def report(hr_folder, nearest, tmp_path):
+    """The report of nearest-neighbour enlargement of a small set; one name needs escaping."""
     (hr_folder / "0003.png").rename(hr_folder / "<b>&.png")
     test_set = find_test_set(hr_folder, 2)
-    page = Page(len(test_set.images))
-    add_set(page, test_set)
+    page = HtmlReport(len(test_set.images))
+    add_set(page, test_set, nearest)
     page.write(tmp_path / "report.html", "nearest")
     return tmp_path / "report.html"
 
@@ -48,7 +43,7 @@ def pictures(text, kind):
         yield Image.open(io.BytesIO(base64.b64decode(code)))
 
 
-def test_it_holds_all_that_it_shows(report):
+def test_it_loads_nothing(report):
     text = report.read_text()
     assert re.findall(r'(?:src|href)="([^"]{0,5})', text)
     assert all(link.startswith(("data:", "#")) for link in re.findall(r'(?:src|href)="([^"]*)"', text))
@@ -58,17 +53,17 @@ def test_it_holds_all_that_it_shows(report):
     assert [im.size for im in pictures(text, "after")] == [(120, 96), (96, 100), (96, 120), (96, 96)]
 
 
-def test_its_pictures_are_what_was_enlarged(report, hr_folder):
+def test_its_pictures_are_the_enlarged_images(report, nearest, hr_folder):
     (hr, *_), (first, *_) = sorted(hr_folder.iterdir()), pictures(report.read_text(), "after")
     expected = nearest(find_test_set(hr_folder, 2).images[0].load(2).lr)
     assert hr.name == "0000.png"
     assert np.abs(np.asarray(first.convert("RGB")).astype(int) - expected).mean() < 4
 
 
-def test_pictures_share_a_budget(hr_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(page_module, "BUDGET", 40_000)
+def test_pictures_share_a_budget(hr_folder, nearest, monkeypatch):
+    monkeypatch.setattr(html_report, "BUDGET", 40_000)
     test_set, bicubic = find_test_set(hr_folder, 2), Bicubic(2)
-    page = Page(4)
+    page = HtmlReport(4)
     page.begin({})
     for result in evaluate(nearest, test_set, bicubic=bicubic):
         page.add(result)
@@ -77,14 +72,7 @@ def test_pictures_share_a_budget(hr_folder, tmp_path, monkeypatch):
     assert all(64 <= max(s.size) < max(s.full_size) for s in sliders)
 
 
-def test_sample_writes_it(hr_folder, tmp_path, root):
-    args = ["--ckpt_path", root / "checkpoint/hrn_light/hrn_light_x4.pth", "--test_data_dir", hr_folder, "--report"]
-    sample.main([str(a) for a in [*args, "--no_images", "--sample_dir", tmp_path / "s", "--device", "cpu"]])
-    text = (tmp_path / "s/hrn_light_x4/report.html").read_text()
-    assert "4 pixels of border left out" in text
-    assert text.count('class="slider"') == 4
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_it_fits_the_screen(report, chromium, width, scheme):
     view = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -104,6 +92,7 @@ def test_it_fits_the_screen(report, chromium, width, scheme):
     view.close()
 
 
+@pytest.mark.slow
 def test_sliders_move_by_mouse_and_by_keyboard(report, chromium):
     view = chromium.new_page(viewport={"width": 1280, "height": 800})
     view.goto(report.as_uri())
@@ -112,7 +101,7 @@ def test_sliders_move_by_mouse_and_by_keyboard(report, chromium):
     box = slider.bounding_box()
 
     def shown():
-        """The share of the upper picture that is seen."""
+        """The visible share of the upper picture."""
         return view.evaluate(
             "getComputedStyle(document.querySelector('.slider .edge')).left.slice(0, -2) / document.querySelector('.slider').clientWidth"
         )
@@ -126,7 +115,7 @@ def test_sliders_move_by_mouse_and_by_keyboard(report, chromium):
         pictures.append(np.asarray(Image.open(io.BytesIO(slider.screenshot())).convert("RGB")).astype(int))
     differ = np.flatnonzero(abs(pictures[0] - pictures[1]).max(axis=(0, 2))) / pictures[0].shape[1]
     assert differ.min() < 0.05
-    assert 0.15 < differ.max() < 0.25  # the upper picture is seen left of the edge only
+    assert 0.15 < differ.max() < 0.25  # the upper picture is visible only left of the edge
     before = shown()
     view.keyboard.press("ArrowRight")
     view.keyboard.press("ArrowRight")
@@ -134,6 +123,7 @@ def test_sliders_move_by_mouse_and_by_keyboard(report, chromium):
     view.close()
 
 
+@pytest.mark.slow
 def test_tables_sort(report, chromium):
     view = chromium.new_page()
     view.goto(report.as_uri())
@@ -159,10 +149,11 @@ def test_tables_sort(report, chromium):
     view.close()
 
 
-def test_each_table_sorts_by_its_own_heads_only(hr_folder, tmp_path, chromium):
-    test_set, page = find_test_set(hr_folder, 2), Page(8)
+@pytest.mark.slow
+def test_each_table_sorts_by_its_own_heads_only(hr_folder, nearest, tmp_path, chromium):
+    test_set, page = find_test_set(hr_folder, 2), HtmlReport(8)
     for name in ("one", "two"):
-        add_set(page, replace(test_set, name=name))
+        add_set(page, replace(test_set, name=name), nearest)
     page.write(tmp_path / "report.html", "nearest")
     view, errors = chromium.new_page(), []
     view.on("pageerror", lambda error: errors.append(str(error)))

@@ -1,4 +1,4 @@
-"""Metrics against their formulas written out, and bicubic's scores against the published ones."""
+"""Metrics against their formulas, and scores of bicubic interpolation against published ones."""
 
 import math
 
@@ -8,12 +8,12 @@ from scipy.signal import convolve2d
 
 from hrn.data.benchmark import find_test_set
 from hrn.data.resize import imresize
-from hrn.evaluation.evaluate import evaluate, mean_scores
-from hrn.evaluation.metrics import psnr, rgb_to_y, score, shaved, ssim
+from hrn.evaluation.evaluate import evaluate
+from hrn.evaluation.metrics import mean_scores, psnr, rgb_to_y, score, shaved, ssim
 
 
 def wang_ssim(a, b):
-    """The reference implementation's steps (Wang et al. 2004): 11x11 Gaussian, valid region."""
+    """SSIM written out step by step (Wang et al. 2004): 11x11 Gaussian, valid region."""
     g = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     window = np.outer(g, g) / g.sum() ** 2
 
@@ -43,7 +43,7 @@ def test_psnr_by_hand():
     a = np.zeros((4, 4))
     assert psnr(a, a + 1) == pytest.approx(20 * math.log10(255))
     assert psnr(a, a) == math.inf
-    with pytest.raises(ValueError, match="cannot compare"):
+    with pytest.raises(ValueError):  # noqa: PT011
         psnr(a, a[:2])
 
 
@@ -52,7 +52,7 @@ def test_the_border_is_left_out(image):
     broken[:4] = broken[-4:] = broken[:, :4] = broken[:, -4:] = 0
     assert score(broken, image, 4)["psnr_y"] == math.inf
     assert score(broken, image, 3)["psnr_y"] < 40
-    with pytest.raises(ValueError, match="nothing is left of 64x48 pixels after shaving 24"):
+    with pytest.raises(ValueError, match="64x48"):
         shaved(image, 24)
 
 
@@ -71,7 +71,7 @@ PUBLISHED_BICUBIC = {  # PSNR-Y, SSIM-Y of RCAN's and RDN's tables; Set14's grey
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("name", ["Set5", "Set14", "B100"])
+@pytest.mark.parametrize("name", ["Set5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Set14", "B100"))])
 def test_bicubic_scores_are_the_published_ones(shared, name, scale):
     test_set = find_test_set(shared / "data/benchmark" / name, scale)
     results = evaluate(lambda lr: imresize(lr, scale=scale), test_set, raw_grey=["bridge"])

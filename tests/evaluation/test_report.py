@@ -1,5 +1,8 @@
+"""Reports as Markdown, CSV and JSON."""
+
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,11 +13,7 @@ from hrn.evaluation.metrics import score
 from hrn.evaluation.report import image_table, provenance, set_report, summary_table, write_reports
 
 
-def nearest(lr):
-    return lr.repeat(2, axis=0).repeat(2, axis=1)
-
-
-def test_tables_and_files_say_the_same(hr_folder, tmp_path):
+def test_tables_and_files_agree(hr_folder, nearest, tmp_path):
     test_set = find_test_set(hr_folder, 2)
     results = list(evaluate(nearest, test_set, shave=5, bicubic=lambda lr: imresize(lr, scale=2)))
     report = set_report(test_set, "nearest", results, shave=5)
@@ -24,7 +23,7 @@ def test_tables_and_files_say_the_same(hr_folder, tmp_path):
 
     document = json.loads((tmp_path / "scores.json").read_text())
     assert document["checkpoint"] == "a.pth"
-    assert "5 pixels of border left out" in document["protocol"]
+    assert "5 pixels" in document["protocol"]
     assert document["versions"]["torch"]
     assert [row["psnr_y"] for row in document["images"]] == expected
 
@@ -38,3 +37,29 @@ def test_tables_and_files_say_the_same(hr_folder, tmp_path):
     assert mean in image_table(report).splitlines()[-1]
     assert mean in summary_table([report]).splitlines()[-1]
     assert len(image_table(report).splitlines()) == 2 + 4 + 1
+
+
+def test_summary_has_a_row_per_method_and_scale(hr_folder, nearest):
+    test_set = find_test_set(hr_folder, 2)
+    results = list(evaluate(nearest, test_set, bicubic=lambda lr: imresize(lr, scale=2)))
+    first = set_report(test_set, "a", results, shave=2)
+    other_set = replace(first, name="Set14", label="b")
+    lines = summary_table([first, replace(first, label="b"), other_set, replace(first, scale=3)]).splitlines()
+    assert [line.split("|")[1:3] for line in lines[2:]] == [
+        [" bicubic ", " x2 "],
+        [" a ", " x2 "],
+        [" b ", " x2 "],
+        [" bicubic ", " x3 "],
+        [" a ", " x3 "],
+    ]
+    assert lines[3].endswith("|  |")  # a has no scores of Set14
+
+
+def test_seconds_are_left_out_if_they_were_not_measured(hr_folder, nearest, tmp_path):
+    test_set = find_test_set(hr_folder, 2)
+    results = [replace(result, seconds=None) for result in evaluate(nearest, test_set)]
+    report = set_report(test_set, "theirs", results, shave=2)
+    assert report.seconds is None
+    assert all(line.endswith("|  |") for line in image_table(report).splitlines()[2:])
+    write_reports(report, tmp_path, {})
+    assert json.loads((tmp_path / "scores.json").read_text())["mean"]["seconds"] is None

@@ -1,1 +1,1 @@
-"""Figures for papers and for the README, drawn by matplotlib: `python -m hrn.evaluation.figures --help`."""
+"""Figures for papers and the README, drawn with matplotlib: `python -m hrn.evaluation.figures --help`."""

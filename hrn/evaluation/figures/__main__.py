@@ -1,4 +1,4 @@
-"""Figures for papers and for the README.
+"""Draw figures for papers and the README.
 
 python -m hrn.evaluation.figures compare --image barbara zebra --test_data_dir dataset/Set14 --methods bicubic hrn_light
 python -m hrn.evaluation.figures compare --image butterfly.png --crop 60,40,96,96 --methods bicubic hrn_light EDSR=results/edsr
@@ -29,37 +29,49 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
 
-    add = _adder(kinds, "compare", "crops of several methods beside the original, with their scores")
+    add = _adder(kinds, "compare", "crops of several methods beside the original, with scores")
     add("--image", nargs="+", required=True, metavar="IMAGE", help="files of originals, or names in --test_data_dir")
-    add("--test_data_dir", type=Path, nargs="+", default=[], metavar="SET", help="test sets to find names in")
     add(
-        "--crop", type=parse_crop, nargs="+", default=[], metavar="X,Y,W,H", help="(default: where the last gains most)"
+        "--test_data_dir",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help="test sets that contain the named images",
+    )
+    add(
+        "--crop",
+        type=parse_crop,
+        nargs="+",
+        default=[],
+        metavar="X,Y,W,H",
+        help="one per image, or one for all (default: where the last method gains most)",
     )
     add(
         "--methods",
         nargs="+",
         default=["bicubic", "hrn_light"],
         metavar="METHOD",
-        help="bicubic, a folder of anybody's results, a checkpoint or its name, a model; LABEL=METHOD to name it "
+        help="bicubic, a folder of results, a checkpoint or its name, or a model; LABEL=METHOD names it "
         "(default: bicubic hrn_light)",
     )
     add("--scale", type=int, choices=SCALES, default=4)
 
-    add = _adder(kinds, "curve", "training curves of logs")
-    add("log", type=Path, nargs="+", help="NAME_xS.jsonl as hrn/train.py writes it")
+    add = _adder(kinds, "curve", "validation PSNR, loss and learning rate of training logs")
+    add("log", type=Path, nargs="+", help="NAME_xS.jsonl of hrn/train.py")
 
-    add = _adder(kinds, "schedules", "learning rates that hrn/train.py offers")
+    add = _adder(kinds, "schedules", "learning-rate schedules of hrn/train.py")
     add("--lr", type=float, default=1e-4)
     add("--max_steps", type=int, default=500_000)
     add("--decay", type=int, default=200_000)
     add("--warmup", type=int, default=20_000)
 
-    add = _adder(kinds, "spectrum", "what the branches of each DEM carry, by frequency")
-    add("--ckpt_path", default="hrn_light_x4", metavar="FILE", help="or its name (default: %(default)s)")
-    add("--scale", type=int, choices=SCALES, help="(default: the checkpoint's)")
-    add("--image", type=Path, nargs="+", default=[], help="originals (default: scikit-image's photographs)")
+    add = _adder(kinds, "spectrum", "share of each branch of a DEM, by frequency")
+    add("--ckpt_path", default="hrn_light_x4", metavar="FILE", help="checkpoint or its name (default: %(default)s)")
+    add("--scale", type=int, choices=SCALES, help="default: the checkpoint's first scale")
+    add("--image", type=Path, nargs="+", default=[], help="HR images (default: photographs of scikit-image)")
 
-    add = _adder(kinds, "tradeoff", "PSNR against Multi-Adds, published methods and our checkpoints")
+    add = _adder(kinds, "tradeoff", "PSNR against Multi-Adds, for published methods and our checkpoints")
     add("--scale", type=int, choices=(2, 3, 4), default=4)
     return parser.parse_args(argv)
 
@@ -67,16 +79,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def _adder(kinds: argparse._SubParsersAction, name: str, about: str) -> Callable[..., object]:
     parser = kinds.add_parser(name, help=about)
     out = Path(f"{name}.png")
-    parser.add_argument("--out", type=Path, default=out, help="PNG, PDF or SVG (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=out, help="PNG, PDF or SVG file (default: %(default)s)")
     return parser.add_argument
 
 
 def parse_crop(text: str) -> Crop:
-    """`60,40,96,96`: x, y, width, height in pixels of the original."""
+    """Parse `60,40,96,96`: x, y, width and height in HR pixels. Raises HRNError for anything else."""
     try:
         return Crop(*(int(part) for part in text.split(",")))
     except (ValueError, TypeError):
-        raise HRNError(f"a crop is written as X,Y,WIDTH,HEIGHT, such as 60,40,96,96, not {text!r}") from None
+        raise HRNError(f"--crop {text!r}: expected X,Y,WIDTH,HEIGHT, such as 60,40,96,96") from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,44 +1,55 @@
 """Crops of several methods beside the original, in the layout of super-resolution papers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from hrn.data.benchmark import TestImage, find_test_set, image_file
-from hrn.data.images import EXTENSIONS, list_images, read_rgb
+from hrn.data.benchmark import Pair, TestImage, find_test_set, image_file
 from hrn.data.resize import Bicubic
 from hrn.errors import HRNError
 from hrn.evaluation.crops import Crop, best_crop
 from hrn.evaluation.figures.canvas import plt, save
 from hrn.evaluation.metrics import score
+from hrn.evaluation.result_folder import ResultFolder, read_result
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.upscale import load_model
 from hrn.model import PRESETS
 
-Method = Callable[[str, np.ndarray], np.ndarray]
-"""The name of an image and its LR (H, W, 3) uint8 to the super-resolved image."""
+
+@dataclass(frozen=True)
+class Original:
+    """An image to compare methods on."""
+
+    image: TestImage
+    set_name: str | None
+    """Name of its test set; None for a file of its own."""
+    names: tuple[str, ...]
+    """Names of all images in its test set, so that files of other images are not taken for results of this one."""
+
+
+Method = Callable[[Original, Pair], np.ndarray]
+"""An image and its pixels to the super-resolved image, (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row of crops of an image."""
+    """One row of the figure: crops of an image."""
 
     title: str
     hr: np.ndarray
-    """(H, W, 3) uint8 original, which is drawn whole at the left, and as the last crop."""
+    """(H, W, 3) uint8 original, drawn as a whole at the left and as the last crop."""
     methods: dict[str, np.ndarray]
-    """Name to super-resolved image, of HR's size."""
+    """Method name to super-resolved image of the original's size."""
     crop: Crop
     shave: int
-    """Of the scores under each crop."""
+    """Border in HR pixels to leave out of the scores below the crops."""
 
 
 def compare(path: Path, *comparisons: Comparison) -> None:
-    """Draw comparisons, one below the other, as PNG, PDF, SVG or WebP."""
-    height = 3.2 if len(comparisons) == 1 else 2.4  # inches
+    """Draw comparisons below one another as PNG, PDF, SVG or WebP."""
+    height = 3.2 if len(comparisons) == 1 else 2.4  # in inches
     widths = [
         [height * min(1.5, c.hr.shape[1] / c.hr.shape[0])]
         + [height * c.crop.width / c.crop.height] * (len(c.methods) + 1)
@@ -72,82 +83,78 @@ def _draw_row(axes: np.ndarray, comparison: Comparison) -> None:
 def comparisons_of(
     images: Sequence[str], test_sets: Sequence[Path], methods: Sequence[str], scale: int, crops: Sequence[Crop] = ()
 ) -> list[Comparison]:
-    """Enlarge images by methods, or take what others made of them.
+    """Super-resolve images with several methods, or read finished results.
 
     Args:
         images: files of originals, or names of images in the test sets.
-        test_sets: where the names are looked for.
-        methods: `bicubic`; a folder with a super-resolved file of each image's name, anybody's; a checkpoint, or the name of
-            one; a model, whose shipped checkpoint is taken. `LABEL=METHOD` says what to call it.
-        scale: of all.
-        crops: one for each image, or one for all; by default where the last method gains most over the first.
+        test_sets: test sets to search for the names.
+        methods: each `bicubic`, a folder of finished results (see :class:`hrn.evaluation.result_folder.ResultFolder`), a
+            checkpoint or the name of one, or a model whose included checkpoint is used; `LABEL=METHOD` names it.
+        scale: scale of all methods.
+        crops: one for each image, or one for all; by default the crop in which the last method gains most over the first.
 
     Raises:
-        HRNError: an image or a method that cannot be found, sizes that differ, an image that is too small to be scored,
-            or a crop beyond an image.
+        HRNError: an image or a method that cannot be found, sizes that differ, an image that is too small to score, or a
+            crop outside of an image.
     """
     if len(crops) > 1 and len(crops) != len(images):
-        raise HRNError(f"{len(crops)} crops for {len(images)} images; give one for each, or one for all")
-    ways: dict[str, Method] = {}
-    for method in methods:
-        label, way = _method(method, scale)
-        if label in ways:
-            raise HRNError(f"two methods are called {label}; name them by LABEL=METHOD")
-        ways[label] = way
-    found = []
-    for i, image in enumerate(_find(images, test_sets, scale)):
-        pair = image.load(scale)
-        if min(pair.hr.shape[:2]) <= 2 * scale:
-            size = f"{pair.hr.shape[1]}x{pair.hr.shape[0]}"
-            raise HRNError(
-                f"{image.name}: {size} is too small to be scored at x{scale}, without {scale} pixels of border"
-            )
-        made = {label: way(image.name, pair.lr) for label, way in ways.items()}
-        for label, sr in made.items():
-            if sr.shape != pair.hr.shape:
-                sizes = ["x".join(map(str, x.shape[1::-1])) for x in (sr, pair.hr)]
-                raise HRNError(f"{image.name} by {label} is {sizes[0]}, but the original at x{scale} {sizes[1]}")
-        first, *_, last = *(made.values() if len(made) > 1 else [Bicubic(scale)(pair.lr)]), *made.values()
-        crop = crops[i % len(crops)] if crops else best_crop(pair.hr, first, last)[0]
-        if not crop.lies_in(pair.hr.shape[:2]):
-            raise HRNError(f"{image.name} is {pair.hr.shape[1]}x{pair.hr.shape[0]}; {crop} is not all in it")
-        found.append(Comparison(image.name, pair.hr, made, crop, scale))
-    return found
+        raise HRNError(f"{len(crops)} crops for {len(images)} images; pass one for each image, or one for all")
+    named: dict[str, Method] = {}
+    for text in methods:
+        label, method = _method(text, scale)
+        if label in named:
+            raise HRNError(f"two methods are called {label}; name them, as in LABEL=METHOD")
+        named[label] = method
+    originals = _find_originals(images, test_sets, scale)
+    chosen = [crops[i % len(crops)] if crops else None for i in range(len(originals))]
+    return [_compare_methods(original, named, scale, crop) for original, crop in zip(originals, chosen, strict=True)]
 
 
-def _find(images: Sequence[str], test_sets: Sequence[Path], scale: int) -> list[TestImage]:
-    known = {image.name: image for path in test_sets for image in find_test_set(path, scale).images}
+def _compare_methods(original: Original, methods: Mapping[str, Method], scale: int, crop: Crop | None) -> Comparison:
+    """Super-resolve one image with all methods."""
+    name, pair = original.image.name, original.image.load(scale)
+    size = f"{pair.hr.shape[1]}x{pair.hr.shape[0]}"
+    if min(pair.hr.shape[:2]) <= 2 * scale:
+        raise HRNError(
+            f"{name}: {size} pixels are too few to be scored at x{scale}, which leaves out {scale} at each border"
+        )
+    results = {label: method(original, pair) for label, method in methods.items()}
+    for label, sr in results.items():
+        if sr.shape != pair.hr.shape:
+            raise HRNError(f"{name} by {label} is {sr.shape[1]}x{sr.shape[0]}, but the original at x{scale} is {size}")
+    first, *_, last = *(results.values() if len(results) > 1 else [Bicubic(scale)(pair.lr)]), *results.values()
+    crop = crop or best_crop(pair.hr, first, last)[0]
+    if not crop.lies_in(pair.hr.shape[:2]):
+        raise HRNError(f"{name}: {crop} is not inside the image of {size} pixels")
+    return Comparison(name, pair.hr, results, crop, scale)
+
+
+def _find_originals(images: Sequence[str], test_sets: Sequence[Path], scale: int) -> list[Original]:
+    known: dict[str, Original] = {}
+    for test_set in (find_test_set(path, scale) for path in test_sets):
+        names = tuple(image.name for image in test_set.images)
+        known |= {image.name: Original(image, test_set.name, names) for image in test_set.images}
     found = []
     for name in images:
         if name not in known and not Path(name).is_file():
-            raise HRNError(f"no image {name}: neither a file nor in {', '.join(map(str, test_sets)) or 'a test set'}")
-        found.append(known[name] if name in known else image_file(Path(name)))
+            raise HRNError(f"{name}: neither a file nor an image of {', '.join(map(str, test_sets)) or 'a test set'}")
+        found.append(known[name] if name in known else Original(image_file(Path(name)), None, (Path(name).stem,)))
     return found
 
 
 def _method(text: str, scale: int) -> tuple[str, Method]:
-    """What a method is called, and how it is applied."""
-    label, _, what = text.rpartition("=")
-    if what == "bicubic":
+    """Parse METHOD or LABEL=METHOD; returns the label and the method."""
+    label, _, name = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
+    if name == "bicubic":
         bicubic = Bicubic(scale)
-        return label or what, lambda _, lr: bicubic(lr)
-    if Path(what).is_dir():
-        return label or Path(what).resolve().name, partial(_read_result, Path(what), scale)
-    enlarger = Enlarger(load_model(f"{what}_x{scale}" if what in PRESETS else what), scale)
-    return label or Path(what).stem, lambda _, lr: enlarger(lr)
+        return label or name, lambda _, pair: bicubic(pair.lr)
+    if Path(name).is_dir():
+        results = ResultFolder(Path(name))
+        return label or Path(name).resolve().name, lambda original, pair: _read(results, original, pair, scale)
+    enlarger = Enlarger(load_model(f"{name}_x{scale}" if name in PRESETS else name), scale)
+    return label or Path(name).stem, lambda _, pair: enlarger(pair.lr)
 
 
-def _read_result(folder: Path, scale: int, name: str, lr: np.ndarray) -> np.ndarray:
-    """The file in a folder, or in its subfolders, that is called like the image: img.png, imgx4.png, img_x4_EDSR.png."""
-    found = [p for p in list_images(folder, recursive=True) if p.stem == name or _is_result(p.stem, name, scale)]
-    at_scale = [p for p in found if f"x{scale}" in (part.lower() for part in p.parts)]  # as hrn/sample.py sorts them
-    found = at_scale or found
-    if len(found) != 1:
-        told = " and ".join(map(str, found[:2])) if found else f"none of {', '.join(EXTENSIONS)}"
-        raise HRNError(f"{folder}: one file of {name} at x{scale} is needed, but there is {told}")
-    return read_rgb(found[0])
-
-
-def _is_result(stem: str, name: str, scale: int) -> bool:
-    rest = stem.removeprefix(name).lower() if stem.startswith(name) else ""
-    return rest.startswith((f"x{scale}", f"_x{scale}", f"-x{scale}", "_sr", "-sr"))
+def _read(results: ResultFolder, original: Original, pair: Pair, scale: int) -> np.ndarray:
+    file = results.find(original.image.name, original.names, scale, original.set_name)
+    return read_result(file, pair.hr.shape[:2], scale)

@@ -1,4 +1,4 @@
-"""Curves over the steps of training: of logs, and of the learning rates that are on offer."""
+"""Training curves, and the learning-rate schedules."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ def curve(path: Path, logs: list[Path]) -> None:
     """Draw the training curves of logs: validation PSNR-Y, loss and learning rate against steps.
 
     Args:
-        path: PNG, PDF or SVG to write.
-        logs: JSONL files as `hrn/train.py` writes them.
+        path: PNG, PDF or SVG file to write.
+        logs: JSONL files of `hrn/train.py`.
 
     Raises:
         HRNError: a log is missing, damaged or empty.
@@ -25,7 +25,7 @@ def curve(path: Path, logs: list[Path]) -> None:
     for log in logs:
         lines = read_log(log)
         if not lines:
-            raise HRNError(f"{log}: holds no line yet")
+            raise HRNError(f"{log}: no lines yet")
         for axis, name in zip(axes, panels, strict=True):
             points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
             axis.plot(*zip(*points, strict=True) if points else ([], []), label=log.stem, linewidth=1.2)
@@ -39,13 +39,13 @@ def curve(path: Path, logs: list[Path]) -> None:
 
 
 def schedules(path: Path, *, base: float, max_steps: int, decay: int, warmup: int) -> None:
-    """Draw the learning rate of each schedule, as :func:`hrn.training.schedule.lr_at` gives it.
+    """Draw the learning rate of each schedule; arguments as :func:`hrn.training.schedule.lr_at`.
 
     Raises:
-        HRNError: a number that is not positive (`warmup` may be 0).
+        HRNError: a number is not positive (`warmup` may be 0).
     """
     if min(max_steps, decay) < 1 or warmup < 0 or base <= 0:
-        raise HRNError("--lr, --max_steps and --decay must be positive, --warmup not negative")
+        raise HRNError("--lr, --max_steps and --decay must be positive; --warmup must not be negative")
     steps = np.unique(np.linspace(0, max_steps - 1, 2000).astype(int))
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for schedule in SCHEDULES:

@@ -1,4 +1,4 @@
-"""What the branches of each DEM carry, by frequency."""
+"""Share of each branch of a DEM in its output, by frequency."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ STYLES = dict(zip(BRANCHES, ((OTHERS, ":"), (OTHERS, "--"), (OTHERS, "-"), (OURS
 
 
 def spectrum(path: Path, network: nn.Module, images: Sequence[np.ndarray], scale: int) -> None:
-    """Draw, for each DEM, what share of the energy that its last fusion adds up comes from which branch.
+    """Draw, for each DEM, the share of each branch in the energy of the last fusion's contributions.
 
     Args:
-        path: PNG, PDF or SVG to write.
+        path: PNG, PDF or SVG file to write.
         network: an HRN.
-        images: (H, W, 3) uint8 LR images, over which the mean is taken.
-        scale: one of the network's.
+        images: (H, W, 3) uint8 LR images to average over.
+        scale: one of the network's scales.
 
     Raises:
-        HRNError: a network without DEMs.
+        HRNError: the network has no DEMs.
     """
     spectra = branch_spectra(network, images, scale)
     shares = spectra / spectra.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""PSNR against cost, of published methods and of this repository's checkpoints."""
+"""PSNR against Multi-Adds, for published methods and this repository's checkpoints."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,21 @@ from hrn.evaluation.figures.canvas import OTHERS, OURS, plt, save
 from hrn.evaluation.tables import ours, published
 
 PLACES = [(1, 3, "left"), (1, -11, "left"), (-1, 3, "right"), (-1, -11, "right")]
-"""Where a label may stand beside its point, the best first: right or left of it, how much higher, and its alignment."""
+"""Label positions relative to a point, in order of preference: side (1 is right), offset upwards in points, alignment."""
 
 
-def tradeoff(path: Path, scale: int, test_set: str = "Set5", most: float = 1000) -> None:
-    """Draw PSNR-Y on a test set against Multi-Adds, of published methods up to `most` G and of our checkpoints."""
+def tradeoff(path: Path, scale: int, test_set: str = "Set5", max_multi_adds: float = 1000) -> None:
+    """Draw PSNR-Y on a test set against Multi-Adds.
+
+    Args:
+        path: PNG, PDF or SVG file to write.
+        scale: scale of the results.
+        test_set: test set to show.
+        max_multi_adds: methods with more Multi-Adds, in units of 10^9, are left out.
+    """
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     own = ours(scale)
-    shown = [r for r in (*own, *published(scale)) if 0 < r.multi_adds <= most and test_set in r.scores]
+    shown = [r for r in (*own, *published(scale)) if 0 < r.multi_adds <= max_multi_adds and test_set in r.scores]
     points = [(r.multi_adds, r.scores[test_set][0]) for r in shown]
     areas = [20 + r.parameters / 2e4 for r in shown]
     for r, point, area in zip(shown, points, areas, strict=True):
@@ -26,7 +33,7 @@ def tradeoff(path: Path, scale: int, test_set: str = "Set5", most: float = 1000)
     axis.set(xscale="log", xlabel="Multi-Adds for 1280x720 output, G", ylabel=f"PSNR-Y on {test_set} x{scale}, dB")
     axis.margins(0.12)
     axis.grid(alpha=0.3)
-    figure.canvas.draw()  # where the points are is known from here on
+    figure.canvas.draw()  # fixes the positions of the points
     labels = [(f"{r.method}, {r.parameters / 1e3:,.0f} K", OURS if r in own else "black") for r in shown]
     label_points(axis, points, [math.sqrt(area / math.pi) for area in areas], labels)
     save(figure, path)
@@ -38,13 +45,13 @@ def label_points(
     radii: Sequence[float],
     labels: Sequence[tuple[str, str]],
 ) -> None:
-    """Write a text in a colour beside each point, where it meets the fewest of the others and stays within the axis.
+    """Label each point at the position of PLACES with the fewest overlaps, inside the axis if possible.
 
     Args:
-        axis: that was drawn already.
-        points: in its data's units.
-        radii: of the points, in typographic points.
-        labels: a text and a colour for each.
+        axis: axis that has been drawn.
+        points: (x, y) in data coordinates.
+        radii: radii of the points, in typographic points.
+        labels: text and colour of each label.
     """
     pixels = axis.transData.transform(points)
     half = [radius * axis.figure.dpi / 72 for radius in radii]
@@ -58,8 +65,8 @@ def label_points(
         ]
         boxes = [note.get_window_extent() for note in notes]
         outside = [not (axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1) for box in boxes]
-        bad = [o * len(points) + box.count_overlaps(taken) for o, box in zip(outside, boxes, strict=True)]
-        best = bad.index(min(bad))
+        penalties = [o * len(points) + box.count_overlaps(taken) for o, box in zip(outside, boxes, strict=True)]
+        best = penalties.index(min(penalties))
         taken.append(boxes[best])
         for i, note in enumerate(notes):
             if i != best:

@@ -1,0 +1,280 @@
+# ruff: noqa: T201 (prints for hrn/sample.py)
+"""Score methods on test sets, and write images, tables, figures and reports."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from hrn.data.benchmark import Pair, TestSet, find_test_set, photographs
+from hrn.data.images import write_image
+from hrn.data.resize import Bicubic
+from hrn.errors import HRNError
+from hrn.evaluation.crops import best_crop
+from hrn.evaluation.evaluate import ImageResult, score_images
+from hrn.evaluation.html_report import HtmlReport
+from hrn.evaluation.metrics import score
+from hrn.evaluation.report import (
+    SetReport,
+    image_table,
+    library_versions,
+    provenance,
+    set_report,
+    summary_table,
+    write_reports,
+)
+from hrn.evaluation.result_folder import ResultFolder, read_result
+from hrn.files import write_text
+from hrn.inference.enlarger import Enlarger
+from hrn.inference.methods import Method
+
+MAX_LISTED = 10
+"""Number of unused files to name."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Options of scoring that are the same for all methods."""
+
+    sample_dir: Path
+    """Root folder of the output."""
+    shave: int | None = None
+    """Border in HR pixels to leave out; the scale by default."""
+    raw_grey: Collection[str] = ()
+    """Names of grey images to score on 0 to 255 instead of Y."""
+    write_images: bool = True
+    """Whether to write SR images and the comparison figure."""
+    write_html: bool = False
+    """Whether to write report.html."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one test set."""
+
+    method: Method
+    test_set: TestSet
+    files: dict[str, Path] | None = None
+    """Image name to finished result, if the method is a folder of results."""
+
+    def super_resolve(self, name: str, pair: Pair) -> np.ndarray:
+        """Enlarge an LR image, or read its finished result."""
+        if self.files is None:
+            return self.method.enlarger(pair.lr)
+        return read_result(self.files[name], pair.hr.shape[:2], self.method.scale)
+
+
+def score_test_sets(methods: Sequence[Method], paths: Sequence[Path], settings: ScoreSettings) -> list[SetReport]:
+    """Score all methods on all test sets, write the results and print the tables.
+
+    Writes SAMPLE_DIR/LABEL/SET/xS/ with SR/, scores.csv, scores.json and comparison.png, and SAMPLE_DIR/LABEL/ with
+    summary.md and, on request, report.html.
+
+    Args:
+        methods: one for each label and scale.
+        paths: test sets; by default the photographs of scikit-image, which need no download.
+        settings: scoring and output.
+
+    Raises:
+        HRNError: a test set or image cannot be found or read, or results are missing or do not fit.
+    """
+    runs = plan_runs(methods, paths, settings)
+    page = HtmlReport(sum(len(run.test_set.images) for run in runs)) if settings.write_html else None
+    reports = [score_run(run, settings, page) for run in runs]
+    protocols = "\n".join(dict.fromkeys(f"x{r.scale}: {r.protocol}." for r in reports))
+    summary = f"{summary_table(reports)}\n\n{protocols}\n"
+    labels = list(dict.fromkeys(method.label for method in methods))
+    for label in labels:
+        write_text(settings.sample_dir / label / "summary.md", summary)
+        if page:
+            page.write(settings.sample_dir / label / "report.html", label)
+    folders = ", ".join(f"{settings.sample_dir / label}/" for label in labels)
+    print(f"\n{summary}\nResults in {folders}")
+    return reports
+
+
+def result_methods(folders: Sequence[str], scales: Sequence[int]) -> list[Method]:
+    """Methods for folders of finished results.
+
+    Args:
+        folders: each FOLDER or NAME=FOLDER; the folder's name is the default name.
+        scales: scales of the results.
+
+    Raises:
+        HRNError: not a folder with images, or two folders of one name.
+    """
+    named: dict[str, ResultFolder] = {}
+    for text in folders:
+        name, _, path = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
+        label = name or Path(path).resolve().name
+        if label in named:
+            raise HRNError(f"--sr_dir: two folders are called {label}; name them, as in NAME=FOLDER")
+        named[label] = ResultFolder(Path(path))
+    return [
+        Method(label, scale, folder, {"checkpoint": None, "results": str(folder.path)})
+        for scale in scales
+        for label, folder in named.items()
+    ]
+
+
+def plan_runs(methods: Sequence[Method], paths: Sequence[Path], settings: ScoreSettings) -> list[Run]:
+    """Pair all methods with all test sets, and find all finished results before anything is scored.
+
+    Raises:
+        HRNError: a test set that cannot be found, an unknown name in `raw_grey`, results that are missing or ambiguous,
+            or output that would go into a folder of results.
+    """
+    runs = [Run(method, test_set) for method in methods for test_set in find_test_sets(paths, method.scale)]
+    known = {image.name for run in runs for image in run.test_set.images}
+    if unknown := [name for name in settings.raw_grey if name not in known]:
+        sets = ", ".join(dict.fromkeys(run.test_set.name for run in runs))
+        raise HRNError(f"--raw_grey {' '.join(unknown)}: no such image in {sets}")
+    missing: list[str] = []
+    for i, run in enumerate(runs):
+        if isinstance(results := run.method.enlarger, ResultFolder):
+            _check_output(results.path, settings.sample_dir / run.method.label)
+            names = [image.name for image in run.test_set.images]
+            files = results.match(names, run.method.scale, run.test_set.name)
+            missing += [
+                f"{results.path}: {name} of {run.test_set.name} x{run.method.scale}"
+                for name in names
+                if name not in files
+            ]
+            runs[i] = replace(run, files=files)
+    if missing:
+        raise HRNError("missing results:\n  " + "\n  ".join(missing))
+    _print_unused(runs)
+    return runs
+
+
+def _check_output(results: Path, output: Path) -> None:
+    results, output = results.resolve(), output.resolve()
+    if results == output or results in output.parents or output in results.parents:
+        raise HRNError(
+            f"--sr_dir {results}: scores would be written to {output}; name the folder, as in NAME={results}, or use "
+            "another --sample_dir"
+        )
+
+
+def _print_unused(runs: Sequence[Run]) -> None:
+    """Print the files in folders of results that match no test image."""
+    used: dict[ResultFolder, set[Path]] = {}
+    for run in runs:
+        if run.files is not None:
+            used.setdefault(run.method.enlarger, set()).update(run.files.values())
+    for folder, files in used.items():
+        if unused := folder.unused(files):
+            more = ", ..." if len(unused) > MAX_LISTED else ""
+            print(f"{folder.path}: {len(unused)} unmatched: {', '.join(unused[:MAX_LISTED])}{more}")
+
+
+def find_test_sets(paths: Sequence[Path], scale: int) -> list[TestSet]:
+    """Find the test sets at `paths`, or the photographs of scikit-image if there are no paths.
+
+    Raises:
+        HRNError: a set that cannot be found, two sets of one name, or two images of one name in a set.
+    """
+    sets = [find_test_set(path, scale) for path in paths] or [photographs(scale)]
+    set_names = [test_set.name for test_set in sets]
+    for test_set in sets:
+        if set_names.count(test_set.name) > 1:
+            raise HRNError(f"two test sets are called {test_set.name}; score them with separate --sample_dir")
+        names = [image.name for image in test_set.images]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise HRNError(f"{test_set.source}: two images are called {double}; rename one of them")
+    return sets
+
+
+def score_run(run: Run, settings: ScoreSettings, page: HtmlReport | None = None) -> SetReport:
+    """Score one method on one test set; write its files and print its table.
+
+    Args:
+        run: from :func:`plan_runs`.
+        settings: scoring and output.
+        page: HTML report to add the images to.
+    """
+    method, test_set, scale = run.method, run.test_set, run.method.scale
+    folder = settings.sample_dir / method.label / test_set.name / f"x{scale}"
+    shave = scale if settings.shave is None else settings.shave
+    header = _header(method)
+    bicubic = None if isinstance(method.enlarger, Bicubic) else Bicubic(scale)
+    _warm_up(run)
+    ensemble = _EnsembleGain(method.enlarger, shave, settings.raw_grey)
+    results, figure = [], None
+    images = score_images(run.super_resolve, test_set, shave=shave, raw_grey=settings.raw_grey, bicubic=bicubic)
+    if page:
+        page.begin(header)
+    total, title = len(test_set.images), f"{test_set.name} x{scale}"
+    for result in tqdm(images, total=total, unit="image", desc=title, disable=None, leave=False):
+        if run.files is not None:
+            result = replace(result, seconds=None)
+        elif settings.write_images:
+            write_image(folder / "SR" / f"{result.name}.png", result.sr)
+        if bicubic and (figure is None or _gain(result) > _gain(figure)):
+            figure = result
+        ensemble.add(result)
+        if page:
+            page.add(result)
+        results.append(result.without_images())
+    report = set_report(test_set, method.label, results, shave=shave, raw_grey=settings.raw_grey)
+    if page:
+        page.end(report)
+    write_reports(report, folder, header)
+    print(f"\n{test_set.source}\n\n{image_table(report)}")
+    ensemble.print()
+    if figure and settings.write_images:
+        draw_comparison(folder / "comparison.png", figure, method.label, shave)
+    return report
+
+
+def _header(method: Method) -> dict[str, Any]:
+    """The entries of scores.json that state what the scores depend on."""
+    if isinstance(method.enlarger, ResultFolder):
+        return {"versions": library_versions(), **method.settings}
+    device = method.enlarger.device if isinstance(method.enlarger, Enlarger) else "cpu"
+    return {**provenance(device), **method.settings}
+
+
+def _warm_up(run: Run) -> None:
+    """Run a GPU once before its time is measured, so that kernels are loaded."""
+    enlarger = run.method.enlarger
+    if isinstance(enlarger, Enlarger) and enlarger.device.type != "cpu":
+        enlarger(run.test_set.images[0].load(run.method.scale).lr)
+
+
+class _EnsembleGain:
+    """PSNR-Y that the self-ensemble adds to each image; does nothing for methods without it."""
+
+    def __init__(self, enlarger: Any, shave: int, raw_grey: Collection[str]) -> None:
+        uses_ensemble = isinstance(enlarger, Enlarger) and enlarger.ensemble
+        self.single = enlarger.without_ensemble() if uses_ensemble else None
+        self.shave, self.raw_grey = shave, raw_grey
+        self.gains: list[float] = []
+
+    def add(self, result: ImageResult) -> None:
+        if self.single:
+            scores = score(self.single(result.lr), result.hr, self.shave, result.name in self.raw_grey)
+            self.gains.append(result.scores["psnr_y"] - scores["psnr_y"])
+
+    def print(self) -> None:
+        if self.gains:
+            mean, low, high = np.mean(self.gains), min(self.gains), max(self.gains)
+            print(f"\nself-ensemble: {mean:+.3f} dB PSNR-Y, {low:+.3f} to {high:+.3f} by image")
+
+
+def _gain(result: ImageResult) -> float:
+    """Gain over bicubic interpolation in dB of PSNR-Y."""
+    return result.scores["psnr_y"] - result.bicubic["psnr_y"]
+
+
+def draw_comparison(path: Path, result: ImageResult, label: str, shave: int) -> None:
+    """Draw the crop of an image in which the method gains most over bicubic interpolation."""
+    from hrn.evaluation.figures.compare import Comparison, compare  # matplotlib is slow to import
+
+    crop, _ = best_crop(result.hr, result.bicubic_sr, result.sr)
+    methods = {"bicubic": result.bicubic_sr, label: result.sr}
+    compare(path, Comparison(result.name, result.hr, methods, crop, shave))
+    print(f"\nfigure: {path}")

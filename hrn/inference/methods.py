@@ -1,0 +1,188 @@
+# ruff: noqa: T201 (prints for hrn/sample.py)
+"""Methods that enlarge images by one scale: networks from checkpoints, or bicubic interpolation.
+
+Without a checkpoint, the model is chosen from the manifest of included checkpoints: the most accurate one that is quick on
+the device.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hrn.checkpoint import Checkpoint, load_checkpoint, load_network
+from hrn.errors import HRNError
+from hrn.files import file_hash
+from hrn.inference.enlarger import Enlarger, Mode, default_mode
+from hrn.model import config_from_dict, preset_of
+from hrn.pretrained import find_checkpoint, read_manifest
+
+MODELS = ("hrn_light", "hrn_base", "hrn")
+"""Models whose checkpoints may be included, from the fastest to the most accurate."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to super-resolve images by one scale."""
+
+    label: str
+    """Name in tables and of the output folder."""
+    scale: int
+    enlarger: Any
+    """An :class:`Enlarger`, a :class:`hrn.data.resize.Bicubic`, or, for scoring only, a
+    :class:`hrn.evaluation.result_folder.ResultFolder`."""
+    settings: dict[str, Any]
+    """Everything that the scores depend on, such as the checkpoint's hash, the mode and the precision."""
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint and the SHA-256 of its file."""
+
+    checkpoint: Checkpoint
+    sha256: str
+
+
+def find_checkpoints(
+    names: Sequence[str | Path] | None, device: torch.device, *, model: str | None = None, **request: Any
+) -> dict[int, LoadedCheckpoint]:
+    """Load checkpoints and index them by the scales that they support.
+
+    Prints which other models are included, if the model is chosen by its default.
+
+    Args:
+        names: paths, or names in the manifest; by default included checkpoints.
+        device, model, request: see :func:`choose_included`.
+
+    Raises:
+        HRNError: a file cannot be found or read, two files support the same scale, or nothing suitable is included.
+    """
+    if names:
+        return _load_by_scale(names)
+    manifest = read_manifest()
+    chosen = choose_included(manifest, device, model=model, **request)
+    if not model and (alternatives := describe_alternatives(manifest, chosen)):
+        print(alternatives)
+    loaded = {name: _load_by_name(name) for name in dict.fromkeys(chosen.values())}
+    return {scale: loaded[name] for scale, name in chosen.items()}
+
+
+def _load_by_scale(names: Sequence[str | Path]) -> dict[int, LoadedCheckpoint]:
+    found: dict[int, LoadedCheckpoint] = {}
+    for loaded in map(_load_by_name, names):
+        for scale in loaded.checkpoint.config.scales:
+            if scale in found:
+                paths = f"{found[scale].checkpoint.path} and {loaded.checkpoint.path}"
+                raise HRNError(f"--ckpt_path: {paths} both support x{scale}; remove one of them")
+            found[scale] = loaded
+    return found
+
+
+def _load_by_name(name: str | Path) -> LoadedCheckpoint:
+    path = find_checkpoint(name)
+    return LoadedCheckpoint(load_checkpoint(path), file_hash(path))
+
+
+def network_method(
+    loaded: LoadedCheckpoint,
+    scale: int,
+    device: torch.device,
+    *,
+    model: str | None = None,
+    mode: Mode | None = None,
+    ensemble: bool = False,
+    precision: str = "fp32",
+    compile: bool = False,
+    max_memory: int | None = None,
+) -> Method:
+    """A method that runs the network of a checkpoint.
+
+    Args:
+        loaded: the checkpoint.
+        scale: one of its scales.
+        device: device to run on.
+        model: raise HRNError if the checkpoint holds a different model.
+        mode, ensemble, precision, compile, max_memory: see :class:`hrn.inference.enlarger.Enlarger`.
+    """
+    checkpoint = loaded.checkpoint
+    network = load_network(checkpoint, model=model, scale=scale).to(device)
+    mode = mode or default_mode(checkpoint.config)
+    enlarger = Enlarger(
+        network, scale, mode, ensemble=ensemble, precision=precision, compile=compile, max_memory=max_memory
+    )
+    settings = {
+        "checkpoint": checkpoint.path.name,
+        "checkpoint_sha256": loaded.sha256,
+        "model": checkpoint.model_name,
+        "mode": str(mode),
+        "self_ensemble": ensemble,
+        "precision": precision,
+    }
+    return Method(checkpoint.path.stem, scale, enlarger, settings)
+
+
+def choose_included(
+    manifest: Mapping[str, Any],
+    device: torch.device,
+    *,
+    model: str | None = None,
+    scales: Sequence[float] | None = None,
+    resized: bool = False,
+    all_scales: bool = False,
+) -> dict[int, str]:
+    """Choose checkpoints from the manifest.
+
+    On a CUDA GPU the most accurate model comes first, elsewhere the fastest one. The first model that has checkpoints for
+    all requested scales is chosen.
+
+    Args:
+        manifest: as :func:`hrn.pretrained.read_manifest` returns it.
+        device: device that will run the network.
+        model: choose this model, whatever the device.
+        scales: requested factors; by default x4 if the model has it, else its smallest scale.
+        resized: whether results may be resized to the requested factors. All checkpoints of the first model are then
+            returned if no model has all requested scales.
+        all_scales: return all checkpoints of the first model, because the scale depends on the image.
+
+    Returns:
+        Scale to name of the checkpoint.
+
+    Raises:
+        HRNError: no included model has the requested scales.
+    """
+    models = (model,) if model else MODELS[::-1] if device.type == "cuda" else MODELS
+    available = [by_scale for by_scale in (_included(manifest, name) for name in models) if by_scale]
+    for by_scale in () if all_scales else available:
+        wanted = scales or [4 if 4 in by_scale else min(by_scale)]
+        if set(wanted) <= by_scale.keys():
+            return {scale: by_scale[scale] for scale in wanted}
+    if available and (resized or all_scales):
+        return available[0]
+    wanted = " ".join(f"x{scale:g}" for scale in scales or ())
+    raise HRNError(f"no included checkpoint of {' or '.join(models)} {wanted}".rstrip() + "; use --ckpt_path FILE")
+
+
+def describe_alternatives(manifest: Mapping[str, Any], chosen: Mapping[int, str]) -> str | None:
+    """A sentence that names the other included models that support all chosen scales, or None if there are none."""
+    first = next(iter(chosen.values()))
+    model = preset_of(config_from_dict(manifest["checkpoints"][first]["config"]))
+    rank = MODELS.index(model)
+    others = [name for name in MODELS if name != model and chosen.keys() <= _included(manifest, name).keys()]
+    if not others:
+        return None
+    cost = [("slower, more accurate" if MODELS.index(name) > rank else "faster, less accurate") for name in others]
+    named = ", ".join(f"--model {name} ({note})" for name, note in zip(others, cost, strict=True))
+    return f"model: {model}; also available: {named}"
+
+
+def _included(manifest: Mapping[str, Any], model: str) -> dict[int, str]:
+    """Scale to checkpoint name for one model; a checkpoint of one scale is preferred to one of several scales."""
+    configs = {name: config_from_dict(entry["config"]) for name, entry in manifest["checkpoints"].items()}
+    by_scale: dict[int, str] = {}
+    for name in sorted(configs, key=lambda name: len(configs[name].scales)):
+        if preset_of(configs[name]) == model:
+            for scale in configs[name].scales:
+                by_scale.setdefault(scale, name)
+    return by_scale

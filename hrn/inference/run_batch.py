@@ -1,0 +1,100 @@
+# ruff: noqa: T201 (prints for hrn/sample.py)
+"""Enlarge an image file or a folder of images, shared among processes."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hrn.data.images import count_pixels
+from hrn.data.resize import Bicubic
+from hrn.distributed import Processes
+from hrn.errors import HRNError
+from hrn.inference.batch import Job, enlarge_file, jobs
+from hrn.inference.methods import Method
+from hrn.inference.resizer import Resizer, Size
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """Options of a batch that do not depend on the method."""
+
+    sample_dir: Path
+    """Root folder of all results; images in it are not enlarged again."""
+    suffix: str = ".png"
+    """File name suffix of the results."""
+    skip_existing: bool = False
+    """Whether to skip images whose result already exists."""
+    sizes: Sequence[Size] = ()
+    """Sizes to produce; by default one for each method, at its scale."""
+
+
+def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettings, processes: Processes) -> list[str]:
+    """Enlarge `source` to each requested size and print one line per image.
+
+    Results go to SAMPLE_DIR/LABEL/[folder name/]SIZE/SR/, where LABEL is the checkpoint's name, or the model's name if
+    several checkpoints are in use.
+
+    Args:
+        source: an image file, or a folder that is searched recursively.
+        methods: one for each scale, all networks or all bicubic.
+        settings: sizes and output.
+        processes: this process and the others; each enlarges every n-th image.
+
+    Returns:
+        The error messages of all processes, one for each image of a folder that failed.
+
+    Raises:
+        HRNError: no images, or a single file that cannot be enlarged.
+    """
+    labels = {method.label for method in methods}
+    label = labels.pop() if len(labels) == 1 else str(methods[0].settings["model"])
+    folder = settings.sample_dir / label / (source.resolve().name if source.is_dir() else "")
+    failures = []
+    for enlarger, name in _enlargers(methods, settings.sizes):
+        failures += _enlarge_all(source, enlarger, folder / name / "SR", settings, processes)
+    if failures and processes.is_main:
+        print(f"\n{len(failures)} of the images could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
+    return failures
+
+
+def _enlargers(methods: Sequence[Method], sizes: Sequence[Size]) -> list[tuple[Bicubic | Resizer, str]]:
+    """An enlarger for each size, and the name of its output folder."""
+    if isinstance(methods[0].enlarger, Bicubic):
+        return [(method.enlarger, f"x{method.scale}") for method in methods]
+    networks = [method.enlarger for method in methods]
+    sizes = sizes or [Size(factor=method.scale) for method in methods]
+    return [(Resizer(networks, size), str(size)) for size in sizes]
+
+
+def _enlarge_all(
+    source: Path, enlarger: Bicubic | Resizer, folder: Path, settings: BatchSettings, processes: Processes
+) -> list[str]:
+    """Enlarge this process's share of `source` into `folder`; returns the error messages of all processes."""
+    pending = _pending_jobs(source, folder, settings, processes)[processes.rank :: processes.count]
+    pixels = sum(count_pixels(job.source) for job in pending)
+    failures = []
+    hidden = None if processes.is_main else True
+    with tqdm(total=pixels, unit="px", unit_scale=True, disable=hidden, leave=False) as bar:
+        for job in pending:
+            try:
+                tqdm.write(enlarge_file(job, enlarger, bar.update))
+            except HRNError as error:
+                if not source.is_dir():
+                    raise
+                failures.append(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
+    return [failure for some in processes.gather([failures]) for failure in some]
+
+
+def _pending_jobs(source: Path, folder: Path, settings: BatchSettings, processes: Processes) -> list[Job]:
+    """The images to enlarge, listed by the main process so that all processes share one list."""
+    found = processes.run_on_main(lambda: jobs(source, folder, settings.suffix, settings.sample_dir))
+    if not settings.skip_existing:
+        return found
+    exists = processes.run_on_main(lambda: [job.target.is_file() for job in found])
+    pending = [job for job, done in zip(found, exists, strict=True) if not done]
+    if processes.is_main and any(exists):
+        print(f"{sum(exists)} done already, {len(pending)} to do")
+    return pending

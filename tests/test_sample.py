@@ -1,0 +1,501 @@
+"""hrn/sample.py: flags, choice of the model, enlarging of files and scoring of test sets."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hrn import sample
+from hrn.checkpoint import save_checkpoint
+from hrn.cli import run_cli
+from hrn.data.images import read_picture, read_rgb, write_image
+from hrn.data.resize import imresize
+from hrn.distributed import Processes
+from hrn.errors import HRNError
+from hrn.files import file_hash
+from hrn.inference import methods
+from hrn.inference.methods import choose_included, describe_alternatives
+from hrn.model import build_model, config_to_dict, preset
+from hrn.pretrained import find_checkpoint, read_manifest
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def run(*command, cwd, check=True, **env):
+    result = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+def main(*args):
+    return sample.main([str(arg) for arg in args])
+
+
+def save_light(path: Path, scales: list[int]) -> Path:
+    config = preset("hrn_light", scales)
+    save_checkpoint(path, config, build_model(config).state_dict(), info={})
+    return path
+
+
+@pytest.fixture
+def light(tmp_path):
+    """An untrained hrn_light x2, which enlarges bilinearly."""
+    return save_light(tmp_path / "light_x2.pth", [2])
+
+
+@pytest.fixture
+def fails(tmp_path, capsys):
+    """Run sample.py with bad input; returns its one message after checking the exit code."""
+
+    def run_and_read(*args, sample_dir=tmp_path / "s"):
+        code = run_cli(lambda: main(*args, "--sample_dir", sample_dir))
+        message = capsys.readouterr().err
+        assert code == 2
+        assert message.startswith("error: ")
+        assert "Traceback" not in message
+        return message
+
+    return run_and_read
+
+
+PROBE = """
+import importlib.util, json, runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as ended:
+    code = ended.code
+names = ("torchvision", "h5py", "matplotlib", "skimage", "jinja2")
+loaded = [name for name in names if name in sys.modules]
+shadowed = [name for name in ("data", "model", "runtime", "files") if importlib.util.find_spec(name)]
+print(json.dumps({"code": code, "loaded": loaded, "shadowed": shadowed}))
+"""
+
+
+def test_script_from_another_folder_imports_only_what_it_needs(root, light, image, tmp_path):
+    """`hrn/data` must not become a top-level `data`, and enlarging needs no evaluation or data-set libraries."""
+    folder = tmp_path / "elsewhere"
+    write_image(folder / "a.png", image)
+    (folder / "probe.py").write_text(PROBE)
+    out = run("probe.py", root / "hrn/sample.py", "--ckpt_path", light, "--input", "a.png", cwd=folder).stdout
+    assert json.loads(out.splitlines()[-1]) == {"code": 0, "loaded": [], "shadowed": []}
+    assert read_rgb(folder / "sample/light_x2/x2/SR/a.png").shape == (96, 128, 3)
+
+
+@pytest.mark.slow
+def test_as_module_and_with_safe_path(root, tmp_path):
+    run("-m", "hrn.sample", "--help", cwd=root)
+    run("-P", root / "hrn/sample.py", "--help", cwd=tmp_path, PYTHONPATH=str(root))
+    assert run(root / "hrn/sample.py", "--scale", "5", cwd=tmp_path, check=False).returncode == 2
+
+
+@pytest.mark.slow
+def test_without_arguments(root, tmp_path):
+    """The included checkpoint on photographs: scores, table and figure; it must be better than bicubic."""
+    out = run(root / "hrn/sample.py", "--sample_dir", tmp_path, "--device", "cpu", cwd=tmp_path).stdout
+    (scores,) = tmp_path.rglob("scores.json")
+    document = json.loads(scores.read_text())
+    (figure,) = tmp_path.rglob("comparison.png")
+    assert read_rgb(figure).std() > 20
+    assert len(list(tmp_path.rglob("SR/*.png"))) == 5
+    assert "| astronaut |" in out
+    bicubic = np.mean([row["bicubic_psnr_y"] for row in document["images"]])
+    assert document["mean"]["psnr_y"] > bicubic + 0.7
+
+
+def test_scores_of_a_test_set(light, hr_folder, tmp_path, capsys):
+    args = ("--model", "hrn_light", "--ckpt_path", light, "--test_data_dir", hr_folder, "--scale", 2, "--shave", 5)
+    assert main(*args, "--sample_dir", tmp_path / "s") == 0
+    folder = tmp_path / "s/light_x2/HR/x2"
+    assert sorted(p.name for p in (folder / "SR").iterdir()) == [f"000{i}.png" for i in range(4)]
+    document = json.loads((folder / "scores.json").read_text())
+    assert f"{document['mean']['psnr_y']:.2f} / {document['mean']['ssim_y']:.4f}" in capsys.readouterr().out
+    assert "5 pixels" in document["protocol"]
+    assert document["checkpoint_sha256"] == file_hash(light)
+    assert (document["model"], document["precision"], document["self_ensemble"]) == ("hrn_light", "fp32", False)
+    assert read_rgb(folder / "comparison.png").shape[1] > 100
+
+
+def test_bicubic_without_a_checkpoint(hr_folder, tmp_path, capsys):
+    main("--model", "bicubic", "--test_data_dir", hr_folder, "--scale", 2, 3, "--sample_dir", tmp_path / "s")
+    assert "| bicubic | x3 |" in capsys.readouterr().out
+    sr = read_rgb(tmp_path / "s/bicubic/HR/x3/SR/0003.png")
+    hr = read_rgb(hr_folder / "0003.png")
+    assert (sr == imresize(imresize(hr, scale=1 / 3), scale=3)).all()
+
+
+def test_several_sets_without_images(light, hr_folder, h5_path, tmp_path, capsys):
+    main(
+        "--ckpt_path", light, "--test_data_dir", hr_folder, h5_path, "--sample_dir", tmp_path / "s", "--no_images"
+    )  # fmt: skip
+    assert "| PSNR-Y / SSIM-Y | scale | HR | carn |" in capsys.readouterr().out
+    assert list((tmp_path / "s").rglob("*.png")) == []
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "rgba", "exif"])
+def test_kinds_of_images(light, tmp_path, image, kind, capsys):
+    picture, exif = Image.fromarray(image), Image.Exif()
+    if kind == "grey":
+        picture = picture.convert("L")
+    elif kind == "palette":
+        picture = picture.quantize(32)
+    elif kind == "rgba":
+        picture.putalpha(Image.fromarray(image[..., 0]))
+    else:
+        exif[0x0112] = 6
+    path = tmp_path / "in" / "ein Bild ü.png"
+    path.parent.mkdir()
+    picture.save(path, exif=exif)
+    for source, folder in ((path, "."), (path.parent, "in")):
+        assert main("--ckpt_path", light, "--input", source, "--sample_dir", tmp_path / "s") == 0
+        sr = read_picture(tmp_path / "s/light_x2" / folder / "x2/SR" / path.name)
+        assert sr.rgb.shape == ((128, 96, 3) if kind == "exif" else (96, 128, 3))
+        assert sr.grey == (kind == "grey")
+        assert (sr.alpha is not None) == (kind == "rgba")
+    assert "64x48 -> 128x96" in capsys.readouterr().out or kind == "exif"
+
+
+def test_bad_images_and_folders(light, hr_folder, tmp_path, image, fails):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("not an image")
+    for path in (tmp_path / "none.png", tmp_path / "text.png", tmp_path / "empty"):
+        assert str(path) in fails("--ckpt_path", light, "--input", path)
+    assert str(tmp_path / "empty") in fails("--ckpt_path", light, "--test_data_dir", tmp_path / "empty")
+    truncated = (hr_folder / "0001.png").read_bytes()
+    (hr_folder / "0001.png").write_bytes(truncated[: len(truncated) // 2])
+    assert "0001.png" in fails("--ckpt_path", light, "--test_data_dir", hr_folder)
+    assert list((tmp_path / "s").rglob("scores.*")) == []
+    write_image(tmp_path / "good.png", image)
+    (tmp_path / "file").write_text("in the way")
+    message = fails("--ckpt_path", light, "--input", tmp_path / "good.png", sample_dir=tmp_path / "file")
+    assert str(tmp_path / "file") in message
+
+
+def test_bad_checkpoints(light, hr_folder, tmp_path, fails):
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 broken")
+    (tmp_path / "copy.pth").write_bytes(light.read_bytes())
+    for name in ("none.pth", "broken.pth"):
+        assert name in fails("--ckpt_path", tmp_path / name, "--test_data_dir", hr_folder)
+    assert "x4" in fails("--ckpt_path", light, "--test_data_dir", hr_folder, "--scale", 4)
+    assert "hrn_light" in fails("--ckpt_path", light, "--model", "hrn", "--test_data_dir", hr_folder)
+    two = fails("--ckpt_path", light, tmp_path / "copy.pth")
+    assert "light_x2.pth" in two
+    assert "copy.pth" in two
+
+
+def test_bad_values(light, hr_folder, tmp_path, fails):
+    photo = hr_folder / "0001.png"
+    for flags in (
+        ("--input", hr_folder, "--size", "big"),
+        ("--input", photo, "--scale", 9),
+        ("--input", hr_folder, "--max_memory", "much"),
+        ("--input", photo, "--max_memory", "9K"),
+        ("--mode", "windows", "--window", 8),
+        ("--test_data_dir", hr_folder, "--shave", 60),
+    ):
+        fails("--ckpt_path", light, *flags)
+    message = fails("--ckpt_path", light, "--test_data_dir", hr_folder, "--raw_grey", "0001", "ramp")
+    assert "--raw_grey ramp:" in message
+
+
+@pytest.fixture
+def photos(tmp_path, image):
+    folder = tmp_path / "photos"
+    for name in ("a.png", "b.jpg", "sub/c.webp", "sub/d.png"):
+        write_image(folder / name, image)
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:300])
+    return folder
+
+
+def test_a_broken_file_does_not_stop_the_others(light, photos, tmp_path, capsys):
+    args = ("--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s")
+    assert main(*args) == 1
+    assert "broken.png" in capsys.readouterr().err
+    folder = tmp_path / "s/light_x2/photos/x2/SR"
+    found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert found == ["a.png", "b.png", "sub/c.png", "sub/d.png"]
+    times = {p: p.stat().st_mtime_ns for p in folder.rglob("*.png")}
+    (folder / "b.png").unlink()
+    (photos / "broken.png").unlink()
+    assert main(*args, "--skip_existing") == 0
+    assert [p.name for p in times if p.stat().st_mtime_ns != times[p]] == ["b.png"]
+
+
+def test_each_flag_of_the_network_changes_the_result_a_little(light, photos, tmp_path):
+    args = ("--ckpt_path", light, "--input", photos / "a.png", "--sample_dir", tmp_path / "s")
+    found = {}
+    for flags in (
+        (),
+        ("--mode", "windows", "--window", 24, "--overlap", 8),
+        ("--self_ensemble",),
+        ("--precision", "bf16"),
+    ):
+        assert main(*args, *flags) == 0
+        found[flags] = read_rgb(tmp_path / "s/light_x2/x2/SR/a.png").astype(int)
+    assert all(0 < abs(sr - found[()]).max() <= 4 for flags, sr in found.items() if flags)
+    assert main(*args, "--format", "jpg", "--max_memory", "300M") == 0
+    assert abs(read_rgb(tmp_path / "s/light_x2/x2/SR/a.jpg") - found[()]).mean() < 5
+
+
+def test_any_size(light, tmp_path, image):
+    write_image(tmp_path / "a.png", image)
+    args = ("--ckpt_path", light, "--input", tmp_path / "a.png", "--sample_dir", tmp_path / "s")
+    for flags, folder, size in (
+        (("--scale", 2.5), "x2.5", (120, 160)),
+        (("--scale", "auto"), "x2", (96, 128)),
+        (("--size", "100x90"), "100x90", (90, 100)),
+        (("--long_edge", 32), "long_edge32", (24, 32)),
+    ):
+        assert main(*args, *flags) == 0
+        assert read_rgb(tmp_path / "s/light_x2" / folder / "SR/a.png").shape[:2] == size
+
+
+def test_two_checkpoints_of_one_model(light, hr_folder, tmp_path, capsys):
+    args = ("--ckpt_path", light, save_light(tmp_path / "light_x3.pth", [3]), "--sample_dir", tmp_path / "s")
+    assert main(*args, "--input", hr_folder / "0001.png", "--scale", 2.9) == 0
+    assert "x3" in capsys.readouterr().out
+    assert read_rgb(tmp_path / "s/hrn_light/x2.9/SR/0001.png").shape[:2] == (290, 282)
+    assert main(*args, "--test_data_dir", hr_folder, "--no_images") == 0
+    found = {str(p.parent.relative_to(tmp_path / "s")) for p in (tmp_path / "s").rglob("scores.json")}
+    assert found == {"light_x2/HR/x2", "light_x3/HR/x3"}
+    summary = (tmp_path / "s/light_x2/summary.md").read_text()
+    assert "| light_x2 | x2 |" in summary
+    assert "| light_x3 | x3 |" in summary
+
+
+def manifest_of(*checkpoints: tuple[str, list[int]]) -> dict:
+    """A manifest with checkpoints of these models and scales."""
+    entries = {}
+    for model, scales in checkpoints:
+        name = f"{model}_{''.join(f'x{s}' for s in scales)}"
+        config = config_to_dict(preset(model, scales))
+        entries[name] = {"file": f"{name}.pth", "bytes": 1, "sha256": "0", "scores": {}, "config": config}
+    return {"address": None, "checkpoints": entries}
+
+
+LIGHT_ONLY = [("hrn_light", [2, 3, 4]), ("hrn_light", [2]), ("hrn_light", [4]), ("hrn_light", [8])]
+ALL_MODELS = [*LIGHT_ONLY, ("hrn", [4]), ("hrn_base", [4]), ("hrn_base", [2])]
+LIGHT_NAMES = {2: "hrn_light_x2", 3: "hrn_light_x2x3x4", 4: "hrn_light_x4", 8: "hrn_light_x8"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "on_cpu", "on_cuda"),
+    [
+        ({}, {4: "hrn_light_x4"}, {4: "hrn_x4"}),
+        ({"model": "hrn_base"}, {4: "hrn_base_x4"}, {4: "hrn_base_x4"}),
+        ({"scales": [2]}, {2: "hrn_light_x2"}, {2: "hrn_base_x2"}),
+        ({"scales": [3, 4]}, {3: "hrn_light_x2x3x4", 4: "hrn_light_x4"}, {3: "hrn_light_x2x3x4", 4: "hrn_light_x4"}),
+        ({"scales": [8], "resized": True}, {8: "hrn_light_x8"}, {8: "hrn_light_x8"}),
+        ({"scales": [2.5], "resized": True}, LIGHT_NAMES, {4: "hrn_x4"}),
+        ({"scales": [2.5], "resized": True, "model": "hrn_base"}, *[{2: "hrn_base_x2", 4: "hrn_base_x4"}] * 2),
+        ({"resized": True, "all_scales": True}, LIGHT_NAMES, {4: "hrn_x4"}),
+    ],
+)
+def test_which_included_checkpoints_are_chosen(request_, on_cpu, on_cuda):
+    manifest = manifest_of(*ALL_MODELS)
+    assert choose_included(manifest, CPU, **request_) == on_cpu
+    assert choose_included(manifest, CUDA, **request_) == on_cuda
+
+
+def test_the_choice_follows_the_manifest():
+    light, both = manifest_of(*LIGHT_ONLY), manifest_of(*LIGHT_ONLY, ("hrn_base", [4]))
+    assert choose_included(light, CUDA) == choose_included(both, CPU) == {4: "hrn_light_x4"}
+    assert choose_included(both, CUDA) == {4: "hrn_base_x4"}
+    for manifest, wanted in ((light, {"model": "hrn"}), (light, {"scales": [2.5]}), (manifest_of(), {})):
+        with pytest.raises(HRNError):
+            choose_included(manifest, CPU, **wanted)
+
+
+def test_alternatives_are_named_with_their_cost():
+    manifest = manifest_of(*ALL_MODELS)
+    for chosen, slower, faster in (
+        ({4: "hrn_light_x4"}, ["hrn_base", "hrn"], []),
+        ({4: "hrn_base_x4"}, ["hrn"], ["hrn_light"]),
+        ({2: "hrn_light_x2"}, ["hrn_base"], []),
+    ):
+        line = describe_alternatives(manifest, chosen)
+        found = [part.split()[:3] for part in line.split("--model ")[1:]]
+        assert [(name, note.strip("(,")) for name, note, _ in found] == [
+            *((name, "faster") for name in faster),
+            *((name, "slower") for name in slower),
+        ]
+    assert describe_alternatives(manifest, {8: "hrn_light_x8"}) is None
+
+
+@pytest.fixture
+def included(tmp_path, monkeypatch):
+    """A folder with a manifest of all models, and one file: hrn_light_x2.pth."""
+    path = save_light(tmp_path / "checkpoint/hrn_light_x2.pth", [2])
+    manifest = manifest_of(*ALL_MODELS)
+    manifest["checkpoints"]["hrn_light_x2"]["sha256"] = file_hash(path)
+    (path.parent / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(methods, "read_manifest", lambda: read_manifest(path.parent))
+    monkeypatch.setattr(methods, "find_checkpoint", lambda name: find_checkpoint(name, path.parent))
+    monkeypatch.delenv("HRN_CHECKPOINT_URL", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return path
+
+
+def test_the_default_checkpoint_is_the_one_of_the_manifest(included, hr_folder, tmp_path, capsys, fails):
+    args = ("--test_data_dir", hr_folder, "--no_images", "--device", "cpu", "--scale")
+    assert main(*args, 2, "--sample_dir", tmp_path / "s") == 0
+    out = capsys.readouterr().out
+    assert "| hrn_light_x2 | x2 |" in out
+    assert "--model hrn_base (slower, more accurate)" in out
+    assert main(*args, 2, "--sample_dir", tmp_path / "s", "--model", "hrn_light") == 0
+    assert "--model" not in capsys.readouterr().out
+    assert "hrn_base_x4" in fails(*args, 4, "--model", "hrn_base")
+    assert "--ckpt_path" in fails(*args, 2, "--model", "hrn")
+    included.write_bytes(included.read_bytes() + b"x")
+    assert "hrn_light_x2" in fails(*args, 2)
+
+
+def test_only_the_first_process_looks_for_checkpoints(light, monkeypatch):
+    """The others receive the loaded checkpoints."""
+    found = methods.find_checkpoints([light], CPU)
+
+    class Second(Processes):
+        def run_on_main(self, make):
+            return found
+
+    monkeypatch.setattr(methods, "find_checkpoint", None)
+    args = sample.parse_args(["--ckpt_path", str(light), "--input", "a.png"])
+    (method,) = sample.build_methods(args, Second(rank=1))
+    assert method.settings["checkpoint_sha256"] == file_hash(light)
+
+
+def test_gain_of_the_self_ensemble(light, hr_folder, tmp_path, capsys):
+    args = ("--ckpt_path", light, "--test_data_dir", hr_folder, "--sample_dir", tmp_path / "s", "--no_images")
+    means = {}
+    for flags in ((), ("--self_ensemble",)):
+        assert main(*args, *flags) == 0
+        out = capsys.readouterr().out
+        means[flags] = json.loads(next((tmp_path / "s").rglob("scores.json")).read_text())["mean"]["psnr_y"]
+    gain = means[("--self_ensemble",)] - means[()]
+    assert f"self-ensemble: {gain:+.3f} dB" in out
+
+
+@pytest.mark.slow
+def test_a_folder_shared_by_two_processes(root, light, photos, tmp_path):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", root / "hrn/sample.py"]
+    flags = ["--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s", "--device", "cpu"]
+    result = run(*command, *flags, cwd=tmp_path, check=False, OMP_NUM_THREADS="1")
+    assert result.returncode == 1
+    assert result.stderr.count("1 of the images") == 1
+    assert len(list((tmp_path / "s/light_x2/photos/x2/SR").rglob("*.png"))) == 4
+    assert result.stdout.count("-> 128x96") == 4
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--scale 5",
+        "--scale much --input a.png",
+        "--size 10x10",
+        "--input a.png --long_edge 0",
+        "--input a.png --scale 2 auto",
+        "--input a.png --no_images",
+        "--input a.png --report",
+        "--input a.png --raw_grey a",
+        "--input a.png --num_gpu -1",
+        "--input a.png --test_data_dir a",
+        "--num_gpu 2",
+        "--model bicubic --scale 2 --report",
+        "--skip_existing",
+        "--size 10x10 --long_edge 9 --input a.png",
+        "--model bicubic",
+        "--shave -1",
+        "--sr_dir a",
+        "--sr_dir a --scale 2.5",
+        "--sr_dir a --scale 2 --input a.png",
+        "--sr_dir a --scale 2 --model hrn",
+        "--sr_dir a --scale 2 --ckpt_path a.pth",
+        "--sr_dir a --scale 2 --self_ensemble",
+    ],
+)
+def test_a_wrong_flag_ends_with_2(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(*flags.split())
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_sets_or_images_of_one_name_are_refused(light, image, tmp_path, fails):
+    for name in ("a/set/one.png", "b/set/one.png", "c/two.png", "c/two.bmp"):
+        write_image(tmp_path / name, image)
+    fails("--ckpt_path", light, "--test_data_dir", tmp_path / "a/set", tmp_path / "b/set")
+    assert "two" in fails("--ckpt_path", light, "--test_data_dir", tmp_path / "c")
+    assert not (tmp_path / "s").exists()
+
+
+def test_scores_on_raw_grey(light, tmp_path, capsys):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    Image.fromarray(np.tile(np.arange(60, dtype=np.uint8) * 4, (60, 1))).save(folder / "ramp.png")
+    main("--ckpt_path", light, "--test_data_dir", folder, "--sample_dir", tmp_path / "s", "--raw_grey", "ramp")
+    assert "raw grey" in json.loads(next((tmp_path / "s").rglob("scores.json")).read_text())["protocol"]
+
+
+@pytest.fixture
+def bicubic_results(hr_folder, tmp_path):
+    """Bicubic results at x2 of the four images of HR, as another program would name them."""
+    folder = tmp_path / "theirs"
+    for name, file in zip(
+        ("0000", "0001", "0002", "0003"),
+        ("HR/x2/0000.png", "HR/x2/0001x2.png", "HR/x2/0002_x2_SR.png", "HR/x2/0003_HRN.png"),
+        strict=True,
+    ):
+        hr = read_rgb(hr_folder / f"{name}.png")
+        hr = hr[: len(hr) // 2 * 2, : hr.shape[1] // 2 * 2]
+        write_image(folder / file, imresize(imresize(hr, scale=0.5), scale=2))
+    return folder
+
+
+def test_finished_results_score_like_the_method_that_made_them(bicubic_results, hr_folder, tmp_path, capsys):
+    args = ("--test_data_dir", hr_folder, "--scale", 2, "--sample_dir", tmp_path / "s", "--report")
+    assert main(*args[:-1], "--model", "bicubic") == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(bicubic_results, copy)
+    (copy / "notes.png").write_bytes((copy / "HR/x2/0000.png").read_bytes())
+    capsys.readouterr()
+    assert main(*args, "--sr_dir", bicubic_results, f"COPY={copy}") == 0
+    out = capsys.readouterr().out
+    assert "notes.png" in out
+    read = {label: tmp_path / "s" / label / "HR/x2/scores.json" for label in ("bicubic", "theirs", "COPY")}
+    documents = {label: json.loads(path.read_text()) for label, path in read.items()}
+    for label in ("theirs", "COPY"):
+        document = documents[label]
+        assert document["checkpoint"] is None
+        assert document["mean"]["seconds"] is None
+        assert document["protocol"] == documents["bicubic"]["protocol"]
+        for metric in ("psnr_y", "ssim_y", "psnr_rgb"):
+            assert document["mean"][metric] == documents["bicubic"]["mean"][metric]
+        assert (tmp_path / "s" / label / "report.html").stat().st_size > 10_000
+    summary = (tmp_path / "s/COPY/summary.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in summary[2:5]] == ["bicubic", "theirs", "COPY"]
+    assert not list((tmp_path / "s/theirs").rglob("SR"))
+
+
+def test_finished_results_that_do_not_fit(bicubic_results, hr_folder, tmp_path, image, fails):
+    args = ("--test_data_dir", hr_folder, "--scale", 2, "--sr_dir")
+    fails(*args, bicubic_results, bicubic_results)
+    fails(*args, tmp_path / "none")
+    assert "--sample_dir" in fails(*args, bicubic_results, sample_dir=tmp_path)
+    write_image(bicubic_results / "HR/x2/0001x2.png", image)
+    assert "0001x2.png" in fails(*args, bicubic_results)
+    for name in ("0001x2.png", "0003_HRN.png"):
+        (bicubic_results / "HR/x2" / name).unlink()
+    message = fails(*args, bicubic_results)
+    assert "0001" in message
+    assert "0003" in message
+    assert "0002" not in message

@@ -37,7 +37,7 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hrn.demo", "--port", self.port, "--ckpt_path", "hrn_light_x4"],
             cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "TMPDIR": str(temporary), "CUDA_VISIBLE_DEVICES": ""},
+            env=environment(temporary),
         )  # fmt: skip
         line = self.process.stdout.readline()
         assert self.url in line, line + self.process.stdout.read()
@@ -82,6 +82,12 @@ class Server:
                 if event.get("msg") == "process_completed":
                     return event["success"], event["output"].get("error")
         raise AssertionError("no response")
+
+
+def environment(temporary: Path) -> dict[str, str]:
+    """Environment variables for a CPU server whose temporary files, except for PyTorch's cache, go to `temporary`."""
+    cache = str(temporary.with_name(f"{temporary.name}_inductor"))
+    return {**os.environ, "TMPDIR": str(temporary), "TORCHINDUCTOR_CACHE_DIR": cache, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def file_data(path: str) -> dict:
@@ -186,7 +192,7 @@ def test_stop_during_an_enlargement(root, rng, tmp_path):
 def test_taken_port(server, root):
     ended = subprocess.run(
         [sys.executable, "-m", "hrn.demo", "--port", server.port, "--ckpt_path", "hrn_light_x4"],
-        cwd=root, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(server.temporary)}, check=False,
+        cwd=root, capture_output=True, text=True, env=environment(server.temporary), check=False,
     )  # fmt: skip
     assert ended.returncode == 2
     assert server.port in ended.stderr

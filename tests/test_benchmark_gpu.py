@@ -1,18 +1,20 @@
 """benchmarks/gpu.py on a CPU."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_checks
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def setup():
-    return gpu.make_setup(CPU, None, quick=True)
+    return gpu_checks.make_setup(CPU, None, quick=True)
 
 
 def test_failures_are_reported_and_isolated(setup):
@@ -23,7 +25,7 @@ def test_failures_are_reported_and_isolated(setup):
     report.run("A", "broken", fail)
     assert report.failed
     report.run("B", "whole", lambda setup, value: f"{value}", 7)
-    report.run("B", "GPU", gpu.check_out_of_memory)
+    report.run("B", "GPU", gpu_checks.check_out_of_memory)
     assert [(row.name, row.status) for row in report.rows] == [
         ("broken", "failed"),
         ("whole", "ok"),
@@ -47,15 +49,15 @@ def test_exit_code_after_a_failure(monkeypatch, tmp_path):
 
 
 def test_wrong_results_are_failures(setup, monkeypatch):
-    monkeypatch.setitem(gpu.TOLERANCES, "bf16", (1e-9, 1e-9))
+    monkeypatch.setitem(gpu_checks.TOLERANCES, "bf16", (1e-9, 1e-9))
     with pytest.raises(ArithmeticError):
-        gpu.check_against_cpu(setup, "bf16")
-    load = gpu.Learner.load_state_dict
+        gpu_checks.check_against_cpu(setup, "bf16")
+    load = gpu_checks.Learner.load_state_dict
     monkeypatch.setattr(
-        gpu.Learner, "load_state_dict", lambda self, weights, state: load(self, self.model.state_dict(), state)
+        gpu_checks.Learner, "load_state_dict", lambda self, weights, state: load(self, self.model.state_dict(), state)
     )
     with pytest.raises(ArithmeticError):
-        gpu.check_resume(setup)
+        gpu_checks.check_resume(setup)
 
 
 def test_report_on_a_cpu(tmp_path, capsys):
@@ -71,3 +73,14 @@ def test_report_on_a_cpu(tmp_path, capsys):
     assert status["Correctness", "resumed training"] == "ok"
     assert status["Inference", "mode local, fp32"] == "ok"
     assert status["Memory", "smaller tiles if memory runs out"] == "not run"
+
+
+def test_kernel_time_is_counted_once():
+    """An operator's device time is that of its kernels, so that only events of the device count."""
+    events = [
+        SimpleNamespace(device_type=kind, is_user_annotation=annotation, self_device_time_total=microseconds)
+        for kind, annotation, microseconds in (
+            (DeviceType.CPU, False, 5e6), (DeviceType.CUDA, False, 2e6), (DeviceType.CUDA, False, 3e6), (DeviceType.CUDA, True, 9e6),
+        )
+    ]  # fmt: skip
+    assert gpu.device_seconds(events) == 5

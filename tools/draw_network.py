@@ -1,9 +1,10 @@
-"""Draw Figs/network.svg: HRN and its modules, after figures 1 and 2 of the paper, from the network that the code builds.
+"""Draw Figs/network.svg: HRN and its modules, in the layout of figures 1 and 2 of the paper.
 
     python tools/draw_network.py
     python tools/draw_network.py --model hrn_light --scale 2 --out light_x2.svg
 
-How many modules there are, what each convolution is, and how many feature maps meet before it, are read off the network.
+The number of modules, the convolutions and the number of feature maps that each one concatenates are read from the network
+that the code builds.
 """
 
 import argparse
@@ -26,57 +27,59 @@ from hrn.model.hrn import DEM
 COLOURS = {"conv": "#d98880", "block": "#f5cba7", "dct": "#aed6f1", "op": "#fdfefe", "up": "#e59866", "gate": "#fdebd0"}
 WIDTH, MARGIN = 940, 20
 HEIGHT = 40
-"""Of a box."""
+"""Default height of a box."""
 
 Box = tuple[str, str, str]
-"""A kind, a label, and a second line under it."""
+"""Kind (a key of COLOURS), label, and a second line below the label or an empty string."""
 
 
 def conv_box(conv: nn.Conv2d, after: str = "", kind: str = "conv") -> Box:
-    """`3x3, ELU` over `64 to 256`."""
+    """A box for a convolution, such as `3x3, ELU` above `64 to 256`; `after` is appended to the kernel size."""
     k = conv.kernel_size[0]
     return kind, f"{k}x{k}{after}", f"{conv.in_channels} to {conv.out_channels}"
 
 
 class Drawing:
-    """SVG elements on a white page."""
+    """SVG elements on a white background. Coordinates are in pixels from the top left corner."""
 
     def __init__(self, title: str) -> None:
         self.title, self.parts = title, []
 
     def text(
-        self, x: float, y: float, words: str, size: int = 12, weight: str = "normal", anchor: str = "middle"
+        self, x: float, y: float, text: str, size: int = 12, weight: str = "normal", anchor: str = "middle"
     ) -> None:
         self.parts.append(
-            f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}">{words}</text>'
+            f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}">{text}</text>'
         )
 
-    def heading(self, y: float, words: str) -> None:
-        self.text(MARGIN, y, words, 15, "bold", "start")
+    def heading(self, y: float, text: str) -> None:
+        self.text(MARGIN, y, text, 15, "bold", "start")
 
     def box(self, x: float, y: float, box: Box, width: float, height: float = HEIGHT) -> None:
-        """Centred on (x, y)."""
-        kind, label, under = box
+        """Draw a box centred on (x, y)."""
+        kind, label, second_line = box
         self.parts.append(
             f'<rect x="{x - width / 2:g}" y="{y - height / 2:g}" width="{width:g}" height="{height:g}" rx="5" '
             f'fill="{COLOURS[kind]}" stroke="#333"/>'
         )
-        self.text(x, y + (-2 if under else 4), label)
-        if under:
-            self.text(x, y + 13, under, 10)
+        self.text(x, y + (-2 if second_line else 4), label)
+        if second_line:
+            self.text(x, y + 13, second_line, 10)
 
     def arrow(self, *points: tuple[float, float]) -> None:
+        """Draw a polyline with an arrowhead at its last point."""
         path = " ".join(f"{x:g},{y:g}" for x, y in points)
         self.parts.append(
             f'<polyline points="{path}" fill="none" stroke="#333" stroke-width="1.3" marker-end="url(#head)"/>'
         )
 
-    def joint(self, x: float, y: float, sign: str = "+") -> None:
+    def operator(self, x: float, y: float, sign: str = "+") -> None:
+        """Draw a circled sign centred on (x, y)."""
         self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="9" fill="#fff" stroke="#333"/>')
         self.text(x, y + 5, sign, 15)
 
     def chain(self, x: float, y: float, boxes: Sequence[Box], width: float, gap: float) -> list[float]:
-        """Boxes in a row from `x` on, with arrows into and between them; their centres."""
+        """Draw boxes in a row that starts at `x`, with an arrow into each. Returns the x of their centres."""
         centres = [x + gap + width / 2 + i * (width + gap) for i in range(len(boxes))]
         for centre, box in zip(centres, boxes, strict=True):
             self.arrow((centre - width / 2 - gap, y), (centre - width / 2, y))
@@ -84,6 +87,7 @@ class Drawing:
         return centres
 
     def svg(self, height: int) -> str:
+        """The complete SVG document."""
         head = (
             '<marker id="head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="6.5" markerHeight="6.5" orient="auto">'
             '<path d="M0,0 L8,4 L0,8 z" fill="#333"/></marker>'
@@ -97,7 +101,7 @@ class Drawing:
 
 
 def tail_boxes(tail: nn.Sequential) -> list[Box]:
-    """Of the sub-pixel convolution: each convolution with the shuffle that follows it."""
+    """Boxes of the upsampler: one for each convolution, together with the PixelShuffle that follows it."""
     boxes = []
     for layer, following in zip(tail, [*list(tail)[1:], None], strict=True):
         if isinstance(layer, nn.Conv2d):
@@ -120,7 +124,7 @@ def draw_hrn(d: Drawing, network: HRN, y: float) -> None:
     d.arrow((head + width / 2, y), (centres[0] - width / 2, y))
     joint = centres[-1] + width / 2 + 22
     d.arrow((centres[-1] + width / 2, y), (joint - 9, y))
-    d.joint(joint, y)
+    d.operator(joint, y)
     d.arrow((x0, y), (x0, y - 36), (joint, y - 36), (joint, y - 9))
     d.text((x0 + joint) / 2, y - 41, "x0", 11)
     last = d.chain(joint + 9, y, ends, 92, 20)[-1] + 46
@@ -130,7 +134,7 @@ def draw_hrn(d: Drawing, network: HRN, y: float) -> None:
     d.arrow((x0, y), (x0, f - 11))
     d.box(x0, f, ("dct", "DCT", ""), 44, 22)
     start = x0 + 22
-    for i, centre in enumerate(centres):  # each DEM takes the coefficients that the one before it hands on
+    for i, centre in enumerate(centres):  # each DEM receives the coefficients of the previous one
         d.arrow((start, f), (centre - 14, f), (centre - 14, y + HEIGHT / 2))
         d.text((start + centre - 14) / 2, f - 5, f"f{i}", 11)
         start = centre + 14
@@ -140,14 +144,28 @@ def draw_hrn(d: Drawing, network: HRN, y: float) -> None:
             )
 
 
-def joined(d: Drawing, fuse: Fusion, at: float, y: float, lines: Sequence[tuple[float, float]], drawn: int = 1) -> None:
-    """Arrows from (x, y) over a height to just before the box at `at`: of the maps that meet there, those not `drawn` yet."""
-    maps = fuse.in_channels // fuse.out_channels
+def draw_inputs(
+    d: Drawing, fusion: Fusion, x: float, y: float, lines: Sequence[tuple[float, float]], drawn: int = 1
+) -> None:
+    """Draw arrows for the feature maps that a fusion concatenates.
+
+    Args:
+        d: the drawing.
+        fusion: the 1x1 convolution.
+        x: left edge of its box.
+        y: centre of its box.
+        lines: for each arrow its start (x) and the vertical offset of its horizontal segment.
+        drawn: number of inputs that are drawn elsewhere.
+
+    Raises:
+        ValueError: the fusion has another number of inputs.
+    """
+    maps = fusion.in_channels // fusion.out_channels
     if len(lines) + drawn != maps:
-        raise ValueError(f"{maps} feature maps are joined, but {len(lines) + drawn} drawn")
-    for i, (start, height) in enumerate(lines):
-        x = at - 8 - 7 * i
-        d.arrow((start, y), (start, y + height), (x, y + height), (x, y + (2 if height > 0 else -2)))
+        raise ValueError(f"the fusion has {maps} inputs, but {len(lines) + drawn} are drawn")
+    for i, (start, offset) in enumerate(lines):
+        end = x - 8 - 7 * i
+        d.arrow((start, y), (start, y + offset), (end, y + offset), (end, y + (2 if offset > 0 else -2)))
 
 
 def draw_dem(d: Drawing, dem: DEM, y: float) -> None:
@@ -159,10 +177,10 @@ def draw_dem(d: Drawing, dem: DEM, y: float) -> None:
     d.arrow((MARGIN + 22, y), (start, y))
     w1, c1, _, c2 = d.chain(start, y, boxes, width, 64)
     left, right = -width / 2, width / 2
-    joined(d, dem.fuse1, c1 + left, y, [(start, 36)])
+    draw_inputs(d, dem.fuse1, c1 + left, y, [(start, 36)])
     f = y - 58
     idct = c2 + left - 36
-    joined(d, dem.fuse2, c2 + left, y, [(w1 + right + 12, -30), (start, 54)], drawn=2)
+    draw_inputs(d, dem.fuse2, c2 + left, y, [(w1 + right + 12, -30), (start, 54)], drawn=2)
     d.text((start + c2) / 2, y + 68, "what meets before a 1x1 is concatenated", 11)
     d.text(MARGIN + 14, f + 4, "f")
     d.arrow((MARGIN + 22, f), (w1 + left, f))
@@ -185,11 +203,11 @@ def draw_wrdb(d: Drawing, wrdb: WRDB, y: float) -> None:
     outs = [start]
     for i, fuse in enumerate(wrdb.fuse):
         lines = [(x, 30 + 11 * (len(wrdb.fuse) - k)) for k, x in enumerate(outs)]
-        joined(d, fuse, centres[2 * i + 1] - width / 2, y, lines)
+        draw_inputs(d, fuse, centres[2 * i + 1] - width / 2, y, lines)
         outs.append(centres[2 * i] + width / 2 + 9)
     out = centres[-1] + width / 2 + 30
     d.arrow((centres[-1] + width / 2, y), (out - 9, y))
-    d.joint(out, y)
+    d.operator(out, y)
     d.arrow((start, y), (start, y - 36), (out, y - 36), (out, y - 9))
     d.arrow((out + 9, y), (out + 40, y))
 
@@ -202,7 +220,7 @@ def draw_wrab(d: Drawing, wrab: WRAB, y: float) -> None:
     boxes = [conv_box(wrab.widen, ", ELU"), conv_box(wrab.narrow), ("gate", "CA", "")]
     end = d.chain(start, y, boxes, width, 34)[-1] + width / 2
     d.arrow((end, y), (end + 21, y))
-    d.joint(end + 30, y)
+    d.operator(end + 30, y)
     d.arrow((start, y), (start, y - 36), (end + 30, y - 36), (end + 30, y - 9))
     d.arrow((end + 39, y), (end + 70, y))
 
@@ -224,18 +242,18 @@ def draw_attention(d: Drawing, attention: CoordinateAttention, y: float) -> None
         d.arrow((start + 574, line), (end, line), (end, y + side * 9))
     _, squeeze, channels = conv_box(attention.squeeze)
     d.box(start + 252, y, ("op", f"concatenate, {squeeze}, BN, ELU, split", channels), 236, 88)
-    d.joint(end, y, sign)
+    d.operator(end, y, sign)
     out = end
-    if attention.gates == "add":  # the gates meet first, and weigh x then
+    if attention.gates == "add":  # the gates are added before x is multiplied
         out = end + 46
         d.arrow((end + 9, y), (out - 9, y))
-        d.joint(out, y, "&#215;")
+        d.operator(out, y, "&#215;")
     d.arrow((start, y), (start, y + 62), (out - 24, y + 62), (out - 24, y + 8), (out - 8, y + 4))
     d.arrow((out + 9, y), (out + 50, y))
 
 
-def drawing_of(model: str = "hrn", scale: int = 4) -> str:
-    """The SVG of a preset at a scale."""
+def draw_network(model: str = "hrn", scale: int = 4) -> str:
+    """Draw a preset at a scale. Returns the SVG document."""
     with torch.device("meta"):
         network = build_model(preset(model, [scale]))
     dem = network.body[0]
@@ -252,16 +270,13 @@ def drawing_of(model: str = "hrn", scale: int = 4) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     models = [name for name, config in PRESETS.items() if isinstance(config, HRNConfig)]
-    parser.add_argument("--model", default="hrn", choices=models, help="(default: %(default)s)")
-    parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="(default: %(default)s)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(__file__).resolve().parents[1] / "Figs/network.svg",
-        help="(default: %(default)s)",
-    )
+    add = parser.add_argument
+    add("--model", default="hrn", choices=models, help="preset (default: %(default)s)")
+    add("--scale", type=int, default=4, choices=SCALES, help="enlargement factor (default: %(default)s)")
+    default = Path(__file__).resolve().parents[1] / "Figs/network.svg"
+    add("--out", type=Path, default=default, help="output file (default: %(default)s)")
     args = parser.parse_args(argv)
-    write_text(args.out, drawing_of(args.model, args.scale))
+    write_text(args.out, draw_network(args.model, args.scale))
 
 
 if __name__ == "__main__":

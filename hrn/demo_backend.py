@@ -1,0 +1,210 @@
+"""The work behind the web demo (:mod:`hrn.demo`): models, enlargements, previews and disk quota. Needs no Gradio."""
+
+import logging
+import math
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hrn.checkpoint import load_checkpoint, load_network
+from hrn.data.images import check_pixels, read_rgb
+from hrn.data.resize import imresize
+from hrn.errors import HRNError
+from hrn.inference.batch import Job, enlarge_file
+from hrn.inference.enlarger import Enlarger
+from hrn.inference.resizer import Resizer, Size
+from hrn.pretrained import find_checkpoint, read_manifest
+from hrn.runtime import peak_memory_meter, release_memory
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS, MAX_RESULT_PIXELS = 16_000_000, 64_000_000
+"""Pixel limits for the upload and for the result."""
+MAX_FACTOR, FACTOR_STEP = 8, 0.5
+PREVIEW_SIDE = 1600
+"""Largest side of the two preview images. Larger results are cropped to their centre; the download is complete."""
+KEEP_SECONDS = 1800
+"""Age at which uploads and results are deleted."""
+MAX_STORED = 4 * 2**30
+"""Total size in bytes of all uploads and results."""
+
+
+@dataclass
+class DemoModel:
+    """A model of the page, which may consist of several checkpoints."""
+
+    parameters: int
+    """Parameter count of the first checkpoint."""
+    enlargers: dict[int, Enlarger] = field(default_factory=dict)
+    """Enlargers by scale."""
+
+
+def load_models(checkpoints: list[str] | None, device: torch.device) -> dict[str, DemoModel]:
+    """Load checkpoints and group them by model: `a_x2.pth` and `a_x4.pth` both belong to `a`.
+
+    Args:
+        checkpoints: files or names in the manifest. By default all of the manifest, except for unavailable files.
+        device: where the networks run.
+
+    Raises:
+        HRNError: no checkpoint is available, one cannot be loaded, or two have the same name and scale.
+    """
+    models: dict[str, DemoModel] = {}
+    for name in checkpoints or read_manifest()["checkpoints"]:
+        try:
+            path = find_checkpoint(name)
+        except HRNError as error:
+            if checkpoints:
+                raise
+            logger.warning("skipping %s: %s", name, error)
+            continue
+        checkpoint = load_checkpoint(path)
+        scales, stem = set(checkpoint.config.scales), checkpoint.path.stem
+        label = re.sub(r"(_x\d|x\d)+$", "", stem) or stem
+        if label in models and scales & models[label].enlargers.keys():
+            label = stem
+        if label in models and scales & models[label].enlargers.keys():
+            raise HRNError(f"two checkpoints are named {label}; rename one of the files")
+        networks = {scale: load_network(checkpoint, scale=scale).to(device) for scale in checkpoint.config.scales}
+        parameters = sum(p.numel() for p in next(iter(networks.values())).parameters())
+        model = models.setdefault(label, DemoModel(parameters))
+        model.enlargers |= {scale: Enlarger(network, scale) for scale, network in networks.items()}
+    if not models:
+        raise HRNError("no checkpoint is available; name one with --ckpt_path")
+    return models
+
+
+def default_model(models: dict[str, DemoModel], device: torch.device) -> str:
+    """The name of the largest model on a GPU, of the smallest one on a CPU; the first of several equals."""
+    choose = min if device.type == "cpu" else max
+    return choose(models, key=lambda name: models[name].parameters)
+
+
+class DemoBackend:
+    """Enlarges uploaded files, one at a time. Independent of Gradio.
+
+    Args:
+        models: the models on offer, by name.
+        folder: where results are written.
+    """
+
+    def __init__(self, models: dict[str, DemoModel], folder: Path) -> None:
+        self.models, self.folder = models, folder
+        self.results: set[str] = set()
+        """Paths of all results that were begun, including deleted ones."""
+        self.busy = threading.Lock()
+        """Held during an enlargement."""
+        self.stopped = threading.Event()
+        """Once set, the current enlargement is aborted and new ones are rejected."""
+
+    def enlarge(
+        self, upload: Path, model: str, factor: float, progress: Callable[[float], object] = lambda share: None
+    ) -> tuple[Path, tuple[Image.Image, Image.Image], str]:
+        """Enlarge an image file.
+
+        Args:
+            upload: any file; its content is checked.
+            model: a name in `models`.
+            factor: enlargement factor of both sides, from 1 to MAX_FACTOR.
+            progress: called with the completed share, from 0 to 1.
+
+        Returns:
+            The result's path, two preview images of equal size (bicubic and the model's), and a summary.
+
+        Raises:
+            HRNError: not an image, an image or result that is too large, an unknown model, a factor out of range, a full
+                disk quota, or a server that is stopping.
+        """
+        if model not in self.models:
+            raise HRNError(f"unknown model {model}: choose one of {', '.join(self.models)}")
+        if not isinstance(factor, int | float) or not 1 <= factor <= MAX_FACTOR:
+            raise HRNError(f"the factor must be between 1 and {MAX_FACTOR}, not {factor}")
+        make_room(self.folder)
+        pixels = check_pixels(upload, MAX_PIXELS)
+        if pixels * factor**2 > MAX_RESULT_PIXELS:
+            limit = math.floor((MAX_RESULT_PIXELS / pixels) ** 0.5 / FACTOR_STEP) * FACTOR_STEP
+            raise HRNError(f"the result would exceed {MAX_RESULT_PIXELS:,} pixels; the largest factor is {limit:g}")
+        with self.busy:
+            target = self.folder / uuid.uuid4().hex / f"{upload.stem[:80]}_x{factor:g}.png"
+            self.results.add(str(target))
+            target.parent.mkdir()
+            try:
+                summary = self._enlarge(upload, target, self.models[model], factor, self._counter(pixels, progress))
+                return target, previews(upload, target), summary
+            except BaseException:
+                shutil.rmtree(target.parent, ignore_errors=True)
+                raise
+
+    def _enlarge(
+        self, upload: Path, target: Path, model: DemoModel, factor: float, count: Callable[[int], None]
+    ) -> str:
+        """Write the result and return a summary of the work, its duration and its memory."""
+        enlargers = list(model.enlargers.values())
+        device = enlargers[0].device
+        count(0)
+        start, peak = time.perf_counter(), peak_memory_meter(device)
+        try:
+            line = enlarge_file(Job(upload, target), Resizer(enlargers, Size(factor=factor)), count)
+            cost = f"{time.perf_counter() - start:.1f} s on {device}, {peak():,.0f} MiB of additional memory"
+        finally:
+            release_memory(device)
+        with Image.open(target) as result:
+            cropped = "; the preview shows its centre" if max(result.size) > PREVIEW_SIDE else ""
+        return f"{line.removeprefix(str(target)).strip()}{cropped}. {cost}."
+
+    def _counter(self, pixels: int, progress: Callable[[float], object]) -> Callable[[int], None]:
+        """A function that adds up LR pixels, reports their share of `pixels`, and raises HRNError once `stopped` is set."""
+        done = 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            progress(min(1.0, done / pixels))
+            if self.stopped.is_set():
+                raise HRNError("the server is stopping")
+
+        return count
+
+
+def previews(source: Path, target: Path) -> tuple[Image.Image, Image.Image]:
+    """The source after bicubic interpolation, and the target, both cropped to the central PREVIEW_SIDE pixels."""
+    with Image.open(target) as result:
+        w, h = result.size
+        left, top = max(0, w - PREVIEW_SIDE) // 2, max(0, h - PREVIEW_SIDE) // 2
+        right, bottom = min(w, left + PREVIEW_SIDE), min(h, top + PREVIEW_SIDE)
+        after = result.crop((left, top, right, bottom))
+    rows = imresize(read_rgb(source), size=(h, w), rows=(top, bottom))
+    before = Image.fromarray(np.ascontiguousarray(rows[:, left:right]))
+    if after.mode in ("LA", "RGBA"):
+        before.putalpha(after.getchannel("A"))
+    return before, after
+
+
+def make_room(folder: Path) -> None:
+    """Delete expired files in a folder and check the size of the others.
+
+    Gradio's `delete_cache` deletes expired files too, but does not know of uploads that a client aborted.
+
+    Raises:
+        HRNError: the files that are not expired exceed MAX_STORED.
+    """
+    stored, expired = 0, time.time() - KEEP_SECONDS
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # deleted by another thread
+            status = path.stat()
+            if path.is_file() and status.st_mtime < expired:
+                path.unlink()
+            else:
+                stored += status.st_size
+    if stored > MAX_STORED:
+        raise HRNError(f"the server's storage is full; try again in {KEEP_SECONDS // 60} minutes")

@@ -27,7 +27,7 @@ PAGES = [
     *sorted(ROOT.glob("checkpoint/*/README.md")),
     *(ROOT / folder / "README.md" for folder in ("benchmarks", "dataset", "sample")),
 ]
-BLOCK = re.compile(r"^```\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 FIGURE_KINDS = ("compare", "curve", "schedules", "spectrum", "tradeoff")
 FOREIGN_FLAGS = {"--nproc_per_node", "--max_restarts", "--shm-size"}
 
@@ -104,14 +104,12 @@ def test_the_readme_is_short_and_links_every_page():
 def commands(page: Path) -> list[list[str]]:
     """The Python commands in a page's code blocks, as words from `python` on."""
     found = []
-    for block in BLOCK.findall(page.read_text()):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.split("  #")[0])
-            if words[:1] == ["torchrun"]:
-                script = next(i for i, word in enumerate(words) if word.endswith(".py"))
-                words = ["python", *words[script:]]
-            if words[:1] == ["python"]:
-                found.append(words)
+    code = [match["code"] for match in BLOCK.finditer(page.read_text()) if not match["language"]]
+    for line in "".join(code).replace("\\\n", " ").splitlines():
+        if line.startswith(("python ", "torchrun ")):
+            words = shlex.split(line, comments=True)
+            script = next(i for i, word in enumerate(words) if word == "-m" or word.endswith(".py"))
+            found.append(["python", *words[script:]])
     return found
 
 
@@ -197,12 +195,13 @@ def test_the_card_matches_the_checkpoint(name):
 def test_included_weights_score_what_the_pages_state(shared, scale):
     from hrn import load_model
     from hrn.data.benchmark import find_test_set
-    from hrn.evaluation.evaluate import evaluate, mean_scores
+    from hrn.evaluation.metrics import score
     from hrn.inference.enlarger import Enlarger
 
-    model = load_model(f"hrn_light_x{scale}", device="cpu")
-    results = evaluate(Enlarger(model), find_test_set(shared / "data/benchmark/Set5", scale))
-    mean = mean_scores([r.scores for r in results])
+    enlarger = Enlarger(load_model(f"hrn_light_x{scale}", device="cpu"))
+    pairs = [image.load(scale) for image in find_test_set(shared / "data/benchmark/Set5", scale).images]
+    scores = [score(enlarger(pair.lr), pair.hr, scale) for pair in pairs]
+    mean = {name: sum(s[name] for s in scores) / len(scores) for name in ("psnr_y", "ssim_y")}
     lines = (ROOT / "docs/results.md").read_text().splitlines()
     row = next(line for line in lines if line.startswith(f"| hrn_light_x{scale} | x{scale} |"))
     psnr_y, ssim_y = (float(x) for x in row.split("|")[3].split("/"))

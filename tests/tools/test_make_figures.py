@@ -37,7 +37,7 @@ def test_training_logs_are_grouped_by_checkpoint_in_the_order_of_stages(tmp_path
     }
 
 
-@pytest.mark.parametrize("scale", (2, 3, 4, 8))
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_comparisons_show_single_scale_checkpoints(scale):
     names = make_figures.single_scale_checkpoints(scale)
     assert f"hrn_light_x{scale}" in names

@@ -1,7 +1,15 @@
-"""What the README claims must be what the code wrote."""
+"""The README, docs/ and the model cards: generated tables, links, commands and numbers."""
 
+import argparse
+import contextlib
+import functools
+import importlib
 import importlib.util
+import io
 import re
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,60 +19,185 @@ from hrn.files import file_hash
 from hrn.model.config import SCALES
 from hrn.pretrained import read_manifest
 
+ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = tuple(read_manifest()["checkpoints"])
+README_LIMIT = 13 * 1024
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(ROOT.glob("checkpoint/*/README.md")),
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "dataset", "sample")),
+]
+BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+FIGURE_KINDS = ("compare", "curve", "schedules", "spectrum", "tradeoff")
+FOREIGN_FLAGS = {"--nproc_per_node", "--max_restarts", "--shm-size"}
 
 
-@pytest.fixture
-def make(root):
-    """tools/make_figures.py."""
-    spec = importlib.util.spec_from_file_location("make", root / "tools/make_figures.py")
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def load_script(path: Path):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_all_tables_are_the_generated_ones(root, make):
-    for name in make.PAGES:
-        text = (root / name).read_text()
-        assert make.fill(text) == text
-        tables = re.findall(r"^(\|.*\|)\n\|---", make.TABLE.sub("", text), re.MULTILINE)
-        assert all("PSNR" not in header and "| s |" not in header for header in tables), tables  # none by hand
+@pytest.fixture(autouse=True)
+def _search_path(monkeypatch):
+    """Scripts put the repository on the search path."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
-def test_filling_changes_what_is_between_the_marks_only(make):
-    page = "a\n<!-- from checkpoint/hrn_light/summary.md -->\nold | table\n<!-- end -->\nb"
-    filled = make.fill(page)
-    assert filled.startswith("a\n<!-- from checkpoint/hrn_light/summary.md -->\n| PSNR-Y")
-    assert filled.endswith("\n<!-- end -->\nb")
-    assert "old" not in filled
-    assert make.fill(filled) == filled
-    with pytest.raises(make.HRNError, match="no file of results nothing"):
-        make.fill(page.replace("checkpoint/hrn_light/summary.md", "nothing.md"))
+@pytest.fixture(scope="module")
+def tool():
+    """tools/make_figures.py; each table is made once."""
+    module = load_script(ROOT / "tools/make_figures.py")
+    module.make_table = functools.cache(module.make_table)
+    return module
 
 
-def test_what_the_pages_show_is_there(root, make):
-    for name in (*make.PAGES, "checkpoint/hrn_light/README.md"):
-        page = root / name
-        for link, anchor in re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)", page.read_text()):
-            assert (page.parent / link).exists(), f"{name}: {link}"
-            if anchor:
-                titles = re.findall(r"^#+ (.*)", (page.parent / link).read_text(), re.MULTILINE)
-                assert anchor in [title.lower().replace(" ", "-") for title in titles], f"{name}: {link}#{anchor}"
+# tables
 
 
-def test_the_manifest_has_what_sample_wrote(root):
-    """Rounded to what the summary shows."""
-    summary = (root / "checkpoint/hrn_light/summary.md").read_text()
+def test_tables_are_generated(tool):
+    for page in tool.pages():
+        text = page.read_text()
+        assert tool.fill(text) == text, named(page)
+        by_hand = re.findall(r"^(\|.*\|)\n\|---", tool.TABLE.sub("", text), re.MULTILINE)
+        assert not [header for header in by_hand if "PSNR" in header or "| s |" in header], named(page)
+
+
+def test_a_source_without_a_file_stands_for_a_pending_table(tool):
+    """A misspelled source would otherwise freeze its table."""
+    for page in tool.pages():
+        for match in tool.TABLE.finditer(page.read_text()):
+            assert tool.make_table(match["source"]) or "|" not in match["table"], f"{named(page)}: {match['source']}"
+
+
+# links
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_relative_links_resolve(page):
+    for link, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text()):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), f"{link}#{anchor}"
+
+
+def test_the_readme_is_short_and_links_every_page():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.encode()) <= README_LIMIT
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"](docs/{page.name})" in text
+
+
+# commands
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The Python commands in a page's code blocks, as words from `python` on."""
+    found = []
+    code = [match["code"] for match in BLOCK.finditer(page.read_text()) if not match["language"]]
+    for line in "".join(code).replace("\\\n", " ").splitlines():
+        if line.startswith(("python ", "torchrun ")):
+            words = shlex.split(line, comments=True)
+            script = next(i for i, word in enumerate(words) if word == "-m" or word.endswith(".py"))
+            found.append(["python", *words[script:]])
+    return found
+
+
+def script(words: list[str]) -> list[str]:
+    """The part of a command that names the program."""
+    return words[: 3 if words[1] == "-m" else 2]
+
+
+COMMANDS = {" ".join(words): words for page in PAGES for words in commands(page)}
+WITH_ARGUMENTS = {command: words for command, words in COMMANDS.items() if words != script(words)}
+
+
+def entry_point(words: list[str]):
+    """The `main` that a command calls, and the words that it sees."""
+    if words[1] != "-m":
+        return load_script(ROOT / words[1]).main, words[1:]
+    package = importlib.util.find_spec(words[2]).submodule_search_locations
+    return importlib.import_module(f"{words[2]}.__main__" if package else words[2]).main, words[2:]
+
+
+def test_programs_exist():
+    for words in COMMANDS.values():
+        assert (ROOT / words[1]).is_file() if words[1] != "-m" else importlib.util.find_spec(words[2]), words
+
+
+@pytest.mark.parametrize("command", WITH_ARGUMENTS)
+def test_commands_parse(command, monkeypatch):
+    class Parsed(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(parser, *args, **kwargs):
+        parse(parser, *args, **kwargs)
+        raise Parsed
+
+    main, words = entry_point(WITH_ARGUMENTS[command])
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    with pytest.raises(Parsed):
+        main()
+
+
+def help_text(words: list[str], monkeypatch) -> str:
+    main, words = entry_point(words)
+    monkeypatch.setattr(sys, "argv", [*words, "--help"])
+    with contextlib.redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit):
+        main()
+    return text.getvalue()
+
+
+def test_flags_in_the_text_exist(monkeypatch):
+    programs = {tuple(script(words)) for words in WITH_ARGUMENTS.values()} | {("python", "-m", "hrn.demo")}
+    programs |= {("python", "-m", "hrn.evaluation.figures", kind) for kind in FIGURE_KINDS}
+    texts = [help_text(list(program), monkeypatch) for program in sorted(programs)]
+    flags = set(re.findall(r"--\w[\w-]*", "\n".join(texts))) | FOREIGN_FLAGS
+    for page in PAGES:
+        used = set(re.findall(r"(?<![\w<-])--[a-z]\w[\w-]*", page.read_text()))
+        assert used <= flags, f"{named(page)}: {used - flags}"
+
+
+def test_recipe_files_exist():
+    files = [words[i + 1] for words in COMMANDS.values() for i, word in enumerate(words) if word == "--config"]
+    assert files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
+# numbers
+
+
+def test_the_manifest_holds_what_sample_wrote():
+    """Rounded as in the summary."""
+    summary = (ROOT / "checkpoint/hrn_light/summary.md").read_text()
     for scale in SCALES:
         found = {result.method: result for result in ours(scale)}
         for name in SETS:
-            psnr_y, ssim_y = found[f"hrn_light_x{scale}"].scores[name]
-            assert f"{psnr_y:.2f} / {ssim_y:.4f}" in summary
+            if scores := found[f"hrn_light_x{scale}"].scores.get(name):
+                assert "{:.2f} / {:.4f}".format(*scores) in summary
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_card_names_the_checkpoint(root, name):
-    path = root / "checkpoint" / read_manifest()["checkpoints"][name]["file"]
+def test_the_card_matches_the_checkpoint(name):
+    path = ROOT / "checkpoint" / read_manifest()["checkpoints"][name]["file"]
     card = (path.parent / "README.md").read_text()
     assert file_hash(path) in card
     checkpoint = load_checkpoint(path)
@@ -72,16 +205,17 @@ def test_the_card_names_the_checkpoint(root, name):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_shipped_light_checkpoint_scores_what_the_readme_says(root, shared, scale):
+def test_included_weights_score_what_the_pages_state(shared, scale):
     from hrn import load_model
     from hrn.data.benchmark import find_test_set
-    from hrn.evaluation.evaluate import evaluate, mean_scores
+    from hrn.evaluation.metrics import score
     from hrn.inference.enlarger import Enlarger
 
-    model = load_model(f"hrn_light_x{scale}", device="cpu")
-    results = evaluate(Enlarger(model), find_test_set(shared / "data/benchmark/Set5", scale))
-    mean = mean_scores([r.scores for r in results])
-    lines = (root / "README.md").read_text().splitlines()
+    enlarger = Enlarger(load_model(f"hrn_light_x{scale}", device="cpu"))
+    pairs = [image.load(scale) for image in find_test_set(shared / "data/benchmark/Set5", scale).images]
+    scores = [score(enlarger(pair.lr), pair.hr, scale) for pair in pairs]
+    mean = {name: sum(s[name] for s in scores) / len(scores) for name in ("psnr_y", "ssim_y")}
+    lines = (ROOT / "docs/results.md").read_text().splitlines()
     row = next(line for line in lines if line.startswith(f"| hrn_light_x{scale} | x{scale} |"))
     psnr_y, ssim_y = (float(x) for x in row.split("|")[3].split("/"))
     assert mean["psnr_y"] == pytest.approx(psnr_y, abs=0.006)

@@ -129,10 +129,10 @@ def keep_memory() -> None:
 
 
 def warm_up_kernels() -> None:
-    """Run one vectorised kernel in the main thread, which makes PyTorch's ELU up to six times faster there.
+    """Run one vectorised kernel in the main thread, so that PyTorch's ELU is fast from the start.
 
-    On some CPUs with AVX-512, `F.elu` is slow in a fresh process until a kernel such as GELU's has run.
-    `benchmarks/inference.py` prints the ratio.
+    On an AMD EPYC with AVX-512, `F.elu` was six times slower in a fresh process until a kernel such as GELU's had run.
+    On an Intel Xeon (Sapphire Rapids) there is no such difference. `benchmarks/inference.py --tables elu` prints the ratio.
     """
     F.gelu(torch.zeros(1000), approximate="tanh")
 

@@ -130,13 +130,14 @@ def test_a_state_is_resumed_bit_for_bit(learner, same, optimizer):
 
 
 def test_the_running_mean_is_the_formula(learner):
-    """mean <- decay * mean + (1 - decay) * weights, from the first update's weights on; BatchNorm's statistics too."""
-    one = learner(ema=0.9)
+    """mean <- mean + w (weights - mean) with w = max(1 - decay, 9 / (10 + n)) after n updates; BatchNorm's statistics too."""
+    one = learner(ema=0.3)
     wanted = None
-    for _ in range(4):
+    for n in range(6):
         one.step([patches()], 1e-3)
         now = {k: v.double() for k, v in weights(one).items()}
-        wanted = now if wanted is None else {k: 0.9 * wanted[k] + 0.1 * now[k] for k in now}
+        share = max(0.7, 9 / (10 + n))  # 9/11, 9/12, then 0.7
+        wanted = {k: v if wanted is None else wanted[k] + share * (v - wanted[k]) for k, v in now.items()}
     mean = one.shipped.state_dict()
     assert sum("running_" in name for name in wanted) >= 2
     for name, value in wanted.items():

@@ -110,5 +110,10 @@ def log_start(model: str, trainer: Trainer) -> None:
     logging.info("training from step %d to %d; writing to %s", trainer.step, recipe.max_steps, trainer.files.folder)
 
 
+def cli() -> int:
+    """Entry point of the console script hrn-train."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    exit_process(run_cli(main))
+    exit_process(cli())

@@ -207,3 +207,17 @@ def test_compile_by_default_on_cuda_only(monkeypatch, caplog):
     for device in (cpu, cuda):
         with pytest.raises(HRNError, match="--compile"):
             decide_compile(True, device)
+
+
+def test_several_processes_do_not_broadcast_buffers(small, recipe, monkeypatch):
+    """The running statistics are averaged in `step`, so DDP must not copy them at each forward pass."""
+
+    class Wrapped(torch.nn.Module):
+        broadcast_buffers = True
+
+        def __init__(self, module, **options):
+            super().__init__()
+
+    monkeypatch.setattr(learner_module, "DistributedDataParallel", Wrapped)
+    learner = Learner(small, replace(recipe, norm_batch=2), PLAIN, Processes(count=2))
+    assert learner.network.broadcast_buffers is False

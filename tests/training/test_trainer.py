@@ -410,6 +410,7 @@ def test_a_failure_ends_the_loading_processes(root, h5_path, tmp_path, failing, 
         "from pathlib import Path\n"
         "from conftest import RECIPE, SMALL\n"
         "from hrn.data.h5 import H5Pairs\n"
+        "from hrn.data.patches import PatchDataset\n"
         "from hrn.training.run_files import RunFiles\n"
         "from hrn.training.learner import Learner\n"
         "from hrn.training.dry_run import measure_plan\n"

@@ -2,8 +2,9 @@
 
     python tools/publish.py manifest checkpoint/hrn_light/hrn_light_x4.pth sample/hrn_light_x4 --trained_on "838 images"
     python tools/publish.py hub hrn_light_x2 hrn_light_x4 --out hub/
+    python tools/publish.py half checkpoint/mine/hrn_x4.pth checkpoint/hrn/hrn_x4.pth
 
-`manifest` adds a checkpoint and its scores, as written by hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
+`half` writes a copy with weights in float16, half the size. Score the copy before you publish it. `manifest` adds a checkpoint and its scores, as written by hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
 for the Hugging Face Hub: safetensors files, config.json and a model card. It uploads nothing; `hf upload OWNER/REPO hub/` does.
 It needs `pip install "hrn[export,hub]"`.
 """
@@ -18,7 +19,7 @@ from typing import Any
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
-from hrn.checkpoint import Checkpoint, load_checkpoint
+from hrn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hrn.cli import run_cli
 from hrn.data.benchmark import STANDARD_SETS
 from hrn.errors import HRNError
@@ -102,6 +103,19 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = F
     }
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return path.stem
+
+
+def write_half(source: Path, target: Path) -> None:
+    """Copy a checkpoint with its floating-point weights in float16; the network is still built in float32.
+
+    Raises:
+        HRNError: The file is not a checkpoint, a weight does not fit into float16, or the copy cannot be written.
+    """
+    checkpoint = load_checkpoint(source)
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint.weights.items()}
+    if large := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise HRNError(f"{source}: float16 cannot hold {', '.join(large[:3])}")
+    save_checkpoint(target, checkpoint.config, weights, info={**checkpoint.info, "weights": "float16"})
 
 
 def write_hub_folder(out: Path, names: Sequence[str | Path], datasets: Sequence[str], folder: Path = FOLDER) -> None:
@@ -224,8 +238,14 @@ def main(argv: list[str] | None = None) -> int:
         metavar="ID",
         help="Hub identifiers of the training data (default: %(default)s)",
     )
+    half = commands.add_parser("half", help="copy a checkpoint with weights in float16")
+    half.add_argument("source", type=Path, help="a checkpoint")
+    half.add_argument("target", type=Path, help="the copy to write")
     args = parser.parse_args(argv)
-    if args.command == "manifest":
+    if args.command == "half":
+        write_half(args.source, args.target)
+        print(f"wrote {args.target}")
+    elif args.command == "manifest":
         name = add_to_manifest(args.file, args.results, args.trained_on)
         print(f"added {name} to {FOLDER / 'manifest.json'}")
     else:

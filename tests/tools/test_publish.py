@@ -3,13 +3,13 @@ import json
 import pytest
 import torch
 
-from hrn.checkpoint import load_checkpoint, save_checkpoint
+from hrn.checkpoint import load_checkpoint, load_network, save_checkpoint
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import PROTOCOL
 from hrn.files import file_hash
 from hrn.model import build_model, config_to_dict, preset
 from hrn.pretrained import read_manifest
-from tools.publish import add_to_manifest, main, write_hub_folder
+from tools.publish import add_to_manifest, main, write_half, write_hub_folder
 
 
 def write_scores(path, checkpoint, **changes):
@@ -128,3 +128,23 @@ def test_included_checkpoints_by_command(tmp_path):
     card = (tmp_path / "hub/README.md").read_text()
     assert all(f"{entry['scores']['Set14'][scale]['psnr_y']:.2f}" in card for scale in ("x2", "x3", "x4"))
     assert len(load_checkpoint(tmp_path / "hub/hrn_light_x2x3x4.safetensors").config.scales) == 3
+
+
+def test_a_copy_in_half_precision_gives_the_same_network(folder, tmp_path):
+    source, target = folder / "light/tiny_x2.pth", tmp_path / "half.pth"
+    assert main(["half", str(source), str(target)]) == 0
+    assert target.stat().st_size < 0.7 * source.stat().st_size
+    whole, half = (load_network(load_checkpoint(path)) for path in (source, target))
+    for (name, a), b in zip(whole.state_dict().items(), half.state_dict().values(), strict=True):
+        assert a.dtype == b.dtype, name
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_weights_beyond_half_precision_are_refused(tmp_path):
+    config = preset("hrn_light", [2])
+    weights = build_model(config).state_dict()
+    weights["head.bias"] = weights["head.bias"] + 1e6
+    save_checkpoint(tmp_path / "large.pth", config, weights, info={})
+    with pytest.raises(HRNError, match=r"head\.bias"):
+        write_half(tmp_path / "large.pth", tmp_path / "half.pth")
+    assert not (tmp_path / "half.pth").exists()

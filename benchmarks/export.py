@@ -2,7 +2,7 @@
 
     python benchmarks/export.py dataset/Set5
 
-The table has every preset at every scale, with a released checkpoint if there is one, else with untrained weights.
+The table has every preset at every scale, with the included checkpoint if there is one, else with untrained weights.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> int:
 def row(name: str, scale: int, test_set: Path, folder: Path) -> str:
     """Export one network and format its row of the table."""
     try:
-        path, weights = find_checkpoint(f"{name}_x{scale}"), "released"
+        path, weights = find_checkpoint(f"{name}_x{scale}"), "included"
     except HRNError:
         path, weights = folder / "untrained.pth", "untrained"
         torch.manual_seed(0)

@@ -87,7 +87,7 @@ def loading_table(path: Path, scale: int, patch_size: int, samples: int = 3000) 
     H5Pairs(path, (scale,))
     lines = [
         f"{path.name}, {path.stat().st_size / 2**20:.0f} MiB, x{scale}, LR patches of {patch_size}, one process\n",
-        "| method | ready after s | samples/s | peak resident MiB over start |\n|---|---|---|---|",
+        "| method | ready after s | samples/s | peak resident MiB above start |\n|---|---|---|---|",
     ]
     flags = [str(path), "--scale", str(scale), "--patch_size", str(patch_size), "--samples", str(samples)]
     for method, label in (("memory", "all in memory"), ("h5", "patches from the h5")):

@@ -70,7 +70,7 @@ def main() -> int:
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         results.append(json.loads(output.splitlines()[-1]))
         if i == 0:
-            print("| mode | " + " | ".join(f"{name} | s" for name in results[0]["sets"]) + " | peak MiB over start |")
+            print("| mode | " + " | ".join(f"{name} | s" for name in results[0]["sets"]) + " | peak MiB above start |")
             print("|---" * (2 + 2 * len(results[0]["sets"])) + "|")
         cells = []
         for scores, seconds in results[-1]["sets"].values():

@@ -112,7 +112,7 @@ def step_table(args: argparse.Namespace) -> tuple[str, float]:
             process.stdin.flush()
             times.append(float(process.stdout.readline()))
     medians = [statistics.median(times) for times in seconds]
-    lines = ["| setting | ms a step | images/s | times plain | peak MiB |\n|---|---|---|---|---|"]
+    lines = ["| setting | ms per step | images/s | times plain | peak MiB |\n|---|---|---|---|---|"]
     for setting, median, process in zip(SETTINGS, medians, processes, strict=True):
         peak = float(process.communicate()[0])
         lines.append(

@@ -30,9 +30,9 @@ from hrn.runtime import keep_memory, warm_up_kernels
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("test_set", type=Path)
-    parser.add_argument("--models", nargs="+", default=list(PRESETS), choices=PRESETS)
-    parser.add_argument("--scales", nargs="+", type=int, default=list(SCALES), choices=SCALES)
+    parser.add_argument("test_set", type=Path, help="test set to compare on")
+    parser.add_argument("--models", nargs="+", default=list(PRESETS), choices=PRESETS, help="default: all")
+    parser.add_argument("--scales", nargs="+", type=int, default=list(SCALES), choices=SCALES, help="default: all")
     args = parser.parse_args()
     keep_memory()
     warm_up_kernels()

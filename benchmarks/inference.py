@@ -52,7 +52,9 @@ def main() -> None:
     tables = {
         "elu": elu_table, "steps": steps_table, "shares": shares_table, "presets": presets_table, "large": large_table,
     }  # fmt: skip
-    parser.add_argument("--tables", nargs="+", default=list(tables), choices=tables)
+    parser.add_argument(
+        "--tables", nargs="+", default=list(tables), choices=tables, help="tables to print (default: all)"
+    )
     parser.add_argument("--max_memory", default="2G", help="memory budget of table large (default: %(default)s)")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -31,9 +31,9 @@ MODES = [
     Mode("windows", 32, 16), Mode("windows", 48, 16), Mode("windows", 64, 16), Mode("windows", 96, 24),
 ]  # fmt: skip
 TIE = 0.005
-"""Differences up to this one, in dB, do not decide."""
+"""Largest difference in dB that counts as a tie."""
 MAX_IMAGES = {"Urban100": 20}
-"""Number of images to use of large sets."""
+"""Number of images to use, for large sets."""
 
 
 def worker(mode: Mode, args: argparse.Namespace) -> None:
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def conclusion(results: list[dict]) -> str:
-    """The mode chosen on the first set."""
+    """State the mode chosen on the first set."""
     name = next(iter(results[0]["sets"]))
     psnr = [float(np.mean([p for p, _ in result["sets"][name][0]])) for result in results]
     seconds = [result["sets"][name][1] for result in results]

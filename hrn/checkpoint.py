@@ -333,7 +333,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Print what checkpoint files hold.")
-    parser.add_argument("file", type=Path, nargs="+")
+    parser.add_argument("file", type=Path, nargs="+", help="checkpoint or training state")
     args = parser.parse_args(argv)
     failed = False
     for path in args.file:

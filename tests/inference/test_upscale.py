@@ -145,7 +145,7 @@ def test_self_ensemble_in_every_mode(small, image):
 
 @pytest.mark.parametrize(("side", "max_memory", "calls"), [(16, None, 2), (100, None, 8), (16, 4 * 256 * 500, 8)])
 def test_views_of_small_images_share_a_batch(repeat, rng, side, max_memory, calls):
-    """If four views fit into a batch and into memory; a pixel of this network needs more than 500 bytes."""
+    """Four views share a batch if they fit into it and into memory. A pixel of this network needs more than 500 bytes."""
     network, lr = repeat(), rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
     enlarger = Enlarger(network, mode=Mode("full"), ensemble=True, max_memory=max_memory)
     assert (enlarger(lr) == lr.repeat(2, 0).repeat(2, 1)).all()

@@ -2,7 +2,7 @@
 
     model = torch.hub.load("OWNER/REPO", "hrn_light", scale=4)
 
-Each entry point returns an :class:`LocalUpscaler`.
+Each entry point returns a :class:`LocalUpscaler`.
 """
 
 from torch import Tensor, nn
@@ -10,25 +10,23 @@ from torch import Tensor, nn
 from hrn.checkpoint import load_checkpoint, load_network
 from hrn.errors import HRNError
 from hrn.inference.enlarger import Mode
-from hrn.inference.local import make_local
+from hrn.inference.local import FixedScale, make_local
 from hrn.model import build_model, preset
 from hrn.pretrained import find_checkpoint, read_manifest
 
 dependencies = ["torch", "numpy"]
 
 
-class LocalUpscaler(nn.Module):
+class LocalUpscaler(FixedScale):
     """A network at one scale, for images of any size, in mode `local` (see :mod:`hrn.inference.local`)."""
 
     def __init__(self, network: nn.Module, scale: int) -> None:
-        super().__init__()
-        self.network = make_local(network, Mode.window)
-        self.scale = scale
+        super().__init__(make_local(network, Mode.window), scale)
         self.train(network.training)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Upscale RGB images (B, 3, H, W) in [0, 1] to (B, 3, scale*H, scale*W) in [0, 1]."""
-        return self.network(lr, self.scale).clamp(0, 1)
+        return super().forward(lr).clamp(0, 1)
 
 
 def hrn(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
@@ -36,11 +34,11 @@ def hrn(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
 
     Args:
         scale: 2, 3, 4 or 8.
-        pretrained: Whether to load the included weights, in eval mode. If False, the weights are random and in training mode.
+        pretrained: whether to load the included weights, in eval mode. If False, the weights are random and in training mode.
 
     Raises:
-        HRNError: No weights are included for this network and scale.
-        ValueError: The scale is not supported.
+        HRNError: no weights are included for this network and scale.
+        ValueError: the scale is not supported.
     """
     return _load("hrn", scale, pretrained)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/export.py dataset/Set5
 
-The table has every preset at every scale, with a released checkpoint if there is one, else with untrained weights.
+The table has every preset at every scale, with the included checkpoint if there is one, else with untrained weights.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from hrn.runtime import keep_memory, warm_up_kernels
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("test_set", type=Path)
-    parser.add_argument("--models", nargs="+", default=list(PRESETS), choices=PRESETS)
-    parser.add_argument("--scales", nargs="+", type=int, default=list(SCALES), choices=SCALES)
+    parser.add_argument("test_set", type=Path, help="test set to compare on")
+    parser.add_argument("--models", nargs="+", default=list(PRESETS), choices=PRESETS, help="default: all")
+    parser.add_argument("--scales", nargs="+", type=int, default=list(SCALES), choices=SCALES, help="default: all")
     args = parser.parse_args()
     keep_memory()
     warm_up_kernels()
@@ -49,7 +49,7 @@ def main() -> int:
 def row(name: str, scale: int, test_set: Path, folder: Path) -> str:
     """Export one network and format its row of the table."""
     try:
-        path, weights = find_checkpoint(f"{name}_x{scale}"), "released"
+        path, weights = find_checkpoint(f"{name}_x{scale}"), "included"
     except HRNError:
         path, weights = folder / "untrained.pth", "untrained"
         torch.manual_seed(0)

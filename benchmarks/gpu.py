@@ -185,7 +185,7 @@ def measure_training(setup: Setup, batch: int, precision: str, compiled: bool) -
     pixels = OUTPUT_SIZE[0] // SCALE * (OUTPUT_SIZE[1] // SCALE)
     multi_adds = summarise(setup.config)[-1].multi_adds / pixels * setup.patch**2 * batch
     rate = 3 * 2 * multi_adds / seconds  # the backward pass costs twice the forward pass
-    text = f"{batch / seconds:,.1f} images/s, {1e3 * seconds:.1f} ms a step"
+    text = f"{batch / seconds:,.1f} images/s, {1e3 * seconds:.1f} ms per step"
     text += f", {rate / peak_flops(setup, precision):.0%} of a matrix product's FLOP/s"
     if not setup.cuda:
         return f"{text}, GPU idle: needs a GPU"

@@ -1,4 +1,4 @@
-"""Correctness checks of `benchmarks/gpu.py`, and what they share with its measurements."""
+"""Correctness checks of `benchmarks/gpu.py`, and helpers that its measurements use too."""
 
 import io
 import os
@@ -31,12 +31,12 @@ TOLERANCES = {"fp32": (1e-5, 1e-3), "bf16": (0.01, 0.1), "fp16": (0.002, 0.02)}
 
 
 class NotApplicableError(Exception):
-    """The check cannot run on this device or in this configuration. The message says what it needs."""
+    """The check cannot run on this device or in this configuration. The message states what it needs."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is measured, and in which sizes."""
+    """The device, the network and the sizes to measure."""
 
     device: torch.device
     config: HRNConfig

@@ -52,7 +52,9 @@ def main() -> None:
     tables = {
         "elu": elu_table, "steps": steps_table, "shares": shares_table, "presets": presets_table, "large": large_table,
     }  # fmt: skip
-    parser.add_argument("--tables", nargs="+", default=list(tables), choices=tables)
+    parser.add_argument(
+        "--tables", nargs="+", default=list(tables), choices=tables, help="tables to print (default: all)"
+    )
     parser.add_argument("--max_memory", default="2G", help="memory budget of table large (default: %(default)s)")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -194,7 +196,7 @@ def presets_table(args: argparse.Namespace) -> None:
     peak = matrix_product_peak()
     print(f"Fastest matrix product (2048, float32): {peak / 1e9:.0f} G Multi-Adds/s.\n")
     print(
-        "| preset | mode | LR | parameters | Multi-Adds | s | ns an output pixel | peak MiB over start | G Multi-Adds/s | of the matrix product |"
+        "| preset | mode | LR | parameters | Multi-Adds | s | ns per output pixel | peak MiB above start | G Multi-Adds/s | of the matrix product |"
     )
     print("|---" * 10 + "|")
     for name, mode in PRESETS_AND_MODES:
@@ -239,7 +241,7 @@ def preset_worker(name: str, mode: str, side: str) -> None:
 def large_table(args: argparse.Namespace) -> None:
     print(f"hrn_light, --max_memory {args.max_memory}, from a PNG to a PNG:\n")
     print(
-        "| megapixels | from | to | s to enlarge | ns an LR pixel | s with reading and writing | peak MiB over start |"
+        "| megapixels | from | to | s to enlarge | ns per LR pixel | s with reading and writing | peak MiB above start |"
     )
     print("|---" * 7 + "|")
     for megapixels in MEGAPIXELS:

@@ -24,15 +24,17 @@ from hrn.training.trainer import Trainer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="hrn_light")
-    parser.add_argument("--scale", type=int, default=4)
-    parser.add_argument("--train_data_path", type=Path, required=True)
-    parser.add_argument("--valid_data_path", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--lr", type=float, nargs="+", default=[1e-3])
-    parser.add_argument("--patch_size", type=int, default=32)
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--init", nargs="+", default=["default", "ours"], choices=["default", "ours"])
+    parser.add_argument("--model", default="hrn_light", help="network preset (default: %(default)s)")
+    parser.add_argument("--scale", type=int, default=4, help="enlargement factor (default: %(default)s)")
+    parser.add_argument("--train_data_path", type=Path, required=True, help="h5 file of training pairs")
+    parser.add_argument("--valid_data_path", type=Path, required=True, help="test set to score")
+    parser.add_argument("--steps", type=int, default=600, help="length of each run (default: %(default)s)")
+    parser.add_argument("--lr", type=float, nargs="+", default=[1e-3], help="learning rates to try (default: 1e-3)")
+    parser.add_argument("--patch_size", type=int, default=32, help="side of an LR patch (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", help="precision of convolutions (default: %(default)s)")
+    parser.add_argument(
+        "--init", nargs="+", default=["default", "ours"], choices=["default", "ours"], help="default: both"
+    )
     args = parser.parse_args()
     keep_memory()
     warm_up_kernels()

@@ -70,10 +70,10 @@ def resident() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--scale", type=int, default=4)
-    parser.add_argument("--patch_size", type=int, default=48)
-    parser.add_argument("--samples", type=int, default=3000)
+    parser.add_argument("path", type=Path, help="h5 file of training pairs")
+    parser.add_argument("--scale", type=int, default=4, help="enlargement factor (default: %(default)s)")
+    parser.add_argument("--patch_size", type=int, default=48, help="side of an LR patch (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=3000, help="patches to load (default: %(default)s)")
     parser.add_argument("--method", choices=("memory", "h5"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.method:
@@ -87,7 +87,7 @@ def loading_table(path: Path, scale: int, patch_size: int, samples: int = 3000) 
     H5Pairs(path, (scale,))
     lines = [
         f"{path.name}, {path.stat().st_size / 2**20:.0f} MiB, x{scale}, LR patches of {patch_size}, one process\n",
-        "| method | ready after s | samples/s | peak resident MiB over start |\n|---|---|---|---|",
+        "| method | ready after s | samples/s | peak resident MiB above start |\n|---|---|---|---|",
     ]
     flags = [str(path), "--scale", str(scale), "--patch_size", str(patch_size), "--samples", str(samples)]
     for method, label in (("memory", "all in memory"), ("h5", "patches from the h5")):

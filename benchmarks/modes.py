@@ -31,9 +31,9 @@ MODES = [
     Mode("windows", 32, 16), Mode("windows", 48, 16), Mode("windows", 64, 16), Mode("windows", 96, 24),
 ]  # fmt: skip
 TIE = 0.005
-"""Differences up to this one, in dB, do not decide."""
+"""Largest difference in dB that counts as a tie."""
 MAX_IMAGES = {"Urban100": 20}
-"""Number of images to use of large sets."""
+"""Number of images to use, for large sets."""
 
 
 def worker(mode: Mode, args: argparse.Namespace) -> None:
@@ -70,7 +70,7 @@ def main() -> int:
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         results.append(json.loads(output.splitlines()[-1]))
         if i == 0:
-            print("| mode | " + " | ".join(f"{name} | s" for name in results[0]["sets"]) + " | peak MiB over start |")
+            print("| mode | " + " | ".join(f"{name} | s" for name in results[0]["sets"]) + " | peak MiB above start |")
             print("|---" * (2 + 2 * len(results[0]["sets"])) + "|")
         cells = []
         for scores, seconds in results[-1]["sets"].values():
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def conclusion(results: list[dict]) -> str:
-    """The mode chosen on the first set."""
+    """State the mode chosen on the first set."""
     name = next(iter(results[0]["sets"]))
     psnr = [float(np.mean([p for p, _ in result["sets"][name][0]])) for result in results]
     seconds = [result["sets"][name][1] for result in results]

@@ -112,7 +112,7 @@ def step_table(args: argparse.Namespace) -> tuple[str, float]:
             process.stdin.flush()
             times.append(float(process.stdout.readline()))
     medians = [statistics.median(times) for times in seconds]
-    lines = ["| setting | ms a step | images/s | times plain | peak MiB |\n|---|---|---|---|---|"]
+    lines = ["| setting | ms per step | images/s | times plain | peak MiB |\n|---|---|---|---|---|"]
     for setting, median, process in zip(SETTINGS, medians, processes, strict=True):
         peak = float(process.communicate()[0])
         lines.append(
@@ -136,12 +136,12 @@ def loaded_per_second(args: argparse.Namespace, batches: int = 60) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--model", default="hrn_light", choices=PRESETS)
-    parser.add_argument("--scale", type=int, default=4)
-    parser.add_argument("--patch_size", type=int, default=48)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("path", type=Path, help="h5 file of training pairs")
+    parser.add_argument("--model", default="hrn_light", choices=PRESETS, help="network preset (default: %(default)s)")
+    parser.add_argument("--scale", type=int, default=4, help="enlargement factor (default: %(default)s)")
+    parser.add_argument("--patch_size", type=int, default=48, help="side of an LR patch (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=16, help="patches per step (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=15, help="timed steps of each setting (default: %(default)s)")
     parser.add_argument("--setting", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.setting is not None:
@@ -149,7 +149,7 @@ def main() -> None:
     print(loading_table(args.path, args.scale, args.patch_size), flush=True)
     table, computed = step_table(args)
     print(
-        f"\n{args.model} x{args.scale}, {args.batch_size} LR patches of {args.patch_size} a step, {machine(pick_device())}\n\n{table}\n"
+        f"\n{args.model} x{args.scale}, {args.batch_size} LR patches of {args.patch_size} per step, {machine(pick_device())}\n\n{table}\n"
     )
     loaded = loaded_per_second(args)
     slower = "computing" if computed < loaded else "loading"

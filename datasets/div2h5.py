@@ -1,6 +1,6 @@
 """Convert DIV2K, or any folder of images, to the h5 files that training reads. Needs no torch.
 
-cd datasets && python div2h5.py                                   DIV2K, unpacked in dataset/DIV2K
+python datasets/div2h5.py                                         DIV2K, unpacked in dataset/DIV2K
 python datasets/div2h5.py --hr photos/ --out dataset/photos.h5    any images; LR is made by MATLAB's bicubic
 python datasets/div2h5.py --hr HR/ --lr LR/ --scales 2 4 --out dataset/mine.h5
 """
@@ -101,16 +101,16 @@ def convert(
     """Write all images of `hr_folders` and their LR images to an h5 file.
 
     Args:
-        hr_folders: Folders of HR images.
-        lr_folder: A folder with LR images in X{s}. For scales without such a folder, HR is cropped to a multiple of all these
+        hr_folders: folders of HR images.
+        lr_folder: a folder with LR images in X{s}. For scales without such a folder, HR is cropped to a multiple of all these
             scales and reduced by MATLAB's bicubic.
-        out: The h5 file to write.
-        scales: The scales of the LR images.
-        workers: The number of processes that decode and resize.
-        min_size: Images with a shorter side, in pixels, are skipped.
+        out: the h5 file to write.
+        scales: the scales of the LR images.
+        workers: the number of processes that decode and resize.
+        min_size: images with a shorter side, in pixels, are skipped.
 
     Raises:
-        HRNError: There are no images, one is damaged, an LR image is missing or has the wrong size, or `out` cannot be
+        HRNError: there are no images, one is damaged, an LR image is missing or has the wrong size, or `out` cannot be
             written.
     """
     paths = []
@@ -147,14 +147,14 @@ def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.nd
     """Read an HR image; read or make its LR images.
 
     Args:
-        path: The HR file.
-        lr_folders: For each scale the folder of its LR images, or None to make them.
+        path: the HR file.
+        lr_folders: for each scale the folder of its LR images, or None to make them.
 
     Returns:
         The images by group name (`HR`, `X2`, ...), (H, W, 3) uint8.
 
     Raises:
-        HRNError: See :func:`convert`.
+        HRNError: see :func:`convert`.
     """
     hr = read_rgb(path)
     reduced = [s for s, folder in lr_folders.items() if folder is None]

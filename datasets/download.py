@@ -88,10 +88,10 @@ def test_set(folder: str, count: int, hub: str, box: str) -> Source:
     From SelfExSR, the HR images for x4 are used at all scales, because Urban100's HR images for x2 have half the size.
 
     Args:
-        folder: The name of the test set and of its folder.
-        count: The number of images.
-        hub: The name of E. Siow's copy on the Hugging Face Hub.
-        box: The identifier of the SelfExSR archive.
+        folder: the name of the test set and of its folder.
+        count: the number of images.
+        hub: the name of E. Siow's copy on the Hugging Face Hub.
+        box: the identifier of the SelfExSR archive.
     """
     siow = Archive(
         f"{hub}_HR.tar.gz",
@@ -181,7 +181,7 @@ def get_set(source: Source, args: argparse.Namespace) -> None:
     """Download and unpack a data set from the first source that works.
 
     Raises:
-        HRNError: No source works. The message explains how to download the data set manually.
+        HRNError: no source works. The message explains how to download the data set manually.
     """
     folder = args.root / source.folder
     if not missing(folder, source.counts):

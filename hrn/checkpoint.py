@@ -47,7 +47,7 @@ class Checkpoint:
     @property
     def model_name(self) -> str:
         """The name of the preset, or a note that the configuration is not a preset."""
-        return preset_of(self.config) or "hrn (own configuration)"
+        return preset_of(self.config) or "hrn (custom configuration)"
 
 
 def save_checkpoint(
@@ -61,14 +61,14 @@ def save_checkpoint(
     """Write a checkpoint atomically: `path` holds either its previous contents or the complete new file.
 
     Args:
-        path: The file to write.
-        config: The network's configuration.
-        weights: The network's state dict.
-        info: Facts about the training, in plain types.
-        training: The state needed to resume training, in plain types and tensors.
+        path: the file to write.
+        config: the network's configuration.
+        weights: the network's state dict.
+        info: facts about the training, in plain types.
+        training: the state needed to resume training, in plain types and tensors.
 
     Raises:
-        HRNError: The file cannot be written. An existing file at `path` is left unchanged.
+        HRNError: the file cannot be written. An existing file at `path` is left unchanged.
     """
     contents: dict[str, Any] = {
         "format": FORMAT,
@@ -88,7 +88,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint (.pth or .safetensors) or the authors' state dict. No code in the file is run.
 
     Raises:
-        HRNError: The file is missing or damaged, holds more than plain data, or is not a checkpoint of HRN.
+        HRNError: the file is missing or damaged, holds more than plain data, or is not a checkpoint of HRN.
     """
     path = Path(path)
     if not path.is_file():
@@ -119,12 +119,12 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
     """Build the checkpoint's network with its weights, in eval mode and channels_last memory format.
 
     Args:
-        checkpoint: The result of :func:`load_checkpoint`.
-        model: The name of the preset that the file must hold; None accepts any.
-        scale: A scale that the network must support; None accepts any.
+        checkpoint: the result of :func:`load_checkpoint`.
+        model: the name of the preset that the file must hold; None accepts any.
+        scale: a scale that the network must support; None accepts any.
 
     Raises:
-        HRNError: The file holds another model or scale, or its weights do not fit its configuration.
+        HRNError: the file holds another model or scale, or its weights do not fit its configuration.
     """
     if model is not None and model != preset_of(checkpoint.config):
         raise HRNError(
@@ -150,7 +150,7 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
         Two lists of names: the network's weights that were not loaded, and the file's weights that were not used.
 
     Raises:
-        HRNError: No parameter matches.
+        HRNError: no parameter matches.
     """
     own = network.state_dict()
     matching = {k: v for k, v in checkpoint.weights.items() if k in own and own[k].shape == v.shape}
@@ -166,9 +166,9 @@ def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any], limit:
     """Describe the first differences in names and shapes between two state dicts; empty if there are none.
 
     Args:
-        expected: The state dict that is needed.
-        found: The state dict to compare with it.
-        limit: The number of names to list for each kind of difference.
+        expected: the state dict that is needed.
+        found: the state dict to compare with it.
+        limit: the number of names to list for each kind of difference.
     """
     parts = []
     for label, names in (
@@ -269,7 +269,7 @@ def describe(path: Path) -> str:
     """Summarise a checkpoint file: model, scales, size, configuration, training, scores and hash, one per line.
 
     Raises:
-        HRNError: See :func:`load_checkpoint` and :func:`load_network`.
+        HRNError: see :func:`load_checkpoint` and :func:`load_network`.
     """
     checkpoint = load_checkpoint(path)
     network = load_network(checkpoint)
@@ -333,7 +333,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Print what checkpoint files hold.")
-    parser.add_argument("file", type=Path, nargs="+")
+    parser.add_argument("file", type=Path, nargs="+", help="checkpoint or training state")
     args = parser.parse_args(argv)
     failed = False
     for path in args.file:

@@ -40,7 +40,7 @@ MAX_UPLOAD = 32 * 2**20
 SWEEP_SECONDS = 60
 """Interval at which Gradio looks for files to delete."""
 MAX_QUEUE = 8
-"""Requests that may wait."""
+"""Largest number of waiting requests."""
 
 
 class UploadLimitMiddleware:
@@ -49,8 +49,8 @@ class UploadLimitMiddleware:
     `max_file_size` limits each file, but a request may hold a thousand files, and other endpoints accept files as well.
 
     Args:
-        app: the ASGI application behind it.
-        folder: of uploads and results.
+        app: the wrapped ASGI application.
+        folder: the folder that holds uploads and results.
     """
 
     def __init__(self, app: Any, folder: Path) -> None:
@@ -83,10 +83,10 @@ class UploadLimitMiddleware:
 
 
 def make_page(backend: DemoBackend, model: str, examples: list[Path]) -> Any:
-    """The page as a `gradio.Blocks`, not launched yet.
+    """Build the page as a `gradio.Blocks`, without launching it.
 
     Args:
-        backend: does the work.
+        backend: enlarges the uploads.
         model: the name of the model that is selected first.
         examples: image files to choose from.
     """
@@ -134,7 +134,7 @@ def make_page(backend: DemoBackend, model: str, examples: list[Path]) -> Any:
 
 
 def accept_uploads_only(image: Any) -> None:
-    """Make a `gradio.Image` pass on the path of an upload. By default it also downloads URLs and opens the image itself."""
+    """Make a `gradio.Image` pass the path of an upload to its callbacks. By default it also downloads URLs and decodes images."""
     move = image.async_move_resource_to_block_cache
 
     async def move_file(path: str | Path | None) -> str | None:

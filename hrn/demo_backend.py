@@ -1,4 +1,4 @@
-"""The work behind the web demo (:mod:`hrn.demo`): models, enlargements, previews and disk quota. Needs no Gradio."""
+"""The backend of the web demo (:mod:`hrn.demo`): models, enlargements, previews and disk quota. Needs no Gradio."""
 
 import logging
 import math
@@ -41,7 +41,7 @@ MAX_STORED = 4 * 2**30
 
 @dataclass
 class DemoModel:
-    """A model of the page, which may consist of several checkpoints."""
+    """A model on the page. It may consist of several checkpoints of different scales."""
 
     parameters: int
     """Parameter count of the first checkpoint."""
@@ -53,7 +53,7 @@ def load_models(checkpoints: list[str] | None, device: torch.device) -> dict[str
     """Load checkpoints and group them by model: `a_x2.pth` and `a_x4.pth` both belong to `a`.
 
     Args:
-        checkpoints: files or names in the manifest. By default all of the manifest, except for unavailable files.
+        checkpoints: files or names in the manifest. By default, every available checkpoint of the manifest.
         device: where the networks run.
 
     Raises:
@@ -85,7 +85,7 @@ def load_models(checkpoints: list[str] | None, device: torch.device) -> dict[str
 
 
 def default_model(models: dict[str, DemoModel], device: torch.device) -> str:
-    """The name of the largest model on a GPU, of the smallest one on a CPU; the first of several equals."""
+    """Return the name of the largest model on a GPU, or of the smallest one on a CPU. Ties go to the first."""
     choose = min if device.type == "cpu" else max
     return choose(models, key=lambda name: models[name].parameters)
 
@@ -94,14 +94,14 @@ class DemoBackend:
     """Enlarges uploaded files, one at a time. Independent of Gradio.
 
     Args:
-        models: the models on offer, by name.
+        models: the available models, by name.
         folder: where results are written.
     """
 
     def __init__(self, models: dict[str, DemoModel], folder: Path) -> None:
         self.models, self.folder = models, folder
         self.results: set[str] = set()
-        """Paths of all results that were begun, including deleted ones."""
+        """Paths of all results that were started, including deleted ones."""
         self.busy = threading.Lock()
         """Held during an enlargement."""
         self.stopped = threading.Event()
@@ -148,7 +148,7 @@ class DemoBackend:
     def _enlarge(
         self, upload: Path, target: Path, model: DemoModel, factor: float, count: Callable[[int], None]
     ) -> str:
-        """Write the result and return a summary of the work, its duration and its memory."""
+        """Write the result and return a summary of the steps, the time and the memory."""
         enlargers = list(model.enlargers.values())
         device = enlargers[0].device
         count(0)
@@ -163,7 +163,7 @@ class DemoBackend:
         return f"{line.removeprefix(str(target)).strip()}{cropped}. {cost}."
 
     def _counter(self, pixels: int, progress: Callable[[float], object]) -> Callable[[int], None]:
-        """A function that adds up LR pixels, reports their share of `pixels`, and raises HRNError once `stopped` is set."""
+        """Return a function that sums LR pixels and reports their share of `pixels`. It raises HRNError once `stopped` is set."""
         done = 0
 
         def count(more: int) -> None:
@@ -193,7 +193,7 @@ def previews(source: Path, target: Path) -> tuple[Image.Image, Image.Image]:
 def make_room(folder: Path) -> None:
     """Delete expired files in a folder and check the size of the others.
 
-    Gradio's `delete_cache` deletes expired files too, but does not know of uploads that a client aborted.
+    Gradio's `delete_cache` also deletes expired files, except for uploads that a client aborted.
 
     Raises:
         HRNError: the files that are not expired exceed MAX_STORED.

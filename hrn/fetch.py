@@ -60,16 +60,16 @@ def fetch(
 
     Args:
         addresses: http or https addresses of the same file.
-        target: The file to write. An existing file with the right checksum, or any if `checksum` is None, is kept.
+        target: the file to write. An existing file with the right checksum, or any if `checksum` is None, is kept.
         checksum: `md5:` or `sha256:` followed by hexadecimal digits.
-        timeout: Seconds without data after which an attempt fails.
-        wait: Seconds between two attempts.
+        timeout: seconds without data after which an attempt fails.
+        wait: seconds between two attempts.
 
     Returns:
         Whether anything was downloaded.
 
     Raises:
-        HRNError: No address has the file (the message lists the reason for each), or it cannot be written.
+        HRNError: no address has the file (the message lists the reason for each), or it cannot be written.
     """
     if _is_complete(target, checksum):
         return False
@@ -151,14 +151,14 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
     """Download an address into `part`, resuming if possible.
 
     Args:
-        address: An http or https address.
-        part: The partial file.
-        source: The file that records the address and the validator (ETag or date) that `part` was downloaded from.
-        timeout: Seconds without data.
+        address: an http or https address.
+        part: the partial file.
+        source: the file that records the address and the validator (ETag or date) that `part` was downloaded from.
+        timeout: seconds without data.
 
     Raises:
-        OSError: Another attempt may succeed.
-        _Unusable: Another attempt is pointless.
+        OSError: another attempt may succeed.
+        _Unusable: another attempt is pointless.
         HRNError: `part` cannot be written.
     """
     answer, resumed_at = _open(address, part, source, timeout)
@@ -236,16 +236,16 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
     """Unpack files from a zip or tar archive; links and devices are skipped.
 
     Args:
-        archive: The archive, which may come from an untrusted source.
-        folder: The folder that receives the files. It stays unchanged if the archive cannot be unpacked.
-        place: Maps a member's path to its path in `folder`, or to None to skip it.
+        archive: the archive, which may come from an untrusted source.
+        folder: the folder that receives the files. It stays unchanged if the archive cannot be unpacked.
+        place: maps a member's path to its path in `folder`, or to None to skip it.
 
     Returns:
         The number of files.
 
     Raises:
-        ArchiveError: The archive is damaged, too large, or a member's path leads out of the folder.
-        HRNError: A file cannot be written.
+        ArchiveError: the archive is damaged, too large, or a member's path leads out of the folder.
+        HRNError: a file cannot be written.
     """
     temporary = folder / f".{archive.name}.unpacking"
     shutil.rmtree(temporary, ignore_errors=True)

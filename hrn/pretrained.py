@@ -29,7 +29,7 @@ def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
         A dict with the key `checkpoints`, which maps names to entries. It is empty if the folder has no manifest.
 
     Raises:
-        HRNError: The manifest is damaged, an entry is incomplete, or a path leads out of the folder.
+        HRNError: the manifest is damaged, an entry is incomplete, or a path leads out of the folder.
     """
     path = folder / "manifest.json"
     if not path.is_file():
@@ -52,8 +52,8 @@ def find_checkpoint(name: str | Path, folder: Path = FOLDER) -> Path:
     """Return the path of a checkpoint file, downloading it from the Hugging Face Hub if necessary.
 
     Args:
-        name: The path of a file, a name in the manifest such as `hrn_light_x4`, or `hf://OWNER/REPO/FILE[@REVISION]`.
-        folder: The folder that holds the manifest and its files.
+        name: the path of a file, a name in the manifest such as `hrn_light_x4`, or `hf://OWNER/REPO/FILE[@REVISION]`.
+        folder: the folder that holds the manifest and its files.
 
     Raises:
         HRNError: `name` is none of these, the file is missing or its SHA-256 differs from the manifest, or the download

@@ -20,7 +20,7 @@ from hrn.errors import HRNError
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions of convolutions and their autocast type; None runs without autocast."""
 
 NVIDIA_DEVICE = Path("/dev/nvidia0")
@@ -30,7 +30,6 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 _AMPERE = (8, 0)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
-PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -100,7 +99,7 @@ def check_gpu_generation(precision: str, device: torch.device) -> None:
 
 
 def missing_for_compile(device: torch.device) -> str:
-    """Return what `torch.compile` needs on this machine and does not find, or an empty string.
+    """Return what `torch.compile` needs but this machine lacks, or an empty string.
 
     Inductor compiles C++ for the CPU, and Triton compiles C for CUDA. Both need Python's headers.
     """
@@ -138,7 +137,7 @@ def warm_up_kernels() -> None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Return freed memory to the kernel and the GPU. For programs that wait between images."""
+    """Return freed memory to the kernel and the GPU driver. For programs that idle between images."""
     empty_cache(device)
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # not glibc
@@ -146,7 +145,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Return a GPU's freed memory, for tensors of other shapes or for other programs."""
+    """Return the GPU memory that PyTorch caches to the driver. No effect on a CPU."""
     if device.type in ("cuda", "mps"):
         getattr(torch, device.type).empty_cache()
 

@@ -36,14 +36,21 @@ from hrn.model.config import SCALES
 from hrn.runtime import keep_memory
 
 TIMEOUT = timedelta(days=7)
-"""Time that processes wait for one another; some may have many more pixels to enlarge."""
+"""How long processes wait for each other. Some may have many more pixels to enlarge."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument_group("what to enlarge or score").add_argument
     add("--input", type=Path, metavar="PATH", help="image, or folder to search recursively, to enlarge")
-    add("--test_data_dir", type=Path, nargs="+", default=[], metavar="SET", help="test sets to score (README: layouts)")
+    add(
+        "--test_data_dir",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help="test sets to score (layouts: docs/data.md)",
+    )
     add(
         "--sr_dir",
         nargs="+",
@@ -63,7 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=(*PRESETS, "bicubic"), help="included model to use, or model that --ckpt_path must hold")
     add("--ckpt_path", type=Path, nargs="+", metavar="FILE", help="checkpoints, or names such as hrn_light_x4")
-    add("--mode", choices=MODES, help="context of the network (README); default: local, or full for hrn_released")
+    add(
+        "--mode",
+        choices=MODES,
+        help="how the network sees an image (docs/inference.md); default: local, or full for hrn_released",
+    )
     add("--window", type=int, default=Mode.window, help="size of the context in LR pixels (default: %(default)s)")
     add("--overlap", type=int, default=Mode.overlap, help="overlap of windows in LR pixels (default: %(default)s)")
     add("--self_ensemble", action="store_true", help="average over eight flips and rotations; eight times slower")
@@ -129,7 +140,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def parse_scale(text: str) -> float | None:
-    """A factor, whole numbers as int; None for auto."""
+    """Parse an enlargement factor. A whole number becomes an int, and `auto` becomes None."""
     if text == "auto":
         return None
     factor = float(text)
@@ -139,7 +150,7 @@ def parse_scale(text: str) -> float | None:
 
 
 def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method]:
-    """One method for each requested scale, or for each scale of the checkpoints; for --sr_dir one for each folder too."""
+    """Build a method for each requested scale, or for each scale of the checkpoints. With --sr_dir, for each folder and scale."""
     if args.sr_dir:
         from hrn.evaluation.runs import result_methods
 
@@ -151,7 +162,7 @@ def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method
     found = processes.run_on_main(lambda: find_checkpoints(args.ckpt_path, processes.device, **request))
     methods = []
     for s in sorted(found) if args.input or not args.scale else args.scale:
-        loaded = found.get(s) or next(iter(found.values()))  # of another scale: network_method reports it
+        loaded = found.get(s) or next(iter(found.values()))  # if none has this scale, network_method reports it
         mode = Mode(args.mode or default_mode(loaded.checkpoint.config).name, args.window, args.overlap)
         methods.append(
             network_method(

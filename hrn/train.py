@@ -103,7 +103,7 @@ def log_start(model: str, trainer: Trainer) -> None:
     """Log the size of the run and how it is distributed."""
     processes, recipe, learner = trainer.processes, trainer.recipe, trainer.learner
     logging.info(
-        "%s %s: %s parameters, %d training images, %d process(es) on %s%s, %d patches at once of %d per step, BatchNorm over %d",
+        "%s %s: %s parameters, %d training images, %d process(es) on %s%s, %d of %d patches at a time, BatchNorm over groups of %d",
         model, trainer.files.name, f"{sum(p.numel() for p in learner.parameters):,}", len(trainer.pairs), processes.count,
         processes.device.type, ", compiled" if learner.compiled else "", trainer.share, recipe.batch_size, recipe.norm_batch,
     )  # fmt: skip

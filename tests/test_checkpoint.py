@@ -287,6 +287,6 @@ def test_describing_a_training_state(tmp_path, capsys):
         {"training": {"recipe": {3: 4}, "best": {"psnr_y": None}}},
     ],
 )
-def test_describing_a_file_with_odd_facts(crafted, capsys, more):
+def test_describing_a_file_with_unexpected_info(crafted, capsys, more):
     assert main([str(crafted(**more))]) == 0
     assert "  sha256        " in capsys.readouterr().out

@@ -20,7 +20,7 @@ def test_characters_that_cannot_be_encoded_are_escaped():
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, r"caf\udce9.png", "")
 
 
-def test_without_a_terminal(monkeypatch):
+def test_without_stdout_and_stderr(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert run_cli(lambda: 3) == 3

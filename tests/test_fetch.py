@@ -333,7 +333,7 @@ def test_links_in_zips_become_files(tmp_path):
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_bombs_are_refused(tmp_path, monkeypatch, make):
+def test_archives_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch, make):
     monkeypatch.setattr(fetch_module, "MAX_BYTES", 3 << 20)
     make(tmp_path / "a", {f"{i}": bytes(1 << 20) for i in range(4)})
     with pytest.raises(ArchiveError):

@@ -18,7 +18,7 @@ def module_name(path: Path, root: Path) -> str:
 
 
 def imports_at_load(body: list[ast.stmt], modules: set[str]) -> set[str]:
-    """The modules of the package that are imported when the code is loaded, so not those imported in functions."""
+    """The modules of the package that are imported when the code is loaded, excluding imports inside functions."""
     found = set()
     for node in body:
         if isinstance(node, ast.Import):

@@ -26,7 +26,7 @@ def test_public_functions():
 
 
 def test_enlarging_imports_no_heavy_optional_package(tmp_path):
-    """Only bare essentials are loaded for an image and for a tensor, and spandrel only on request."""
+    """Enlarging an image or a tensor loads no optional package."""
     code = """
 import numpy, torch, hrn
 from hrn.model import build_model, preset

@@ -22,7 +22,7 @@ def gpu(monkeypatch):
     return pretend
 
 
-def test_without_kernels_for_the_gpu_auto_is_the_cpu(gpu):
+def test_auto_falls_back_to_the_cpu_without_kernels_for_the_gpu(gpu):
     def no_kernel(*size, device):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
 
@@ -43,7 +43,7 @@ def test_a_full_gpu_is_an_error(gpu):
         pick_device()
 
 
-def test_a_gpu_has_a_number(gpu):
+def test_a_gpu_gets_its_index(gpu):
     """torch.cuda.set_device requires one."""
     gpu()
     assert pick_device() == pick_device("cuda") == torch.device("cuda:1")
@@ -77,7 +77,7 @@ def test_a_driver_that_is_too_old_is_an_error(unusable_gpu, name):
         check_driver(name)
 
 
-def test_a_hidden_gpu_is_no_error(unusable_gpu, monkeypatch):
+def test_a_hidden_gpu_is_not_an_error(unusable_gpu, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert pick_device() == torch.device("cpu")
 
@@ -114,7 +114,7 @@ def test_precisions_by_gpu_generation(monkeypatch):
     check_gpu_generation("bf16", device)
 
 
-def test_what_compiling_needs(monkeypatch, tmp_path):
+def test_missing_requirements_of_compilation(monkeypatch, tmp_path):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(runtime.shutil, "which", lambda name: name if name in ("g++", "gcc") else None)
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name)

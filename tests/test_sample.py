@@ -423,7 +423,7 @@ def test_a_folder_shared_by_two_processes(root, light, photos, tmp_path):
         "--sr_dir a --scale 2 --self_ensemble",
     ],
 )
-def test_a_wrong_flag_ends_with_2(flags, capsys):
+def test_a_wrong_flag_exits_with_2(flags, capsys):
     with pytest.raises(SystemExit) as ended:
         main(*flags.split())
     assert ended.value.code == 2

@@ -181,7 +181,7 @@ def draw_dem(d: Drawing, dem: DEM, y: float) -> None:
     f = y - 58
     idct = c2 + left - 36
     draw_inputs(d, dem.fuse2, c2 + left, y, [(w1 + right + 12, -30), (start, 54)], drawn=2)
-    d.text((start + c2) / 2, y + 68, "what meets before a 1x1 is concatenated", 11)
+    d.text((start + c2) / 2, y + 68, "lines that meet before a 1x1 are concatenated", 11)
     d.text(MARGIN + 14, f + 4, "f")
     d.arrow((MARGIN + 22, f), (w1 + left, f))
     d.box(w1, f, wrdb, width)

@@ -63,16 +63,16 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = F
     """Add a checkpoint and its scores to the manifest under the file's stem.
 
     Args:
-        path: The checkpoint, inside `folder`.
-        results: A folder with scores.json files of this checkpoint, written by hrn/sample.py.
-        trained_on: The data and the effort, in a few words for tables.
-        folder: The checkpoint folder.
+        path: the checkpoint, inside `folder`.
+        results: a folder with scores.json files of this checkpoint, written by hrn/sample.py.
+        trained_on: the data and the effort, in a few words for tables.
+        folder: the checkpoint folder.
 
     Returns:
         The name in the manifest.
 
     Raises:
-        HRNError: The file is not a checkpoint or not in `folder`, it has no scores, or the scores were not computed with the
+        HRNError: the file is not a checkpoint or not in `folder`, it has no scores, or the scores were not computed with the
             settings of the result tables.
     """
     path = path.resolve()
@@ -109,7 +109,7 @@ def write_half(source: Path, target: Path) -> None:
     """Copy a checkpoint with its floating-point weights in float16; the network is still built in float32.
 
     Raises:
-        HRNError: The file is not a checkpoint, a weight does not fit into float16, or the copy cannot be written.
+        HRNError: the file is not a checkpoint, a weight does not fit into float16, or the copy cannot be written.
     """
     checkpoint = load_checkpoint(source)
     weights = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint.weights.items()}
@@ -122,13 +122,13 @@ def write_hub_folder(out: Path, names: Sequence[str | Path], datasets: Sequence[
     """Write the files of a Hugging Face Hub repository.
 
     Args:
-        out: The folder to write.
-        names: Checkpoints by path or name (:func:`hrn.pretrained.find_checkpoint`).
+        out: the folder to write.
+        names: checkpoints by path or name (:func:`hrn.pretrained.find_checkpoint`).
         datasets: Hub identifiers of the training data, for the model card.
-        folder: The checkpoint folder, whose manifest has the scores.
+        folder: the checkpoint folder, whose manifest has the scores.
 
     Raises:
-        HRNError: A package is missing, a checkpoint cannot be read, two have the same name, or a file cannot be written.
+        HRNError: a package is missing, a checkpoint cannot be read, two have the same name, or a file cannot be written.
     """
     try:
         import yaml  # a dependency of huggingface_hub
@@ -165,7 +165,7 @@ def card_header(entries: Mapping[str, Mapping[str, Any]], datasets: Sequence[str
     """Return the metadata that the Hub reads from a model card.
 
     Args:
-        entries: Manifest entries by name. Those without scores are not in the result list.
+        entries: manifest entries by name. Those without scores are not in the result list.
         datasets: Hub identifiers of the training data.
     """
     return {

@@ -49,7 +49,7 @@ class TestImage:
         """Read the pair. A missing LR image is made from the cropped HR image by MATLAB's bicubic.
 
         Raises:
-            HRNError: An image is unreadable or too small, or the sizes of HR and LR do not match.
+            HRNError: an image is unreadable or too small, or the sizes of HR and LR do not match.
         """
         picture, lr = self.read()
         height, width = picture.rgb.shape[:2]
@@ -81,7 +81,7 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
     """Find the test set at `path` in any of the layouts in LAYOUTS.
 
     Raises:
-        HRNError: No test set was found, or LR images are missing for some HR images.
+        HRNError: no test set was found, or LR images are missing for some HR images.
     """
     path = Path(path)
     path = path if path.name not in ("", "..") else path.resolve()
@@ -121,7 +121,7 @@ def find_lr(hr: Path, folder: Path, scale: int) -> Path:
     be omitted. In the folder of the HR file itself, img_LR belongs to img_HR.
 
     Raises:
-        HRNError: No such file exists.
+        HRNError: no such file exists.
     """
     bare = re.sub(rf"_HR|HR$|(x1|x{scale})$", "", hr.stem)
     names = (

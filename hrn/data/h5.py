@@ -25,11 +25,11 @@ class H5Pairs:
     The object can be pickled: each process opens the file for itself on first use.
 
     Args:
-        path: The h5 file.
-        scales: The scales whose groups X{s} must exist.
+        path: the h5 file.
+        scales: the scales whose groups X{s} must exist.
 
     Raises:
-        HRNError: The file is missing or not HDF5, a group or image is missing, or the sizes of a pair do not match.
+        HRNError: the file is missing or not HDF5, a group or image is missing, or the sizes of a pair do not match.
     """
 
     def __init__(self, path: str | Path, scales: tuple[int, ...]) -> None:
@@ -77,11 +77,11 @@ class H5Pairs:
         """Read each image once.
 
         Args:
-            first: The index of the first image to read.
-            every: The step between two indices, so that several processes can share the work.
+            first: the index of the first image to read.
+            every: the step between two indices, so that several processes can share the work.
 
         Raises:
-            HRNError: An image cannot be read.
+            HRNError: an image cannot be read.
         """
         for index in range(first, len(self), every):
             for group in self.groups:
@@ -121,15 +121,15 @@ class H5Pairs:
 
         Args:
             group: `HR`, `X2`, ...
-            index: The index of the image.
-            rows: The rows to read.
-            columns: The columns to read.
+            index: the index of the image.
+            rows: the rows to read.
+            columns: the columns to read.
 
         Returns:
             (h, w, 3) uint8. Only this part is read from the disk.
 
         Raises:
-            HRNError: The file is damaged.
+            HRNError: the file is damaged.
         """
         with self._h5_errors(f"cannot read {group}/{self.keys[index]}"):
             return self.file[group][self.keys[index]][rows, columns]

@@ -88,7 +88,7 @@ def check_pixels(path: Path, limit: int) -> int:
     """Return width times height from the file's header, without decoding the image.
 
     Raises:
-        HRNError: The file is missing, is not an image, or has more than `limit` pixels.
+        HRNError: the file is missing, is not an image, or has more than `limit` pixels.
     """
     if not path.is_file():
         raise HRNError(f"no such image file: {path}")
@@ -125,11 +125,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def read_picture(path: str | Path) -> Picture:
     """Decode an image file with 8 bits per channel.
 
-    The EXIF orientation is applied. CMYK and Lab are converted to sRGB, with the file's colour profile if it has one. Of an
-    animation, the first frame is read.
+    The EXIF orientation is applied. CMYK and Lab are converted to sRGB, with the file's colour profile if it has one. Only the
+    first frame of an animation is read.
 
     Raises:
-        HRNError: The file is missing, damaged, not an image, too large, or has more than 8 bits per channel.
+        HRNError: the file is missing, damaged, not an image, too large, or has more than 8 bits per channel.
     """
     path = Path(path)
     if not path.is_file():
@@ -229,11 +229,11 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     """Write an image atomically, in the format of the suffix: JPEG and AVIF with quality 95, WebP lossless.
 
     Args:
-        path: The file to write.
-        picture: A picture, or an array (H, W, 3) uint8.
+        path: the file to write.
+        picture: a picture, or an array (H, W, 3) uint8.
 
     Raises:
-        HRNError: The suffix is unknown, the image is too large for the format, or the file cannot be written.
+        HRNError: the suffix is unknown, the image is too large for the format, or the file cannot be written.
     """
     path = Path(path)
     if isinstance(picture, np.ndarray):

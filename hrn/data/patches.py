@@ -17,7 +17,7 @@ def augment(image: Tensor, flip_vertical: int, flip_horizontal: int, turns: int)
         image: (..., H, W).
         flip_vertical: 1 to flip up-down, else 0.
         flip_horizontal: 1 to flip left-right, else 0.
-        turns: Number of quarter turns, 0 to 3.
+        turns: number of quarter turns, 0 to 3.
     """
     if flip_vertical:
         image = F.vertical_flip(image)
@@ -33,14 +33,14 @@ class PatchDataset(Dataset):
     is position i % N of pass i // N. With several scales, the patches of a batch share one randomly drawn scale.
 
     Args:
-        pairs: The training images.
-        patch_size: The side of the LR patch in pixels.
-        batch_size: The number of patches in a step.
-        length: The total number of patches (steps x batch_size).
-        seed: The seed of every random choice.
+        pairs: the training images.
+        patch_size: the side of the LR patch in pixels.
+        batch_size: the number of patches in a step.
+        length: the total number of patches (steps x batch_size).
+        seed: the seed of every random choice.
 
     Raises:
-        HRNError: An image is smaller than a patch.
+        HRNError: an image is smaller than a patch.
     """
 
     def __init__(self, pairs: H5Pairs, *, patch_size: int, batch_size: int, length: int, seed: int) -> None:

@@ -31,15 +31,15 @@ def write_png(
     """Write an image from strips of rows, atomically.
 
     Args:
-        path: The file to write. If `strips` raises, it is left unchanged.
-        size: Height and width.
+        path: the file to write. If `strips` raises, it is left unchanged.
+        size: height and width.
         channels: 1 to 4, see COLOUR_TYPES.
-        strips: Arrays (h, W, channels) uint8, from top to bottom. Grey strips may be (h, W).
-        icc_profile: The colour profile to embed.
+        strips: arrays (h, W, channels) uint8, from top to bottom. Grey strips may be (h, W).
+        icc_profile: the colour profile to embed.
 
     Raises:
-        HRNError: The file cannot be written.
-        ValueError: The strips do not have this size.
+        HRNError: the file cannot be written.
+        ValueError: the strips do not have this size.
     """
     height, width = size
     with atomic_write(path) as temporary, temporary.open("wb") as file:

@@ -52,15 +52,15 @@ def imresize(
 
     Args:
         image: (H, W) or (H, W, C) uint8.
-        scale: The factor. The result has ceil(H * scale) by ceil(W * scale) pixels.
-        size: Height and width of the result, instead of `scale`. Each axis then has its own factor.
-        rows: The range (start, stop) of the result's rows to compute. Default: all.
+        scale: the factor. The result has ceil(H * scale) by ceil(W * scale) pixels.
+        size: height and width of the result, instead of `scale`. Each axis then has its own factor.
+        rows: the range (start, stop) of the result's rows to compute. Default: all.
 
     Returns:
         The resized image, uint8.
 
     Raises:
-        ValueError: Both or neither of `scale` and `size` are given, or an image has no pixels.
+        ValueError: both or neither of `scale` and `size` are given, or an image has no pixels.
     """
     if (scale is None) == (size is None):
         raise ValueError("give either scale or size, not both")
@@ -81,18 +81,16 @@ def imresize_strips(
     """Resize an image that arrives in strips, as :func:`imresize` does. Only the rows still needed are kept in memory.
 
     Args:
-        strips: Arrays (h, W, C) uint8, from top to bottom.
-        size: Height and width of the image.
-        new_size: Height and width of the result.
+        strips: arrays (h, W, C) uint8, from top to bottom.
+        size: height and width of the image.
+        new_size: height and width of the result.
 
     Yields:
         Strips of the result, from top to bottom.
     """
     vertical, horizontal = (resize_matrix(n, m, m / n) for n, m in zip(size, new_size, strict=True))
     taps = np.split(vertical.indices, vertical.indptr[1:-1])
-    needs = np.array(
-        [(row.min(), row.max() + 1) for row in taps]
-    )  # for each row of the result: the input rows [start, stop)
+    needs = np.array([(row.min(), row.max() + 1) for row in taps])  # input rows [start, stop) of each result row
     held, first, done = None, 0, 0
     for strip in strips:
         held = strip if held is None else np.concatenate([held, strip])

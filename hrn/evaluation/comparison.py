@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hrn.cli import run_cli
+from hrn.data.benchmark import STANDARD_SETS
 from hrn.errors import HRNError
 from hrn.evaluation.score_files import SetScores, index_scores, read_scores
-from hrn.evaluation.tables import ALL_SETS
 
 Scores = Mapping[tuple[int, str], SetScores]
 """(scale, test set) to its scores."""
@@ -24,7 +24,7 @@ def comparison_table(rows: Mapping[str, Scores]) -> str:
     The difference of PSNR-Y from the first row of the same scale follows in brackets.
     """
     known = {name for scores in rows.values() for _, name in scores}
-    sets = [*(name for name in ALL_SETS if name in known), *sorted(known - set(ALL_SETS))]
+    sets = [*(name for name in STANDARD_SETS if name in known), *sorted(known - set(STANDARD_SETS))]
     lines = ["| PSNR-Y / SSIM-Y | scale | " + " | ".join(sets) + " |", "|---" * (len(sets) + 2) + "|"]
     for scale in sorted({scale for scores in rows.values() for scale, _ in scores}):
         first: dict[str, SetScores] = {}

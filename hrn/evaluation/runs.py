@@ -1,4 +1,3 @@
-# ruff: noqa: T201 (prints for hrn/sample.py)
 """Score methods on test sets, and write images, tables, figures and reports."""
 
 from collections.abc import Collection, Sequence

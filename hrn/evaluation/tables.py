@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrn.cli import run_cli
-from hrn.model import config_from_dict
+from hrn.data.benchmark import STANDARD_SETS
+from hrn.model import SCALES, config_from_dict
 from hrn.model.summary import summarise
 from hrn.pretrained import FOLDER, read_manifest
 
 SETS = ("Set5", "Set14", "B100", "Urban100")
-"""Test sets with a column in every table."""
-ALL_SETS = (*SETS, "Manga109")
-"""Test sets with a column if a method has results on them."""
+"""Test sets with a column in every table. The other standard sets have one if a method has results on them."""
 PUBLISHED = Path(__file__).with_name("published.csv")
 
 
@@ -48,7 +47,7 @@ def published(scale: int) -> list[Result]:
     for row in rows:
         scores = {
             name: (float(row[f"{name}_psnr_y"]), float(row[f"{name}_ssim_y"]))
-            for name in ALL_SETS
+            for name in STANDARD_SETS
             if row.get(f"{name}_psnr_y")
         }
         parameters, multi_adds = int(row["parameters"]), float(row["multi_adds_g"])
@@ -77,7 +76,7 @@ def results_table(scale: int, folder: Path = FOLDER) -> str:
         [*published(scale), *ours(scale, folder)], key=lambda r: (r.multi_adds, r.scores.get(SETS[0], (0, 0)))
     )
     sources = list(dict.fromkeys(r.source for r in rows if r.source))
-    sets = [name for name in ALL_SETS if name in SETS or any(name in r.scores for r in rows)]
+    sets = [name for name in STANDARD_SETS if name in SETS or any(name in r.scores for r in rows)]
     lines = [
         f"| x{scale}, PSNR-Y / SSIM-Y | parameters | Multi-Adds | {' | '.join(sets)} | trained on |",
         "|---" * (len(sets) + 4) + "|",
@@ -94,7 +93,7 @@ def results_table(scale: int, folder: Path = FOLDER) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--scale", type=int, nargs="+", choices=(2, 3, 4, 8), default=[4], help="scales to print (default: 4)"
+        "--scale", type=int, nargs="+", choices=SCALES, default=[4], help="scales to print (default: 4)"
     )
     args = parser.parse_args(argv)
     print("\n\n".join(results_table(scale) for scale in args.scale))

@@ -1,8 +1,7 @@
 """Enlarge any image with bounded memory.
 
 The DCT and the attention pools of the network cover the whole feature map. An image that is processed in parts therefore
-differs from one that is processed as a whole, and a whole image differs from the patches of the training. There are three
-modes:
+differs from one that is processed as a whole, and a whole image differs from the training patches. There are three modes:
 
     local    pools and transforms have the size of the training patches (hrn.inference.local)
     windows  overlapping windows of about that size
@@ -39,11 +38,13 @@ TILE_OVERLAP = 32
 SMALLEST_TILE = 16
 """Smallest distance between the starts of neighbouring tiles in LR pixels."""
 BATCH_PIXELS = {"cpu": 2 * 64 * 64, "cuda": 64 * 64 * 64}
-"""Number of LR pixels in a batch of windows, by device type: it fits the caches of a CPU, or occupies a GPU."""
+"""Number of LR pixels in a batch of windows, by device type: they fit into the caches of a CPU, or keep a GPU busy."""
 STRIP_BYTES = 2 * 3 * 4
-"""Bytes for each HR pixel of a float32 strip that is being blended, and of the part carried to the next strip."""
+"""Bytes per HR pixel of a strip: 3 float32 channels, once for the strip that is being blended and once for the rows that it
+passes to the next one."""
 HOST_STRIP_BYTES = 2 * 3
-"""Bytes for each HR pixel of a uint8 strip on the host, and of the copy that is being written."""
+"""Bytes per HR pixel of a strip on the host: 3 uint8 channels, once for the strip and once for the copy that is being
+written."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,7 @@ class Enlarger(Upscaler):
 
 @torch.inference_mode()
 def _to_uint8(strip: Tensor) -> Tensor:
-    """Round values in [0, 1] to uint8, in place of the float32 strip."""
+    """Round values in [0, 1] to uint8, overwriting the float32 strip."""
     return strip.mul_(255).round_().clamp_(0, 255).byte()
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: T201 (prints for hrn/sample.py)
 """Methods that enlarge images by one scale: networks from checkpoints, or bicubic interpolation.
 
 Without a checkpoint, the model is chosen from the manifest of included checkpoints: the most accurate one that is quick on

@@ -1,4 +1,3 @@
-# ruff: noqa: T201 (prints for hrn/sample.py)
 """Enlarge an image file or a folder of images, shared among processes."""
 
 import sys

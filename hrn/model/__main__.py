@@ -11,8 +11,10 @@ from hrn.model.summary import OUTPUT_SIZE, summarise
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m hrn.model", description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=PRESETS)
-    parser.add_argument("--scale", type=int, default=4, choices=SCALES)
+    parser.add_argument("model", choices=PRESETS, help="network preset")
+    parser.add_argument(
+        "--scale", type=int, default=4, choices=SCALES, help="enlargement factor (default: %(default)s)"
+    )
     args = parser.parse_args()
     config = preset(args.model, [args.scale])
     print(f"{args.model} x{args.scale}: {config}\n")

@@ -38,7 +38,13 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     add("--model", choices=PRESETS, help="network preset (required)")
     add("--ckpt_name", metavar="NAME", help="name of the output files (required)")
     add("--ckpt_dir", type=Path, default=Path("checkpoint"), metavar="DIR", help="output folder" + default)
-    add("--scale", type=int, default=0, choices=(0, 2, 3, 4, 8), help="0 trains x2, x3 and x4 together" + default)
+    add(
+        "--scale",
+        type=int,
+        default=0,
+        choices=(0, 2, 3, 4, 8),
+        help="enlargement factor; 0 trains x2, x3 and x4 together" + default,
+    )
     path = Path("dataset/DIV2K_train.h5")
     add("--train_data_path", type=Path, default=path, metavar="H5", help="training pairs" + default)
     text = "h5 files or test set folders whose PSNR-Y chooses the best weights"

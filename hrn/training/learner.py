@@ -1,6 +1,7 @@
 """One training update: network, running mean of the weights, optimizer and gradient scaling.
 
-Nothing here waits for the GPU. Whether a step is finite is decided and acted on there, and read only for the log.
+A step does not wait for the GPU. Non-finite steps are detected and skipped on the device; the host reads their number only
+for the log and for periodic checks.
 """
 
 import logging
@@ -127,9 +128,9 @@ class Learner:
 
     @torch.no_grad()
     def _update_ema(self, weight: Tensor) -> None:
-        """Move the running mean towards the present weights by `weight`. AveragedModel's own update waits for the GPU.
+        """Move the running mean towards the current weights by `weight`. AveragedModel's own update waits for the GPU.
 
-        BatchNorm's running statistics are averaged too: those of the present weights do not fit the averaged weights.
+        BatchNorm's running statistics are averaged too, because those of the current weights do not fit the averaged ones.
         """
         mean, present = self._ema_tensors
         if self.ema.n_averaged:  # a tensor on the CPU
@@ -194,7 +195,7 @@ class Learner:
         return torch.channels_last if self.execution.channels_last else torch.contiguous_format
 
     def _wrap(self, config: Config) -> nn.Module:
-        """Return the model as training calls it: compiled and distributed if requested, with the model's own weights."""
+        """Return the network that training calls: compiled and distributed if requested. It shares the weights of the model."""
         network, device = self.model, self.processes.device
         if self.compiled:
             if self.execution.deterministic:

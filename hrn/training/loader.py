@@ -1,4 +1,4 @@
-"""Loading of training patches: the batches of one process, from any step on."""
+"""Load training patches: the batches of one process, from any step on."""
 
 import shutil
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def load_batches(
 
 
 def check_shared_memory(*, workers: int, share: int, patch_size: int, scale: int, processes: int) -> None:
-    """Check that /dev/shm can hold the batches that the workers load ahead. Without room they die of a bus error.
+    """Check that /dev/shm can hold the batches that the workers load ahead. If it is full, they die of a bus error.
 
     Args:
         workers: DataLoader workers of a training process.

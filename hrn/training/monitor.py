@@ -16,7 +16,8 @@ MEASURED = ("images_per_second", "seconds_left")
 CROP_SIZE = 512
 """Side of the centre crop of validation images that TensorBoard shows."""
 WARMUP_STEPS = 3
-"""First steps at each scale that the speed leaves out: they compile, record CUDA graphs and search for convolutions."""
+"""Number of first steps at each scale that are not timed, because they compile, record CUDA graphs or search for
+convolution algorithms."""
 
 
 class StepTimer:
@@ -79,7 +80,7 @@ class TensorBoard:
     """Writes curves and validation images for TensorBoard, an optional dependency (`pip install .[tensorboard]`).
 
     Args:
-        folder: for the event files.
+        folder: folder of the event files.
         step: first step of this run. Later events of an earlier attempt are dropped.
 
     Raises:

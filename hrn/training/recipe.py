@@ -1,4 +1,6 @@
-"""The settings of a run: `Recipe` (what is computed) and `Execution` (how). Their fields are flags of `hrn/train.py`."""
+"""The settings of a run: `Recipe` (what is computed) and `Execution` (how it is computed). Their fields are flags of
+`hrn/train.py`.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -93,7 +95,7 @@ class Recipe:
         return OPTIMIZERS[self.optimizer](parameters, lr=self.lr, weight_decay=self.weight_decay, **extra)
 
     def differences(self, earlier: Mapping[str, Any]) -> str:
-        """List the flags of an earlier run that differ from this one's. Fields that it did not have count as defaults."""
+        """List the flags of an earlier run that differ from this one's. Fields that the earlier run lacks have their defaults."""
         was = {f.name: earlier.get(f.name, f.default) for f in fields(self)}
         return ", ".join(f"--{k} {was[k]}" for k, v in asdict(self).items() if k not in self.FREE and was[k] != v)
 
@@ -110,7 +112,7 @@ class Execution:
     compile: bool | None = setting(
         None, "use torch.compile: minutes to start, then faster; by default on CUDA if a C compiler is installed"
     )
-    channels_last: bool = setting(True, "memory layout of the features")
+    channels_last: bool = setting(True, "keep features in channels_last memory")
     tf32: bool = setting(True, "let GPUs round float32 convolutions to TF32")
     deterministic: bool = setting(False, "on a GPU, use only algorithms that always return the same bits")
     workers: int = setting(-1, "DataLoader workers for each training process; -1: 4 with a GPU, otherwise 0")

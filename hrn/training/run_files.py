@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 STATE_KEYS = {"step", "pending_validation", "best", "recipe", "learner"}
 """Keys that a training state must have to be resumed."""
 RENAMED_KEYS = {"owed": "pending_validation"}
-"""Keys of training states written by earlier versions, and their present names."""
+"""Keys of training states written by earlier versions, and their current names."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class RunFiles:
         """Write a training state with `save` and keep the newest ones. If the disk is full, older ones are deleted first.
 
         Raises:
-            HRNError: it cannot be written even so. The newest earlier state is intact.
+            HRNError: the state cannot be written even then. The newest earlier state is intact.
         """
         try:
             save(self.state(step))

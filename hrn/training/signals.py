@@ -1,4 +1,4 @@
-"""Stopping a run: SIGTERM and SIGINT end it after the current step, and an error kills the DataLoader workers."""
+"""Stop a run: after the current step on SIGTERM and SIGINT, and with its DataLoader workers on an error."""
 
 import multiprocessing
 import signal
@@ -45,7 +45,7 @@ def ignore_signals(worker: int) -> None:
 
 @contextmanager
 def kill_loaders_on_error() -> Iterator[None]:
-    """Kill the DataLoader workers if the body raises. They ignore the SIGTERM that they would get at exit."""
+    """Kill the DataLoader workers if the body raises. They ignore SIGTERM, which would otherwise end them at exit."""
     try:
         yield
     except BaseException:

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_IN_A_ROW = 100
 POLL_INTERVAL = {"cuda": 10}
-"""Steps between polls of the GPU and of the other processes, which wait for them. Other devices are polled at each step."""
+"""Steps between two checks for signals and skipped steps, by device type; 1 on other devices. A check waits for the GPU and
+for the other processes."""
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Trainer:
         execution: how the machine is used.
         processes: this process and its place among the processes of the run.
         shave: border in HR pixels left out of validation scores; the scale by default.
-        info: entries for the `info` of the checkpoints.
+        info: facts about the run, written to the checkpoints.
 
     Raises:
         HRNError: the batch does not divide evenly, an image is smaller than a patch, or /dev/shm is too small.
@@ -241,7 +242,7 @@ class Trainer:
     # files
 
     def save_weights(self, scores: dict[str, float]) -> None:
-        """Write the weights for use."""
+        """Write the weights for inference. `scores` are those of the validation, or empty."""
         if self.processes.is_main:
             info = {**self.info, "steps": self.step, "recipe": asdict(self.recipe), "validation": scores}
             save_checkpoint(self.files.best, self.config, self.learner.shipped.state_dict(), info=info)
@@ -268,23 +269,25 @@ class Trainer:
         except HRNError as error:
             if required:
                 raise
-            logger.error("%s; training continues, and the newest state is of an earlier step", error)
+            logger.error("%s; training continues. The newest state is from an earlier step.", error)
 
     def resume(self, state: Checkpoint) -> None:
         """Continue from a training state of :func:`hrn.training.run_files.load_state`.
 
         Raises:
-            HRNError: the state has another network, recipe or training file.
+            HRNError: the network, the recipe or the training file differs from the state's.
         """
         if state.config != self.config:
             raise HRNError(
-                f"{state.path}: cannot resume another network: {config_to_dict(state.config)}, not {config_to_dict(self.config)}"
+                f"{state.path}: the network differs: {config_to_dict(state.config)}, not {config_to_dict(self.config)}"
             )
         different = self.recipe.differences(state.training["recipe"])
         if self._different_info(state, "train_data"):
             different = f"--train_data_path {state.info['train_data']}"
         if different:
-            raise HRNError(f"{state.path} was trained with {different}. Use the same, or a new --ckpt_name.")
+            raise HRNError(
+                f"{state.path} was trained with {different}. Use the same flags, or start a new run under another --ckpt_name."
+            )
         self.learner.load_state_dict(state.weights, state.training["learner"])
         self.step, self.pending_validation, self.best = (
             state.training[k] for k in ("step", "pending_validation", "best")

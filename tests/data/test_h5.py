@@ -52,7 +52,7 @@ def test_names_are_valid_file_names(h5_path, stored, name):
     assert [H5Pairs(h5_path, (2,)).name(i) for i in (2, 3)] == ["2", name]
 
 
-def test_keys_that_are_no_file_names(h5_path):
+def test_keys_that_are_not_file_names(h5_path):
     def edit(file):
         for group in ("HR", "X2"):
             file[group].move("3", "..\\evil")

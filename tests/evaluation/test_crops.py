@@ -24,7 +24,7 @@ def test_crop_of_a_small_image():
     assert best_crop(hr, hr, hr, side=20)[0].of(hr).shape == (9, 9, 3)
 
 
-def test_where_a_crop_lies():
+def test_crops_outside_an_image_are_detected():
     assert Crop(2, 3, 4, 5).lies_in((8, 6))
     for crop in (Crop(2, 3, 5, 5), Crop(2, 3, 4, 6), Crop(-1, 0, 2, 2), Crop(0, 0, 0, 2)):
         assert not crop.lies_in((8, 6))

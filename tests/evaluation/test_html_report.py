@@ -43,7 +43,7 @@ def pictures(text, kind):
         yield Image.open(io.BytesIO(base64.b64decode(code)))
 
 
-def test_it_loads_nothing(report):
+def test_report_loads_no_other_files(report):
     text = report.read_text()
     assert re.findall(r'(?:src|href)="([^"]{0,5})', text)
     assert all(link.startswith(("data:", "#")) for link in re.findall(r'(?:src|href)="([^"]*)"', text))
@@ -53,7 +53,7 @@ def test_it_loads_nothing(report):
     assert [im.size for im in pictures(text, "after")] == [(120, 96), (96, 100), (96, 120), (96, 96)]
 
 
-def test_its_pictures_are_the_enlarged_images(report, nearest, hr_folder):
+def test_pictures_are_the_enlarged_images(report, nearest, hr_folder):
     (hr, *_), (first, *_) = sorted(hr_folder.iterdir()), pictures(report.read_text(), "after")
     expected = nearest(find_test_set(hr_folder, 2).images[0].load(2).lr)
     assert hr.name == "0000.png"
@@ -74,7 +74,7 @@ def test_pictures_share_a_budget(hr_folder, nearest, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
-def test_it_fits_the_screen(report, chromium, width, scheme):
+def test_report_fits_the_screen(report, chromium, width, scheme):
     view = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     asked: list[str] = []
     view.on("request", lambda request: asked.append(request.url))

@@ -26,7 +26,7 @@ def wang_ssim(a, b):
     return np.mean((2 * m1 * m2 + c1) * (2 * v12 + c2) / ((m1**2 + m2**2 + c1) * (v1 + v2 + c2)))
 
 
-def test_ssim_is_wangs(rng, image):
+def test_ssim_equals_a_direct_implementation(rng, image):
     a = rgb_to_y(image)
     b = a + rng.normal(0, 12, a.shape)
     assert ssim(a, b) == pytest.approx(wang_ssim(a, b), abs=1e-7)

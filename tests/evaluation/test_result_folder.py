@@ -23,7 +23,7 @@ def folder_of(tmp_path, *files):
         "baby_RCAN_x4.png", "baby_4x_ESRGAN.png", "Set5/x4/baby.png", "SR/BI/Set5/x4/baby_RCAN_x4.png", "set5_x4/baby.jpg",
     ],
 )  # fmt: skip
-def test_names_in_use(tmp_path, file):
+def test_common_file_names_are_matched(tmp_path, file):
     assert folder_of(tmp_path, file).match(["baby", "bird"], 4, "Set5") == {"baby": tmp_path / file}
 
 
@@ -57,7 +57,7 @@ def test_the_longest_name_owns_a_file(tmp_path):
     }
 
 
-def test_folders_of_sets_and_scales_tell_equal_names_apart(tmp_path):
+def test_subfolders_of_sets_and_scales_distinguish_equal_names(tmp_path):
     files = [f"{name}/x{scale}/img.png" for name in ("Set5", "Set14") for scale in (2, 4)]
     folder = folder_of(tmp_path, *files)
     for name, scale in (("Set5", 2), ("Set14", 4)):

@@ -19,7 +19,7 @@ def test_published_rows_are_complete_and_have_sources():
             assert r.scores["Set5"][0] > r.scores["Set14"][0] > r.scores.get("Urban100", (0, 0))[0]
 
 
-def test_some_figures_by_heart():
+def test_well_known_published_rows():
     """Well-known rows of CARN's and RCAN's tables."""
     x4 = {r.method: r for r in published(4)}
     assert (x4["CARN"].scores["Set5"], x4["CARN"].multi_adds) == ((32.13, 0.8937), 90.9)
@@ -33,7 +33,7 @@ def test_some_figures_by_heart():
     assert {r.method: r for r in published(8)}["RCAN"].scores["Set5"] == (27.31, 0.7878)
 
 
-def test_the_file_has_no_other_scales():
+def test_published_scales():
     with PUBLISHED.open() as file:
         assert {row["scale"] for row in csv.DictReader(file)} == {"2", "3", "4", "8"}
 

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from hrn.checkpoint import save_checkpoint
-from hrn.model import HRNConfig, build_model
-
-SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
+from hrn.model import build_model
+from tests.conftest import SMALL
 
 
 class Repeat(nn.Module):

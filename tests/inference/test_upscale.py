@@ -24,7 +24,7 @@ def to_uint8(x):
     return (x[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()
 
 
-def test_three_lines_do_what_the_network_does(new_checkpoint, tmp_path, image):
+def test_upscale_equals_the_network(new_checkpoint, tmp_path, image):
     Image.fromarray(image).save(tmp_path / "photo.png")
     model = load_model(new_checkpoint)
     sr = upscale(model, tmp_path / "photo.png")
@@ -76,7 +76,7 @@ def test_options_reach_the_network(small, image, monkeypatch):
     assert 0 < difference.mean() < 2 / 255
 
 
-def test_modes_are_kept(new_checkpoint, image):
+def test_image_modes_are_kept(new_checkpoint, image):
     model = load_model(new_checkpoint)
     assert upscale(model, Image.fromarray(image[..., 0])).mode == "L"
     assert upscale(model, Image.fromarray(image).quantize(8)).mode == "RGB"
@@ -145,7 +145,7 @@ def test_self_ensemble_in_every_mode(small, image):
 
 @pytest.mark.parametrize(("side", "max_memory", "calls"), [(16, None, 2), (100, None, 8), (16, 4 * 256 * 500, 8)])
 def test_views_of_small_images_share_a_batch(repeat, rng, side, max_memory, calls):
-    """If four views fit into a batch and into memory; a pixel of this network needs more than 500 bytes."""
+    """Four views share a batch if they fit into it and into memory. A pixel of this network needs more than 500 bytes."""
     network, lr = repeat(), rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
     enlarger = Enlarger(network, mode=Mode("full"), ensemble=True, max_memory=max_memory)
     assert (enlarger(lr) == lr.repeat(2, 0).repeat(2, 1)).all()

@@ -65,7 +65,7 @@ def test_wrab():
 
 
 @torch.no_grad()
-def test_wrdb_links_everything_before():
+def test_wrdb_fuses_all_earlier_outputs():
     block = randomised(WRDB(4, n_wrab=3, expansion=2, reduction=2, gates="multiply"))
     x = torch.randn(1, 4, 6, 5)
     a1 = block.blocks[0](x)
@@ -76,7 +76,7 @@ def test_wrdb_links_everything_before():
 
 
 @torch.no_grad()
-def test_dem_joins_both_domains():
+def test_dem_fuses_both_domains():
     import scipy.fft
 
     dem = randomised(DEM(HRNConfig(channels=4, n_wrab=2, expansion=2, reduction=2)))

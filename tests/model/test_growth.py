@@ -39,7 +39,7 @@ def assert_equal(small, large, size=(7, 10)):
 
 
 @pytest.mark.parametrize("scales", [(2,), (3,), (4,), (8,), (2, 3, 4)])
-def test_two_growths_keep_the_function(scales):
+def test_growing_twice_keeps_the_function(scales):
     small, middle, large = (replace(config, scales=scales) for config in (LIGHT, BASE, LARGE))
     light = randomised(small)
     base = grown(light, middle)
@@ -48,30 +48,30 @@ def test_two_growths_keep_the_function(scales):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (17, 12)])
-def test_any_size(size):
+def test_any_image_size(size):
     light = randomised(LIGHT)
     assert_equal(light, grown(light, LARGE), size)
 
 
-def test_the_presets():
+def test_presets_grow_into_each_other():
     light = randomised(preset("hrn_light", [4]))
     base = grown(light, preset("hrn_base", [4]))
     assert_equal(light, base)
     assert_equal(light, grown(base, preset("hrn", [4])))
 
 
-def test_one_respect_at_a_time():
+def test_growing_one_dimension_at_a_time():
     small = randomised(replace(LIGHT, scales=(2,)))
     for change in ({"channels": 9}, {"n_wrab": 3}, {"expansion": 3}, {"channels": 9, "n_dem": 3}, {"reduction": 2}):
         assert_equal(small, grown(small, replace(small.config, **change)))
 
 
-def test_also_in_training_mode():
+def test_training_mode_gives_the_same_result():
     small = randomised(replace(LIGHT, scales=(2,)))
     assert_equal(small.train(), grown(small, replace(LARGE, scales=(2,))).train())
 
 
-def test_the_new_part_learns():
+def test_new_channels_and_modules_get_gradients():
     """New channels and modules get gradients as soon as the weights that read them have moved."""
     small = randomised(replace(LIGHT, scales=(2,)))
     large = grown(small, replace(LARGE, scales=(2,))).train()
@@ -100,7 +100,7 @@ def test_the_new_part_learns():
         ("upsampler", {"scales": (8,)}, {"scales": (8,), "channels": 47, "upsampler": "subpixel"}),
     ],
 )
-def test_refusals(name, small, large):
+def test_networks_that_cannot_grow_into_each_other(name, small, large):
     with torch.device("meta"):
         small, large = HRN(replace(LIGHT, **small)), HRN(replace(LIGHT, **large))
     with pytest.raises(ValueError, match=name.replace("*", r"\*")):

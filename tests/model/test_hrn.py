@@ -41,7 +41,7 @@ def test_every_parameter_learns(name):
 
 
 @torch.no_grad()
-def test_one_body_serves_many_scales():
+def test_one_body_with_several_tails():
     network = build_model(HRNConfig(channels=8, n_dem=1, n_wrab=1, scales=(2, 3, 4))).eval()
     for s in (2, 3, 4):
         assert network(torch.rand(1, 3, 5, 6), s).shape == (1, 3, 5 * s, 6 * s)
@@ -50,7 +50,7 @@ def test_one_body_serves_many_scales():
 
 
 @torch.no_grad()
-def test_sees_the_whole_image():
+def test_every_pixel_depends_on_the_whole_image():
     """The DCT and the pools are global: a far corner changes the opposite one."""
     network = build_model(HRNConfig(channels=8, n_dem=1, n_wrab=1, scales=(2,))).eval()
     for p in network.parameters():
@@ -72,7 +72,7 @@ def test_bf16_autocast_stays_close():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_config_survives_a_dict(name):
+def test_config_round_trips_through_a_dict(name):
     config = preset(name, [3])
     assert config_from_dict(config_to_dict(config)) == config
     assert preset_of(config) == name

@@ -16,14 +16,14 @@ def norms():
     return plain, grouped
 
 
-def test_without_a_group_it_is_torchs(norms):
+def test_without_a_group_equals_torch(norms):
     plain, grouped = norms
     x = torch.randn(6, 3, 5, 1)
     assert torch.equal(plain(x), grouped(x))
     assert torch.equal(plain.running_var, grouped.running_var)
 
 
-def test_each_group_is_its_own_batch(norms):
+def test_each_group_has_its_own_statistics(norms):
     """Each group as torch normalises it alone. Running statistics are the mean over the groups."""
     plain, grouped = norms
     grouped.group = 2
@@ -57,7 +57,7 @@ def test_uneven_groups_are_refused(norms):
         norms[1](torch.randn(6, 3, 5, 4))
 
 
-def test_all_of_a_networks_are_set():
+def test_every_norm_of_a_network_gets_the_group():
     network = build_model(preset("hrn_light", [2]))
     set_norm_group(network, 5)
     groups = [m.group for m in network.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -15,13 +15,13 @@ def conv_multi_adds(channels_in, channels_out, kernel, pixels):
     ("name", "parameters", "giga"),
     [("hrn", 11.5e6, 690), ("hrn_light", 0.29e6, 17), ("hrn_released", 18_719_835, 1093)],
 )
-def test_totals_are_the_designs(name, parameters, giga):
+def test_totals_of_the_presets(name, parameters, giga):
     total = summarise(preset(name, [4]))[-1]
     assert total.parameters == pytest.approx(parameters, rel=0.005)
     assert total.multi_adds / 1e9 == pytest.approx(giga, rel=0.05)
 
 
-def test_parts_by_hand():
+def test_parts_equal_hand_computed_costs():
     parts = {p.name: p for p in summarise(preset("hrn_light", [4]))}
     lr_pixels = 320 * 180
     assert parts["head"].multi_adds == conv_multi_adds(3, 24, 3, lr_pixels)

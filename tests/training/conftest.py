@@ -7,12 +7,11 @@ import torch
 
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
-from hrn.model import HRNConfig
 from hrn.training.recipe import Execution, Recipe
 from hrn.training.run_files import RunFiles
 from hrn.training.trainer import Trainer
+from tests.conftest import SMALL
 
-SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
 RECIPE = Recipe(
     patch_size=12, batch_size=4, max_steps=8, lr=1e-3, schedule="cosine", warmup=2, ema=0.9,
     print_interval=2, valid_interval=4, save_interval=3,

@@ -80,8 +80,8 @@ def test_two_processes_equal_one(start, files, h5_path):
     """Half the batch each: the same parameters, scores and log as one process with the whole batch."""
     runs = start("one", valid_data_path=h5_path), start("two", num_gpu=2, valid_data_path=h5_path)
     stderr = [finish(run) for run in runs]
-    assert "1 process(es) on cpu, 8 patches at once of 8" in stderr[0]
-    assert "2 process(es) on cpu, 4 patches at once of 8" in stderr[1]
+    assert "1 process(es) on cpu, 8 of 8 patches" in stderr[0]
+    assert "2 process(es) on cpu, 4 of 8 patches" in stderr[1]
     assert stderr[1].count("step 20/20") == 1  # only the main process logs
     one, two = (load_state(files(name).state(20)) for name in ("one", "two"))
     gaps = [float((v - two.weights[k]).abs().max()) for k, v in one.weights.items() if v.is_floating_point()]

@@ -86,7 +86,7 @@ def recipe_of(path):
     return args, Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
 
 
-def test_the_shipped_recipes_are_those_of_the_shipped_runs(root):
+def test_included_recipes_equal_the_recipes_in_the_checkpoints(root):
     """Each file has the rates of the log beside it, and the last stage of each network the recipe in its checkpoint."""
     folder = root / "checkpoint/hrn_light"
     recipes = {path.stem: recipe_of(path) for path in (folder / "recipes").glob("*.toml")}

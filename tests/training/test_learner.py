@@ -182,7 +182,7 @@ def test_rates_of_the_two_parts_of_muon(learner):
 
 
 def test_a_muon_state_without_a_ratio_is_resumed(learner):
-    """As written before the ratio existed."""
+    """Earlier versions did not store the ratio."""
     first, second = learner(optimizer="muon"), learner(optimizer="muon")
     first.step([patches()], 1e-3)
     state = first.state_dict()

@@ -42,7 +42,7 @@ def test_shared_memory(room):
     check_shared_memory(**batch, processes=1)
 
 
-def test_a_trainer_checks_it(make, room):
+def test_the_trainer_checks_shared_memory(make, room):
     room(1000)
     make()  # loads in its own process
     with pytest.raises(HRNError, match="--workers 2"):

@@ -68,7 +68,7 @@ def test_speed_leaves_out_warm_up_and_pauses(clock):
     assert timer.seconds_per_step() == 5
 
 
-def test_speed_of_nothing_but_warm_up(clock):
+def test_speed_if_all_steps_were_warm_up(clock):
     timer = StepTimer(torch.device("cpu"))
     steps(timer, clock, 2, 3, 5)
     assert timer.seconds_per_step() == 4

@@ -46,7 +46,7 @@ def test_defaults_are_the_released_ones():
     assert (r.patch_size, r.batch_size, r.max_steps, r.lr, r.decay, r.clip, r.loss_fn, r.schedule) == released
 
 
-def test_shares():
+def test_share_of_a_process():
     recipe = Recipe(batch_size=16, norm_batch=4)
     assert [share_of(recipe, n, a) for n, a in ((1, 1), (2, 1), (1, 4), (2, 2))] == [16, 8, 4, 4]
     with pytest.raises(HRNError, match="--batch_size 16"):

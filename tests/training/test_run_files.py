@@ -103,7 +103,7 @@ def test_log_lines_wait_for_space(tmp_path, monkeypatch, caplog):
     assert [line["step"] for line in read_log(log.path)] == [1, 2, 3]
 
 
-def test_cut(tmp_path):
+def test_cut_removes_later_log_lines(tmp_path):
     log = JsonLines(tmp_path / "log.jsonl")
     log.cut(5)
     assert not log.path.exists()

@@ -30,7 +30,7 @@ from hrn.training.dry_run import measure_plan
 from hrn.training.initial_weights import grow_from, init_from
 from hrn.training.monitor import MEASURED, WARMUP_STEPS
 from hrn.training.recipe import Execution
-from hrn.training.run_files import RunFiles, load_state, read_log
+from hrn.training.run_files import RENAMED_KEYS, RunFiles, load_state, read_log
 from hrn.training.trainer import Trainer
 
 
@@ -47,7 +47,7 @@ def log_of(trainer):
     return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_log(trainer.files.log)]
 
 
-def test_it_learns(make):
+def test_training_reduces_the_loss(make):
     """The fixture's LR is every second pixel, for which the initial bilinear interpolation is not optimal."""
     trainer = make(max_steps=60, lr=5e-3, valid_interval=60, ema=0.0)
     before = trainer.validate()["psnr_y"]
@@ -56,7 +56,7 @@ def test_it_learns(make):
 
 
 @pytest.mark.parametrize("loss_fn", ["L1", "MSE", "SmoothL1"])
-def test_losses(make, loss_fn):
+def test_every_loss_function_trains(make, loss_fn):
     trainer = make(loss_fn, loss_fn=loss_fn, max_steps=2)
     trainer.fit()
     assert math.isfinite(read_log(trainer.files.log)[0]["loss"])
@@ -204,7 +204,7 @@ def test_non_finite_steps_are_counted_and_logged(make):
     assert all(torch.isfinite(b).all() for b in trainer.learner.model.buffers())
 
 
-def test_too_many_in_a_row_stop_the_run(make, monkeypatch):
+def test_too_many_skipped_steps_in_a_row_stop_the_run(make, monkeypatch):
     monkeypatch.setattr(trainer_module, "MAX_SKIPPED_IN_A_ROW", 3)
     trainer = make(valid=False)
     bad = trainer.learner.model.head.bias.data
@@ -276,15 +276,16 @@ def test_a_state_that_lacks_what_a_resume_needs(make):
 
 
 def test_a_state_with_earlier_names_is_resumed(make, same):
-    """Earlier versions wrote `owed` for `pending_validation`, and recipes without the newer fields."""
+    """Earlier versions had another key for `pending_validation`, and recipes without the newer fields."""
     straight = make("straight")
     straight.fit()
     stopped = make("stopped")
     assert stopped.fit(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 4 else None) == signal.SIGTERM
     state = load_checkpoint(stopped.files.states()[0])
     training = dict(state.training)
-    training["owed"] = training.pop("pending_validation")
-    assert training["owed"]["step"] == 4
+    (earlier_key,) = RENAMED_KEYS
+    training[earlier_key] = training.pop(RENAMED_KEYS[earlier_key])
+    assert training[earlier_key]["step"] == 4
     training["recipe"] = {k: v for k, v in training["recipe"].items() if k != "adam_lr_ratio"}
     training["execution"] = {**training["execution"], "compile": False}
     save_checkpoint(state.path, state.config, state.weights, info=state.info, training=training)
@@ -347,7 +348,7 @@ def test_grow_from_refuses_what_does_not_fit(make, small, learned, tmp_path):
         grow_from(make("released"), released)
 
 
-def test_a_full_disk_costs_no_run(make, tmp_path, caplog):
+def test_training_continues_on_a_full_disk(make, tmp_path, caplog):
     """On a file system with room for two and a half states: logged, the older state intact, and the run completes."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -378,7 +379,7 @@ def fill(disk: Path, now: bool) -> None:
             file.write(bytes(max(0, shutil.disk_usage(disk).free - 20_000)))
 
 
-def test_a_best_that_cannot_be_written_is_not_the_best(make, monkeypatch, caplog):
+def test_best_score_is_kept_only_if_its_weights_were_written(make, monkeypatch, caplog):
     trainer = make()
 
     def fail(*args, **kwargs):
@@ -400,7 +401,7 @@ def test_workers_load_the_same_patches(make):
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", ["PatchDataset.__getitem__", "Learner.step"])
 @pytest.mark.parametrize("work", ["trainer.fit()", "measure_plan(trainer)"])
-def test_a_failure_ends_the_loading_processes(root, h5_path, tmp_path, failing, work):
+def test_an_error_kills_the_data_loader_workers(root, h5_path, tmp_path, failing, work):
     """They ignore signals. They must neither outlive the run or the dry run, nor hide the error."""
     script = tmp_path / "fail.py"
     script.write_text(

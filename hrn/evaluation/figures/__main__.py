@@ -2,7 +2,7 @@
 
 python -m hrn.evaluation.figures compare --image barbara zebra --test_data_dir dataset/Set14 --methods bicubic hrn_light
 python -m hrn.evaluation.figures compare --image butterfly.png --crop 60,40,96,96 --methods bicubic hrn_light EDSR=results/edsr
-python -m hrn.evaluation.figures curve checkpoint/hrn_light/hrn_light_x3.jsonl
+python -m hrn.evaluation.figures curve checkpoint/hrn_light/hrn_light_x3_stage1.jsonl
 python -m hrn.evaluation.figures spectrum --ckpt_path hrn_light_x4
 python -m hrn.evaluation.figures tradeoff --scale 4
 python -m hrn.evaluation.figures schedules
@@ -55,24 +55,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="bicubic, a folder of results, a checkpoint or its name, or a model; LABEL=METHOD names it "
         "(default: bicubic hrn_light)",
     )
-    add("--scale", type=int, choices=SCALES, default=4)
+    add("--scale", type=int, choices=SCALES, default=4, help="enlargement factor (default: %(default)s)")
 
     add = _adder(kinds, "curve", "validation PSNR, loss and learning rate of training logs")
     add("log", type=Path, nargs="+", help="NAME_xS.jsonl of hrn/train.py")
 
     add = _adder(kinds, "schedules", "learning-rate schedules of hrn/train.py")
-    add("--lr", type=float, default=1e-4)
-    add("--max_steps", type=int, default=500_000)
-    add("--decay", type=int, default=200_000)
-    add("--warmup", type=int, default=20_000)
+    add("--lr", type=float, default=1e-4, help="highest learning rate (default: %(default)s)")
+    add("--max_steps", type=int, default=500_000, help="length of the run (default: %(default)s)")
+    add(
+        "--decay",
+        type=int,
+        default=200_000,
+        help="steps after which schedule step halves the rate (default: %(default)s)",
+    )
+    add("--warmup", type=int, default=20_000, help="steps of linear warm-up (default: %(default)s)")
 
     add = _adder(kinds, "spectrum", "share of each branch of a DEM, by frequency")
     add("--ckpt_path", default="hrn_light_x4", metavar="FILE", help="checkpoint or its name (default: %(default)s)")
-    add("--scale", type=int, choices=SCALES, help="default: the checkpoint's first scale")
+    add("--scale", type=int, choices=SCALES, help="enlargement factor (default: the checkpoint's first)")
     add("--image", type=Path, nargs="+", default=[], help="HR images (default: photographs of scikit-image)")
 
     add = _adder(kinds, "tradeoff", "PSNR against Multi-Adds, for published methods and our checkpoints")
-    add("--scale", type=int, choices=(2, 3, 4), default=4)
+    add("--scale", type=int, choices=(2, 3, 4), default=4, help="enlargement factor (default: %(default)s)")
     return parser.parse_args(argv)
 
 

@@ -114,6 +114,10 @@ class Execution:
     tf32: bool = setting(True, "let GPUs round float32 convolutions to TF32")
     deterministic: bool = setting(False, "on a GPU, use only algorithms that always return the same bits")
     workers: int = setting(-1, "DataLoader workers for each training process; -1: 4 with a GPU, otherwise 0")
+    data_on_gpu: bool | None = setting(
+        None,
+        "keep the training images on the GPU and cut the patches there; by default if they fit in a fifth of its free memory",
+    )
     keep: int = setting(3, "number of training states to keep")
 
     def __post_init__(self) -> None:

@@ -15,12 +15,13 @@ from hrn.checkpoint import Checkpoint, save_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
+from hrn.data.resident import ResidentPatches, image_bytes
 from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
 from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.training.learner import Learner, Patches
-from hrn.training.loader import check_shared_memory, load_batches, worker_count
+from hrn.training.loader import check_shared_memory, cut_batches, decide_data_on_gpu, load_batches, worker_count
 from hrn.training.monitor import StepTimer, TensorBoard, log_line
 from hrn.training.recipe import Execution, Recipe, share_of
 from hrn.training.run_files import JsonLines, RunFiles
@@ -74,8 +75,9 @@ class Trainer:
             length=recipe.max_steps * recipe.batch_size,
             seed=recipe.seed,
         )
+        self.data_on_gpu = False
         self.workers = worker_count(self.execution.workers, self.processes.device)
-        self.processes.run_on_all(self._check_shared_memory)
+        self.processes.run_on_all(self._check_memory)
         self.learner = Learner(self.config, self.recipe, self.execution, self.processes)
         self.log = JsonLines(self.files.log)
         self.tensorboard: TensorBoard | None = None
@@ -190,6 +192,9 @@ class Trainer:
 
     def batches(self) -> Iterator[list[Patches]]:
         """Yield this process's share of the batch of each remaining step, in `accumulate` parts."""
+        if self.data_on_gpu:
+            resident = ResidentPatches(self.patches, self.processes.device)
+            return cut_batches(resident, self._indices(), share=self.share, accumulate=self.execution.accumulate)
         return load_batches(
             self.patches, self._indices(), share=self.share, accumulate=self.execution.accumulate, workers=self.workers,
             device=self.processes.device,
@@ -201,7 +206,12 @@ class Trainer:
             first = step * self.recipe.batch_size + self.processes.rank * mine
             yield from range(first, first + mine)
 
-    def _check_shared_memory(self) -> None:
+    def _check_memory(self) -> None:
+        """Decide where the training images are kept, and check the shared memory of the workers if they are loaded."""
+        device = self.processes.device
+        self.data_on_gpu = decide_data_on_gpu(self.execution.data_on_gpu, device, image_bytes(self.pairs))
+        if self.data_on_gpu:
+            return
         check_shared_memory(
             workers=self.workers,
             share=self.share,

@@ -20,7 +20,7 @@ from hrn.errors import HRNError
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions of convolutions and their autocast type; None runs without autocast."""
 
 NVIDIA_DEVICE = Path("/dev/nvidia0")
@@ -30,7 +30,6 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 _AMPERE = (8, 0)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
-PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -97,6 +96,11 @@ def check_gpu_generation(precision: str, device: torch.device) -> None:
     nvidia = device.type == "cuda" and not torch.version.hip
     if precision in ("tf32", "bf16") and nvidia and torch.cuda.get_device_capability(device) < _AMPERE:
         raise HRNError(f"{torch.cuda.get_device_name(device)} does not support {precision}; use fp16 or fp32")
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Return whether a GPU can round float32 convolutions to TF32."""
+    return not torch.version.hip and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 def missing_for_compile(device: torch.device) -> str:

@@ -7,6 +7,7 @@ stop. Nothing else is random: the same recipe gives the same run, interrupted or
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from hrn.training.learner import Learner, Patches
 from hrn.training.loader import check_shared_memory, cut_batches, decide_data_on_gpu, load_batches, worker_count
 from hrn.training.monitor import StepTimer, TensorBoard, log_line
 from hrn.training.recipe import Execution, Recipe, share_of
-from hrn.training.run_files import JsonLines, RunFiles
+from hrn.training.run_files import Background, JsonLines, RunFiles, copy_to_cpu
 from hrn.training.signals import StopSignal, kill_loaders_on_error
 from hrn.training.validation import validate
 
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 MAX_SKIPPED_IN_A_ROW = 100
 POLL_INTERVAL = {"cuda": 10}
 """Steps between polls of the GPU and of the other processes, which wait for them. Other devices are polled at each step."""
+BACKGROUND_SAVES = ("cuda",)
+"""Types of devices that compute while a thread writes training states. On a CPU it would take time from the training."""
 
 
 @dataclass
@@ -80,6 +83,7 @@ class Trainer:
         self.processes.run_on_all(self._check_memory)
         self.learner = Learner(self.config, self.recipe, self.execution, self.processes)
         self.log = JsonLines(self.files.log)
+        self.background = Background()
         self.tensorboard: TensorBoard | None = None
         self.step = 0
         self.pending_validation: dict[str, Any] | None = None
@@ -103,7 +107,7 @@ class Trainer:
             self.log.cut(self.step if self.pending_validation is None else self.step - 1)
             self.files.clear_after(self.step)
         stopped = 0
-        with kill_loaders_on_error(), StopSignal(repeated=is_worker()) as request:
+        with kill_loaders_on_error(), closing(self.background), StopSignal(repeated=is_worker()) as request:
             if self.pending_validation is not None:
                 stopped = self._finish_step(self.pending_validation, request, 0)
             if not stopped:
@@ -257,9 +261,14 @@ class Trainer:
             save_checkpoint(self.files.best, self.config, self.learner.shipped.state_dict(), info=info)
 
     def save_state(self, *, required: bool = True) -> None:
-        """Write everything that a resume needs. Unless `required`, a failure is logged and training continues."""
+        """Write everything that a resume needs. Unless `required`, a failure is logged and training continues.
+
+        With a GPU, a state that is not required is copied to the CPU and written while training continues.
+        """
         if not self.processes.is_main:
             return
+        self.background.wait()
+        weights, info = self.learner.model.state_dict(), self.info
         training = {
             "step": self.step,
             "pending_validation": self.pending_validation,
@@ -269,16 +278,22 @@ class Trainer:
             "processes": self.processes.count,
             "learner": self.learner.state_dict(),
         }
+        in_background = not required and self.processes.device.type in BACKGROUND_SAVES
+        if in_background:
+            weights, training = copy_to_cpu(weights), copy_to_cpu(training)
 
         def save(path: Path) -> None:
-            save_checkpoint(path, self.config, self.learner.model.state_dict(), info=self.info, training=training)
+            save_checkpoint(path, self.config, weights, info=info, training=training)
 
-        try:
-            self.files.save_state(self.step, self.execution.keep, save)
-        except HRNError as error:
-            if required:
-                raise
-            logger.error("%s; training continues, and the newest state is of an earlier step", error)
+        def write() -> None:
+            try:
+                self.files.save_state(training["step"], self.execution.keep, save)
+            except HRNError as error:
+                if required:
+                    raise
+                logger.error("%s; training continues, and the newest state is of an earlier step", error)
+
+        self.background.start(write) if in_background else write()
 
     def resume(self, state: Checkpoint) -> None:
         """Continue from a training state of :func:`hrn.training.run_files.load_state`.

@@ -32,7 +32,8 @@ from hrn.inference.local import make_local
 from hrn.inference.memory import parse_memory
 from hrn.model import build_model, preset
 from hrn.model.attention import CoordinateAttention
-from hrn.model.blocks import WRAB, Fusion
+from hrn.model.blocks import WRAB
+from hrn.model.pointwise import Fusion
 from hrn.model.summary import OUTPUT_SIZE, summarise
 from hrn.runtime import inference_convolutions, keep_memory, peak_memory_meter, pick_device, warm_up_kernels
 

@@ -98,6 +98,11 @@ def check_gpu_generation(precision: str, device: torch.device) -> None:
         raise HRNError(f"{torch.cuda.get_device_name(device)} does not support {precision}; use fp16 or fp32")
 
 
+def has_tf32(device: torch.device) -> bool:
+    """Return whether a GPU can round float32 convolutions to TF32."""
+    return not torch.version.hip and torch.cuda.get_device_capability(device) >= _AMPERE
+
+
 def missing_for_compile(device: torch.device) -> str:
     """Return what `torch.compile` needs but this machine lacks, or an empty string.
 

@@ -102,10 +102,11 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
 def log_start(model: str, trainer: Trainer) -> None:
     """Log the size of the run and how it is distributed."""
     processes, recipe, learner = trainer.processes, trainer.recipe, trainer.learner
+    where = f" in {processes.device.type} memory" if trainer.data_on_gpu else ""
     logging.info(
-        "%s %s: %s parameters, %d training images, %d process(es) on %s%s, %d of %d patches at a time, BatchNorm over groups of %d",
-        model, trainer.files.name, f"{sum(p.numel() for p in learner.parameters):,}", len(trainer.pairs), processes.count,
-        processes.device.type, ", compiled" if learner.compiled else "", trainer.share, recipe.batch_size, recipe.norm_batch,
+        "%s %s: %s parameters, %d training images%s, %d process(es) on %s%s, %d of %d patches at a time, BatchNorm over groups of %d",
+        model, trainer.files.name, f"{sum(p.numel() for p in learner.parameters):,}", len(trainer.pairs), where,
+        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.share, recipe.batch_size, recipe.norm_batch,
     )  # fmt: skip
     logging.info("training from step %d to %d; writing to %s", trainer.step, recipe.max_steps, trainer.files.folder)
 

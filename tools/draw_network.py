@@ -21,8 +21,9 @@ from torch import nn
 from hrn.files import write_text
 from hrn.model import HRN, PRESETS, SCALES, HRNConfig, build_model, preset
 from hrn.model.attention import CoordinateAttention
-from hrn.model.blocks import WRAB, WRDB, Fusion
+from hrn.model.blocks import WRAB, WRDB
 from hrn.model.hrn import DEM
+from hrn.model.pointwise import Fusion
 
 COLOURS = {"conv": "#d98880", "block": "#f5cba7", "dct": "#aed6f1", "op": "#fdfefe", "up": "#e59866", "gate": "#fdebd0"}
 WIDTH, MARGIN = 940, 20

@@ -1,5 +1,7 @@
 """Random training patches and their augmentation."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +26,21 @@ def augment(image: Tensor, flip_vertical: int, flip_horizontal: int, turns: int)
     if flip_horizontal:
         image = F.horizontal_flip(image)
     return torch.rot90(image, turns, dims=(-2, -1))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The random choices of a training patch."""
+
+    scale: int
+    image: int
+    """The index of the image."""
+    y: int
+    """The first row of the LR patch."""
+    x: int
+    """The first column of the LR patch."""
+    symmetry: tuple[int, int, int]
+    """The arguments flip_vertical, flip_horizontal and turns of :func:`augment`."""
 
 
 class PatchDataset(Dataset):
@@ -74,16 +91,23 @@ class PatchDataset(Dataset):
             self._order = epoch, np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
         return int(self._order[1][position])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same augmentation."""
-        scale, image, p = self.scale_of(index), self.image_of(index), self.patch_size
+    def crop_of(self, index: int) -> Crop:
+        """Return the random choices of patch `index`."""
+        scale, image = self.scale_of(index), self.image_of(index)
         rng = np.random.default_rng([self.seed, 3, index])
         h, w = (side // scale for side in self.pairs.hr_sizes[image])
-        y, x = int(rng.integers(h - p + 1)), int(rng.integers(w - p + 1))
-        lr = self.pairs.read(f"X{scale}", image, slice(y, y + p), slice(x, x + p))
-        hr = self.pairs.read("HR", image, slice(y * scale, (y + p) * scale), slice(x * scale, (x + p) * scale))
-        flip_vertical, flip_horizontal, turns = int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(4))
+        y, x = int(rng.integers(h - self.patch_size + 1)), int(rng.integers(w - self.patch_size + 1))
+        return Crop(scale, image, y, x, (int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(4))))
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same augmentation."""
+        crop = self.crop_of(index)
         return tuple(
-            augment(torch.from_numpy(patch).permute(2, 0, 1), flip_vertical, flip_horizontal, turns).contiguous()
-            for patch in (lr, hr)
+            augment(torch.from_numpy(self._read(group, crop, s)).permute(2, 0, 1), *crop.symmetry).contiguous()
+            for group, s in ((f"X{crop.scale}", 1), ("HR", crop.scale))
         )
+
+    def _read(self, group: str, crop: Crop, s: int) -> np.ndarray:
+        """Read a patch from a group whose images are `s` times as large as the LR images."""
+        rows, columns = (slice(start * s, (start + self.patch_size) * s) for start in (crop.y, crop.x))
+        return self.pairs.read(group, crop.image, rows, columns)

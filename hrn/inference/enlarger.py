@@ -28,7 +28,14 @@ from hrn.inference.local import make_local
 from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel, free_memory, is_out_of_memory
 from hrn.inference.tiling import Blender, Layout
 from hrn.model.config import Config, HRNConfig
-from hrn.runtime import PRECISIONS, check_gpu_generation, empty_cache, inference_convolutions, warm_up_kernels
+from hrn.runtime import (
+    PRECISIONS,
+    check_gpu_generation,
+    empty_cache,
+    inference_convolutions,
+    missing_for_compile,
+    warm_up_kernels,
+)
 
 MODES = ("local", "windows", "full")
 TILE = 752
@@ -137,7 +144,8 @@ class Enlarger(Upscaler):
             the free memory.
 
     Raises:
-        HRNError: the network does not have the scale, or the device does not support the precision or compilation.
+        HRNError: the network does not have the scale, the device does not support the precision or compilation, or a compiler is
+            missing.
     """
 
     def __init__(
@@ -159,6 +167,8 @@ class Enlarger(Upscaler):
         check_precision(precision, self.device)
         if compile and self.device.type == "mps":
             raise HRNError("compilation is not supported on mps, which lacks float64")
+        if compile and (missing := missing_for_compile(self.device)):
+            raise HRNError(f"compilation needs {missing}")
         warm_up_kernels()
         self.mode = mode or default_mode(network.config)
         self.precision, self.ensemble = precision, ensemble

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrn.model.norm import BatchNorm
+from hrn.model.pointwise import conv1x1
 
 
 class CoordinateAttention(nn.Module):
@@ -34,7 +35,7 @@ class CoordinateAttention(nn.Module):
         h, w = x.shape[-2:]
         pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C): means of channels_last memory are faster in this order
         means = torch.cat([pixels.mean(2), pixels.mean(1)], dim=1).mT[..., None]  # (B, C, H + W, 1): rows, then columns
-        y_h, y_w = self.describe(self.squeeze(means)).split([h, w], dim=2)
+        y_h, y_w = self.describe(conv1x1(self.squeeze, means)).split([h, w], dim=2)
         return self.gate(x, y_h, y_w.mT)
 
     def describe(self, squeezed: Tensor) -> Tensor:
@@ -43,5 +44,5 @@ class CoordinateAttention(nn.Module):
 
     def gate(self, x: Tensor, y_h: Tensor, y_w: Tensor) -> Tensor:
         """Apply the gates of rows y_h (B, max(1, C // r), H, 1) and columns y_w (B, max(1, C // r), 1, W) to x (B, C, H, W)."""
-        gate_h, gate_w = torch.sigmoid(self.gate_h(y_h)), torch.sigmoid(self.gate_w(y_w))
+        gate_h, gate_w = (torch.sigmoid(conv1x1(conv, y)) for conv, y in ((self.gate_h, y_h), (self.gate_w, y_w)))
         return x * gate_h * gate_w if self.gates == "multiply" else x * (gate_h + gate_w)

@@ -1,31 +1,10 @@
 """WRDB and WRAB: the middle and the inner residual blocks (figures 2b and 2c)."""
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrn.model.attention import CoordinateAttention
-
-
-class Fusion(nn.Conv2d):
-    """1x1 convolution of concatenated feature maps, computed as a sum of convolutions, without the concatenated copy.
-
-    Args:
-        maps: number of feature maps.
-        channels: channels C of each map and of the output.
-    """
-
-    def __init__(self, maps: int, channels: int) -> None:
-        super().__init__(maps * channels, channels, 1)
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Fuse `maps` tensors of shape (B, C, H, W) into one of that shape."""
-        first, *rest = self.weight.split(self.out_channels, dim=1)
-        out = F.conv2d(maps[0], first, self.bias)
-        for x, weight in zip(maps[1:], rest, strict=True):
-            out = out.add_(F.conv2d(x, weight))
-        return out
+from hrn.model.pointwise import Fusion
 
 
 class WRAB(nn.Module):

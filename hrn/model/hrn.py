@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrn.model.blocks import WRDB, Fusion
+from hrn.model.blocks import WRDB
 from hrn.model.config import HRNConfig
 from hrn.model.dct import dct, idct
 from hrn.model.init import initialise
+from hrn.model.pointwise import Fusion
 from hrn.model.upsampler import make_upsampler
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)

@@ -19,7 +19,7 @@ from hrn.errors import HRNError
 from hrn.model import ReleasedConfig, build_model
 from hrn.model.config import Config
 from hrn.model.norm import BatchNorm, set_norm_group
-from hrn.runtime import PRECISIONS, check_gpu_generation, missing_for_compile
+from hrn.runtime import PRECISIONS, check_gpu_generation, has_tf32, missing_for_compile
 from hrn.training.recipe import LOSSES, Execution, Recipe
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class Learner:
         device = processes.device
         check_gpu_generation(recipe.precision, device)
         self.compiled = decide_compile(execution.compile, device)
+        channels_last = decide_channels_last(execution, recipe.precision, device)
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
         torch.manual_seed(recipe.seed)
         self.model = build_model(config).to(device, memory_format=self._layout).train()
         set_norm_group(self.model, recipe.norm_batch)
@@ -190,10 +192,6 @@ class Learner:
 
     # execution
 
-    @property
-    def _layout(self) -> torch.memory_format:
-        return torch.channels_last if self.execution.channels_last else torch.contiguous_format
-
     def _wrap(self, config: Config) -> nn.Module:
         """Return the network that training calls: compiled and distributed if requested. It shares the weights of the model."""
         network, device = self.model, self.processes.device
@@ -229,6 +227,16 @@ class Learner:
 def averaged_tensors(model: nn.Module) -> list[Tensor]:
     """Return the parameters and the floating-point buffers, which a running mean of the weights covers."""
     return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
+
+
+def decide_channels_last(execution: Execution, precision: str, device: torch.device) -> bool:
+    """Return whether features are in channels_last memory. By default they are, unless cuDNN computes in IEEE float32.
+
+    cuDNN's float32 convolutions without TF32 are faster in NCHW: https://github.com/pytorch/pytorch/issues/44943
+    """
+    if execution.channels_last is not None or device.type != "cuda" or precision != "fp32":
+        return execution.channels_last is not False
+    return execution.tf32 and has_tf32(device)
 
 
 def decide_compile(requested: bool | None, device: torch.device) -> bool:

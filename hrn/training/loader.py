@@ -2,20 +2,27 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
 from hrn.data.patches import PatchDataset
+from hrn.data.resident import ResidentPatches
 from hrn.errors import HRNError
+from hrn.inference.memory import free_memory
 from hrn.training.learner import Patches
 from hrn.training.signals import ignore_signals
 
+T = TypeVar("T")
 PREFETCH = 2
 """Batches that each worker loads ahead."""
 SHARED_MEMORY = Path("/dev/shm")
 """Where workers pass batches to the training process on Linux."""
+SHARE_FOR_IMAGES = 0.2
+"""Share of the free GPU memory that the training images may take by default."""
 
 
 def worker_count(requested: int, device: torch.device) -> int:
@@ -46,12 +53,41 @@ def load_batches(
         generator=torch.Generator(),  # leaves the global generator unchanged
         prefetch_factor=PREFETCH if workers else None,
     )
-    parts: list[Patches] = []
-    for part in loader:
-        parts.append(tuple(part))
-        if len(parts) == accumulate:
-            yield parts
-            parts = []
+    yield from _chunks((tuple(part) for part in loader), accumulate)
+
+
+def cut_batches(
+    patches: ResidentPatches, indices: Iterator[int], *, share: int, accumulate: int
+) -> Iterator[list[Patches]]:
+    """Yield the same as :func:`load_batches`, from images on the device."""
+    yield from _chunks((patches.batch(part) for part in _chunks(indices, share)), accumulate)
+
+
+def _chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+def decide_data_on_gpu(requested: bool | None, device: torch.device, needed: int) -> bool:
+    """Return whether to keep the training images on the device. None means on CUDA, if they fit in a fifth of its free memory.
+
+    Args:
+        requested: value of `--data_on_gpu`.
+        device: device of the training process.
+        needed: size of the images in bytes.
+
+    Raises:
+        HRNError: it is requested, but the images are larger than the free memory.
+    """
+    if requested is False or (requested is None and device.type != "cuda"):
+        return False
+    free = free_memory(device)
+    if requested and needed > free:
+        raise HRNError(
+            f"--data_on_gpu needs {needed / 2**20:,.0f} MiB for the training images, but {device} has "
+            f"{free / 2**20:,.0f} MiB free. Use --no-data_on_gpu."
+        )
+    return requested or needed <= SHARE_FOR_IMAGES * free
 
 
 def check_shared_memory(*, workers: int, share: int, patch_size: int, scale: int, processes: int) -> None:

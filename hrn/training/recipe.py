@@ -112,10 +112,16 @@ class Execution:
     compile: bool | None = setting(
         None, "use torch.compile: minutes to start, then faster; by default on CUDA if a C compiler is installed"
     )
-    channels_last: bool = setting(True, "keep features in channels_last memory")
+    channels_last: bool | None = setting(
+        None, "memory layout of the features; by default channels_last, except on a GPU in fp32 without TF32"
+    )
     tf32: bool = setting(True, "let GPUs round float32 convolutions to TF32")
     deterministic: bool = setting(False, "on a GPU, use only algorithms that always return the same bits")
     workers: int = setting(-1, "DataLoader workers for each training process; -1: 4 with a GPU, otherwise 0")
+    data_on_gpu: bool | None = setting(
+        None,
+        "keep the training images on the GPU and cut the patches there; by default if they fit in a fifth of its free memory",
+    )
     keep: int = setting(3, "number of training states to keep")
 
     def __post_init__(self) -> None:

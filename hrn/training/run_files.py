@@ -4,10 +4,13 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from hrn.checkpoint import Checkpoint, load_checkpoint
 from hrn.errors import HRNError
@@ -113,6 +116,36 @@ class RunFiles:
                 damaged.append(path.name)
         unreadable = f"; {', '.join(damaged)} cannot be read" if damaged else ""
         raise HRNError(f"nothing to resume: no training state {self.name}.*.train.pth in {self.folder}{unreadable}")
+
+
+class Background:
+    """Runs one action at a time in a thread, such as writing a file while training continues."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._running: Future[None] | None = None
+
+    def start(self, action: Callable[[], None]) -> None:
+        """Start an action after the previous one has ended."""
+        self.wait()
+        self._running = self._pool.submit(action)
+
+    def wait(self) -> None:
+        """Wait for the action that is running, and raise its exception if it failed."""
+        running, self._running = self._running, None
+        if running:
+            running.result()
+
+    close = wait
+
+
+def copy_to_cpu(value: Any) -> Any:
+    """Copy nested dicts and lists, with every tensor in CPU memory of its own."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {name: copy_to_cpu(item) for name, item in value.items()}
+    return [copy_to_cpu(item) for item in value] if isinstance(value, list) else value
 
 
 def step_of(path: Path) -> int:

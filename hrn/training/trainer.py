@@ -7,6 +7,7 @@ stop. Nothing else is random: the same recipe gives the same run, interrupted or
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from hrn.checkpoint import Checkpoint, save_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
+from hrn.data.resident import ResidentPatches, image_bytes
 from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
 from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.training.learner import Learner, Patches
-from hrn.training.loader import check_shared_memory, load_batches, worker_count
+from hrn.training.loader import check_shared_memory, cut_batches, decide_data_on_gpu, load_batches, worker_count
 from hrn.training.monitor import StepTimer, TensorBoard, log_line
 from hrn.training.recipe import Execution, Recipe, share_of
-from hrn.training.run_files import JsonLines, RunFiles
+from hrn.training.run_files import Background, JsonLines, RunFiles, copy_to_cpu
 from hrn.training.signals import StopSignal, kill_loaders_on_error
 from hrn.training.validation import validate
 
@@ -33,6 +35,8 @@ MAX_SKIPPED_IN_A_ROW = 100
 POLL_INTERVAL = {"cuda": 10}
 """Steps between two checks for signals and skipped steps, by device type; 1 on other devices. A check waits for the GPU and
 for the other processes."""
+BACKGROUND_SAVES = ("cuda",)
+"""Types of devices that compute while a thread writes training states. On a CPU it would take time from the training."""
 
 
 @dataclass
@@ -75,10 +79,12 @@ class Trainer:
             length=recipe.max_steps * recipe.batch_size,
             seed=recipe.seed,
         )
+        self.data_on_gpu = False
         self.workers = worker_count(self.execution.workers, self.processes.device)
-        self.processes.run_on_all(self._check_shared_memory)
+        self.processes.run_on_all(self._check_memory)
         self.learner = Learner(self.config, self.recipe, self.execution, self.processes)
         self.log = JsonLines(self.files.log)
+        self.background = Background()
         self.tensorboard: TensorBoard | None = None
         self.step = 0
         self.pending_validation: dict[str, Any] | None = None
@@ -102,7 +108,7 @@ class Trainer:
             self.log.cut(self.step if self.pending_validation is None else self.step - 1)
             self.files.clear_after(self.step)
         stopped = 0
-        with kill_loaders_on_error(), StopSignal(repeated=is_worker()) as request:
+        with kill_loaders_on_error(), closing(self.background), StopSignal(repeated=is_worker()) as request:
             if self.pending_validation is not None:
                 stopped = self._finish_step(self.pending_validation, request, 0)
             if not stopped:
@@ -191,6 +197,9 @@ class Trainer:
 
     def batches(self) -> Iterator[list[Patches]]:
         """Yield this process's share of the batch of each remaining step, in `accumulate` parts."""
+        if self.data_on_gpu:
+            resident = ResidentPatches(self.patches, self.processes.device)
+            return cut_batches(resident, self._indices(), share=self.share, accumulate=self.execution.accumulate)
         return load_batches(
             self.patches, self._indices(), share=self.share, accumulate=self.execution.accumulate, workers=self.workers,
             device=self.processes.device,
@@ -202,7 +211,12 @@ class Trainer:
             first = step * self.recipe.batch_size + self.processes.rank * mine
             yield from range(first, first + mine)
 
-    def _check_shared_memory(self) -> None:
+    def _check_memory(self) -> None:
+        """Decide where the training images are kept, and check the shared memory of the workers if they are loaded."""
+        device = self.processes.device
+        self.data_on_gpu = decide_data_on_gpu(self.execution.data_on_gpu, device, image_bytes(self.pairs))
+        if self.data_on_gpu:
+            return
         check_shared_memory(
             workers=self.workers,
             share=self.share,
@@ -248,9 +262,14 @@ class Trainer:
             save_checkpoint(self.files.best, self.config, self.learner.shipped.state_dict(), info=info)
 
     def save_state(self, *, required: bool = True) -> None:
-        """Write everything that a resume needs. Unless `required`, a failure is logged and training continues."""
+        """Write everything that a resume needs. Unless `required`, a failure is logged and training continues.
+
+        With a GPU, a state that is not required is copied to the CPU and written while training continues.
+        """
         if not self.processes.is_main:
             return
+        self.background.wait()
+        weights, info = self.learner.model.state_dict(), self.info
         training = {
             "step": self.step,
             "pending_validation": self.pending_validation,
@@ -260,16 +279,22 @@ class Trainer:
             "processes": self.processes.count,
             "learner": self.learner.state_dict(),
         }
+        in_background = not required and self.processes.device.type in BACKGROUND_SAVES
+        if in_background:
+            weights, training = copy_to_cpu(weights), copy_to_cpu(training)
 
         def save(path: Path) -> None:
-            save_checkpoint(path, self.config, self.learner.model.state_dict(), info=self.info, training=training)
+            save_checkpoint(path, self.config, weights, info=info, training=training)
 
-        try:
-            self.files.save_state(self.step, self.execution.keep, save)
-        except HRNError as error:
-            if required:
-                raise
-            logger.error("%s; training continues. The newest state is from an earlier step.", error)
+        def write() -> None:
+            try:
+                self.files.save_state(training["step"], self.execution.keep, save)
+            except HRNError as error:
+                if required:
+                    raise
+                logger.error("%s; training continues. The newest state is from an earlier step.", error)
+
+        self.background.start(write) if in_background else write()
 
     def resume(self, state: Checkpoint) -> None:
         """Continue from a training state of :func:`hrn.training.run_files.load_state`.

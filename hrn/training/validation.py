@@ -1,6 +1,9 @@
 """Validation during training, shared by all processes of a run."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +11,13 @@ from torch import nn
 
 from hrn.data.benchmark import TestSet
 from hrn.distributed import Processes
-from hrn.evaluation.evaluate import evaluate, mean_scores
+from hrn.evaluation.evaluate import Enlarge, ImageResult, evaluate, mean_scores
 from hrn.inference.enlarger import Enlarger
 
 SHOWN_IMAGES = 4
 """Images of each test set that TensorBoard shows."""
+SCORING_THREADS = {"cuda": 4}
+"""Threads that read and score images while a GPU enlarges others, by device type. On a CPU the network needs all cores."""
 
 
 def validate(
@@ -39,14 +44,62 @@ def validate(
     """
     rows = []
     for test_set in test_sets:
-        enlarger, mine = Enlarger(network, test_set.scale), []
-        for first in range(0, len(test_set.images), processes.count):
-            image = test_set.images[first : first + processes.count][processes.rank :][:1]  # empty at an uneven end
-            for result in evaluate(enlarger, replace(test_set, images=image), shave=shave):
-                if show and len(mine) < SHOWN_IMAGES:
+        mine = score_set(network, test_set, processes, shave=shave, stop=stop, show=show)
+        if mine is None:
+            return None
+        rows.append(mean_scores(processes.gather(mine)))
+    return {name: sum(row[name] for row in rows) / len(rows) for name in ("psnr_y", "ssim_y")}
+
+
+def score_set(
+    network: nn.Module,
+    test_set: TestSet,
+    processes: Processes,
+    *,
+    shave: int | None,
+    stop: Callable[[], int],
+    show: Callable[[str, np.ndarray], None] | None,
+) -> list[dict[str, float]] | None:
+    """Score this process's images of a test set. Arguments as for :func:`validate`. Returns None after a stop."""
+    enlarge = one_at_a_time(Enlarger(network, test_set.scale))
+
+    def score(first: int) -> list[ImageResult]:
+        images = test_set.images[first : first + processes.count][processes.rank :][:1]  # empty at an uneven end
+        results = evaluate(enlarge, replace(test_set, images=images), shave=shave)
+        is_shown = show is not None and first < SHOWN_IMAGES * processes.count
+        return [result if is_shown else result.without_images() for result in results]
+
+    device, mine = next(network.parameters()).device, []
+    with ordered_map(SCORING_THREADS.get(device.type, 0)) as apply:
+        for results in apply(score, range(0, len(test_set.images), processes.count)):
+            for result in results:
+                if result.sr is not None:
                     show(f"{test_set.name} x{test_set.scale}/{result.name}", result.sr)
                 mine.append(result.scores)
             if processes.max(stop()):
                 return None
-        rows.append(mean_scores(processes.gather(mine)))
-    return {name: sum(row[name] for row in rows) / len(rows) for name in ("psnr_y", "ssim_y")}
+    return mine
+
+
+def one_at_a_time(enlarge: Enlarge) -> Enlarge:
+    """Return `enlarge` for use by several threads."""
+    lock = threading.Lock()
+
+    def call(lr: np.ndarray) -> np.ndarray:
+        with lock:
+            return enlarge(lr)
+
+    return call
+
+
+@contextmanager
+def ordered_map(threads: int) -> Iterator[Callable]:
+    """A `map` that computes ahead in `threads` threads; with 0, Python's. At the end, calls that have not begun are dropped."""
+    if not threads:
+        yield map
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)

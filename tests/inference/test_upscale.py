@@ -182,6 +182,13 @@ def test_float32_is_not_tf32(small, image, monkeypatch, precision):
     assert set(asked) == {("cpu", False)}
 
 
+def test_compiling_without_a_compiler(small, monkeypatch):
+    monkeypatch.setattr(module, "missing_for_compile", lambda device: "a compiler (g++)")
+    with pytest.raises(HRNError, match=r"g\+\+"):
+        Enlarger(small, compile=True)
+    Enlarger(small)
+
+
 @pytest.mark.slow
 def test_compiled_is_the_same(small, image, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))

@@ -6,7 +6,7 @@ import torch
 from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.training import learner as learner_module
-from hrn.training.learner import Learner, decide_compile
+from hrn.training.learner import Learner, decide_channels_last, decide_compile
 from hrn.training.recipe import Execution
 
 PLAIN = Execution()
@@ -221,3 +221,18 @@ def test_several_processes_do_not_broadcast_buffers(small, recipe, monkeypatch):
     monkeypatch.setattr(learner_module, "DistributedDataParallel", Wrapped)
     learner = Learner(small, replace(recipe, norm_batch=2), PLAIN, Processes(count=2))
     assert learner.network.broadcast_buffers is False
+
+
+def test_layout_by_default(monkeypatch):
+    """NCHW only for convolutions in IEEE float32 on a GPU."""
+    cpu, cuda, generation = torch.device("cpu"), torch.device("cuda"), {"value": (9, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generation["value"])
+    ieee = Execution(tf32=False)
+    assert [decide_channels_last(ieee, p, cuda) for p in ("fp32", "bf16", "fp16")] == [False, True, True]
+    assert decide_channels_last(PLAIN, "fp32", cuda)
+    generation["value"] = (7, 5)
+    assert not decide_channels_last(PLAIN, "fp32", cuda)
+    assert decide_channels_last(ieee, "fp32", cpu)
+    for device in (cpu, cuda):
+        assert decide_channels_last(Execution(channels_last=True), "fp32", device)
+        assert not decide_channels_last(Execution(channels_last=False), "bf16", device)

@@ -1,11 +1,12 @@
 import collections
+from dataclasses import replace
 
 import pytest
 import torch
 
 from hrn.errors import HRNError
 from hrn.training import loader
-from hrn.training.loader import PREFETCH, check_shared_memory, worker_count
+from hrn.training.loader import PREFETCH, check_shared_memory, decide_data_on_gpu, worker_count
 from hrn.training.recipe import Execution
 
 
@@ -47,3 +48,30 @@ def test_the_trainer_checks_shared_memory(make, room):
     make()  # loads in its own process
     with pytest.raises(HRNError, match="--workers 2"):
         make(execution=Execution(workers=2))
+
+
+def test_where_the_training_images_are_kept(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(loader, "free_memory", lambda device: 1000)
+    assert [decide_data_on_gpu(None, cuda, needed) for needed in (200, 201)] == [True, False]
+    assert not decide_data_on_gpu(None, cpu, 1)
+    assert not decide_data_on_gpu(False, cuda, 1)
+    for device in (cpu, cuda):
+        assert decide_data_on_gpu(True, device, 1000)
+        with pytest.raises(HRNError, match="--no-data_on_gpu"):
+            decide_data_on_gpu(True, device, 1001)
+
+
+@pytest.mark.parametrize("scales", [(2,), (2, 3, 4)])
+def test_resident_images_give_the_same_batches(make, small, room, scales):
+    room(1000)  # workers would not fit
+    config = replace(small, scales=scales)
+    loaded = make(config=config, execution=Execution(accumulate=2))
+    resident = make(config=config, execution=Execution(accumulate=2, data_on_gpu=True, workers=4))
+    for step in (0, 5):
+        loaded.step = resident.step = step
+        steps = list(zip(loaded.batches(), resident.batches(), strict=True))
+        assert len(steps) == 8 - step
+        for one, other in steps:
+            assert len(one) == len(other) == 2
+            assert all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -153,6 +154,85 @@ def test_a_validation_interrupted_by_a_stop_is_done_by_the_resumed_run(make, sam
     assert resumed.fit() == 0
     same(straight, resumed)
     assert log_of(straight) == log_of(resumed)
+
+
+@pytest.fixture
+def background(monkeypatch):
+    """Write states in a thread, as on a GPU. `background(before)` calls `before(path)` at the start of each write."""
+    monkeypatch.setattr(trainer_module, "BACKGROUND_SAVES", ("cpu",))
+    save = trainer_module.save_checkpoint
+
+    def install(before):
+        def save_after(path, *args, **more):
+            before(path)
+            save(path, *args, **more)
+
+        monkeypatch.setattr(trainer_module, "save_checkpoint", save_after)
+
+    return install
+
+
+def test_states_written_in_the_background_are_the_same(make, same, background):
+    """The state of step 3 is written after step 5."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "BACKGROUND_SAVES", ())
+        straight = make("straight")
+        straight.fit()
+    reached = threading.Event()
+    background(lambda path: ".train." in path.name and reached.wait(60))
+    trainer = make("background")
+
+    def progress(step):
+        if step == 5:
+            assert not trainer.files.states()
+            reached.set()
+
+    trainer.fit(progress)
+    assert len(trainer.files.states()) == 3
+    for one, other in zip(straight.files.states(), trainer.files.states(), strict=True):
+        a, b = load_state(one), load_state(other)
+        same(*({"weights": dict(state.weights), "training": dict(state.training)} for state in (a, b)))
+    same(straight, trainer)
+
+
+def test_background_writes_end_before_the_run_does(make, background):
+    """Also if training fails meanwhile."""
+    started = threading.Event()
+
+    def slow(path):
+        started.set()
+        time.sleep(0.2)
+
+    background(slow)
+    trainer = make(valid=False)
+
+    def progress(step):
+        if step == 4:
+            assert started.wait(60)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(progress)
+    assert trainer.files.newest_state().training["step"] == 3
+    assert not list(trainer.files.folder.glob(".*"))
+
+
+def test_a_background_write_that_fails(make, background, caplog):
+    def fail(error):
+        def before(path):
+            if ".00000003." in path.name:
+                raise error
+
+        return before
+
+    background(fail(HRNError("No space left on device")))
+    trainer = make(valid=False)
+    trainer.fit()
+    assert "No space left on device" in caplog.text
+    assert [load_state(path).training["step"] for path in trainer.files.states()] == [8, 6]
+    background(fail(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        make("other", valid=False).fit()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

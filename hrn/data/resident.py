@@ -1,0 +1,86 @@
+"""Training patches cut from images that stay in the memory of a GPU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from hrn.data.h5 import H5Pairs
+from hrn.data.patches import Crop, PatchDataset
+
+
+def image_bytes(pairs: H5Pairs) -> int:
+    """Return the size of all images in bytes, as 8-bit RGB."""
+    return sum(3 * (h // s) * (w // s) for s in (1, *pairs.scales) for h, w in pairs.hr_sizes)
+
+
+@dataclass(frozen=True)
+class PixelTable:
+    """All images of a group, row by row, one after another."""
+
+    pixels: Tensor
+    """(N, 3) uint8."""
+    first: list[int]
+    """The index of the first pixel of each image."""
+    width: list[int]
+    """The width of each image."""
+
+
+class ResidentPatches:
+    """The patches of a :class:`PatchDataset`, bit for bit, from images in the memory of a device.
+
+    Flips and turns only change the order in which the pixels of a patch are read, so a batch is one gather per group.
+
+    Args:
+        patches: The data set, which makes all random choices. Its images are read here, once.
+        device: The device that holds the images.
+
+    Raises:
+        HRNError: An image cannot be read.
+    """
+
+    def __init__(self, patches: PatchDataset, device: torch.device) -> None:
+        self.patches, self.device = patches, device
+        pairs = patches.pairs
+        scales = {"HR": 1, **{f"X{s}": s for s in pairs.scales}}
+        self._tables = {group: self._load(group, s) for group, s in scales.items()}
+
+    def _load(self, group: str, reduction: int) -> PixelTable:
+        """Read the images of a group, which are smaller than HR by `reduction`."""
+        pairs = self.patches.pairs
+        sizes = [(h // reduction, w // reduction) for h, w in pairs.hr_sizes]
+        counts = [h * w for h, w in sizes]
+        pixels = torch.empty(sum(counts), 3, dtype=torch.uint8, device=self.device)
+        for i, part in enumerate(pixels.split(counts)):
+            part.copy_(torch.from_numpy(pairs.read(group, i)).flatten(0, 1))
+        return PixelTable(pixels, [0, *accumulate(counts)], [w for _, w in sizes])
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return patches of one step: LR (B, 3, p, p) and HR (B, 3, s*p, s*p), uint8 on the device."""
+        crops = [self.patches.crop_of(index) for index in indices]
+        scale = crops[0].scale
+        return self._gather(f"X{scale}", crops, 1), self._gather("HR", crops, scale)
+
+    def _gather(self, group: str, crops: list[Crop], magnification: int) -> Tensor:
+        """Cut patches from a group whose images are larger than the LR images by `magnification`."""
+        table, side = self._tables[group], self.patches.patch_size * magnification
+        orders = torch.tensor([_reading_order(table, crop, magnification, side) for crop in crops])
+        start, down, right = orders.to(self.device, non_blocking=True)[..., None, None].unbind(1)
+        i = torch.arange(side, device=self.device)
+        return table.pixels[start + down * i[:, None] + right * i].permute(0, 3, 1, 2)
+
+
+def _reading_order(table: PixelTable, crop: Crop, magnification: int, side: int) -> tuple[int, int, int]:
+    """Return the index of a patch's first pixel in the table, and the steps to the next pixels below and to the right."""
+    down, right, last = table.width[crop.image], 1, side - 1
+    start = table.first[crop.image] + crop.y * magnification * down + crop.x * magnification
+    flip_vertical, flip_horizontal, turns = crop.symmetry
+    if flip_vertical:
+        start, down = start + last * down, -down
+    if flip_horizontal:
+        start, right = start + last * right, -right
+    for _ in range(turns):
+        start, down, right = start + last * right, -right, down
+    return start, down, right

@@ -1,11 +1,13 @@
 """Print the parameters and Multi-Adds of a network.
 
 python -m hrn.model hrn --scale 4
+python -m hrn.model hrn_light --set frequency=none channels=29
 """
 
 import argparse
 
 from hrn.model import PRESETS, SCALES, preset
+from hrn.model.config import with_settings
 from hrn.model.summary import OUTPUT_SIZE, summarise
 
 
@@ -13,8 +15,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m hrn.model", description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=PRESETS)
     parser.add_argument("--scale", type=int, default=4, choices=SCALES)
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of HRNConfig")
     args = parser.parse_args()
-    config = preset(args.model, [args.scale])
+    try:
+        config = with_settings(preset(args.model, [args.scale]), args.set)
+    except ValueError as error:
+        parser.error(f"--set: {error}")
     print(f"{args.model} x{args.scale}: {config}\n")
     print(f"| part | parameters | Multi-Adds at {OUTPUT_SIZE[1]}x{OUTPUT_SIZE[0]} |\n|---|---|---|")
     for part in summarise(config):

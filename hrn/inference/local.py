@@ -28,7 +28,7 @@ def make_local(network: nn.Module, size: int) -> HRN:
         raise HRNError("mode local needs an HRN network; use mode full or windows")
     tensors = [*network.parameters(), *network.buffers()]
     local = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # new modules, shared tensors
-    if network.domain:
+    if network.domain is not None:
         local.domain = BlockDomain(network.domain.dims, size, fft=network.domain.fft)
     for dem in local.body:  # the attention of the frequency branch stays: its blocks have the training size
         for wrdb in (dem.spatial1, dem.spatial2):

@@ -56,15 +56,15 @@ class DEM(nn.Module):
         self.spatial1 = WRDB(c, config)
         self.fuse1 = Fusion(2, c)
         self.spatial2 = WRDB(c, config)
-        self.fuse2 = Fusion(4 if self.frequency else 3, c)
+        self.fuse2 = Fusion(3 if self.frequency is None else 4, c)
 
     def forward(self, x: Tensor, f: Tensor | None, domain: Domain | None) -> tuple[Tensor, Tensor | None]:
         """Map features x (B, C, H, W) and coefficients f in `domain` to those of the next module."""
-        f = self.frequency(f) if domain else None
+        f = None if domain is None else self.frequency(f)
         b1 = self.spatial1(x)
         t = F.elu(self.fuse1([x, b1]), inplace=True)
         b2 = self.spatial2(t)
-        back = [domain.to_image(f, x.shape[-2:])] if domain else []
+        back = [] if domain is None else [domain.to_image(f, x.shape[-2:])]
         x = F.elu(self.fuse2([x, b1, b2, *back]), inplace=True)
         return x, f
 
@@ -96,7 +96,7 @@ class HRN(nn.Module):
             (B, 3, scale*H, scale*W), approximately in [0, 1], not clipped.
         """
         x0 = self.head(lr - self.mean)
-        x, f = x0, self.domain.to_frequency(x0) if self.domain else None
+        x, f = x0, None if self.domain is None else self.domain.to_frequency(x0)
         for dem in self.body:
             x, f = dem(x, f, self.domain)
         x = x0 + x if self.config.skip else x

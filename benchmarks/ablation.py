@@ -88,7 +88,7 @@ class Result:
             self.psnr.setdefault(name, []).append(value)
 
 
-def test_set_psnr(run: Run, test_set: TestSet) -> float:
+def score_test_set(run: Run, test_set: TestSet) -> float:
     """PSNR-Y of a finished run on a test set. Stored beside the weights."""
     path = run.folder / "scores.json"
     scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         for variant, result in results.items():
             run = run_of(variant, seed, args.steps, args.work)
             log = run.finish(args, lines=LOG_LINES, validations=1)
-            psnr = {"validation": log[-1]["psnr_y"], **{s.name: test_set_psnr(run, s) for s in test_sets}}
+            psnr = {"validation": log[-1]["psnr_y"], **{s.name: score_test_set(run, s) for s in test_sets}}
             result.add(log, psnr)
         text = table(results, args.steps, args.seeds[:number])
         print(text)

@@ -36,9 +36,7 @@ VARIANTS = {
         "hrn_base grown from hrn_light_x4": "--model hrn_base --optimizer muon --lr 5e-3 --grow_from hrn_light_x4",
     },
 }
-COMMON = (
-    "--patch_size 32 --batch_size 16 --schedule cosine --warmup 100 --ema 0.995 --precision bf16 --compile --channels_last"
-)
+COMMON = "--patch_size 32 --batch_size 16 --schedule cosine --warmup 100 --ema 0.995 --precision bf16 --compile --channels_last"
 VALIDATIONS = 6
 """Number of validations of a run."""
 

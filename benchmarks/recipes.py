@@ -10,20 +10,16 @@ validation PSNR-Y, averaged over the seeds.
 
 import argparse
 import statistics
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from benchmarks.runs import Line, Run, add_flags, seconds_per_step
 from hrn.cli import run_cli
-from hrn.errors import HRNError
 from hrn.files import write_text
-from hrn.training.run_files import read_log
 
-Line = dict[str, float]
 LIGHT = "--model hrn_light --optimizer"
 VARIANTS = {
     "optimizers": {
@@ -40,41 +36,9 @@ VARIANTS = {
         "hrn_base grown from hrn_light_x4": "--model hrn_base --optimizer muon --lr 5e-3 --grow_from hrn_light_x4",
     },
 }
-COMMON = (
-    "--scale 4 --patch_size 32 --batch_size 16 --schedule cosine --warmup 100 --ema 0.995 --precision bf16 --compile "
-    "--channels_last"
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One variant with one seed."""
-
-    variant: str
-    flags: str
-    seed: int
-    folder: Path
-
-    def finish(self, args: argparse.Namespace) -> list[Line]:
-        """Train to the end unless that is done, and return the validated lines of the log.
-
-        Raises:
-            HRNError: `hrn/train.py` failed.
-        """
-        log = self.folder / "run_x4.jsonl"
-        if not log.is_file() or not (lines := read_log(log)) or lines[-1]["step"] < args.steps:
-            interval = max(1, args.steps // 6)
-            command = [
-                *(sys.executable, str(ROOT / "hrn/train.py"), *self.flags.split(), *COMMON.split()),
-                *("--ckpt_name", "run", "--ckpt_dir", str(self.folder), "--seed", str(self.seed)),
-                *("--train_data_path", str(args.train_data_path), "--valid_data_path", str(args.valid_data_path)),
-                *("--max_steps", str(args.steps), "--print_interval", str(interval)),
-                *("--valid_interval", str(interval), "--save_interval", str(interval)),
-                *(["--resume"] if list(self.folder.glob("*.train.pth")) else []),
-            ]
-            if subprocess.run(command, check=False).returncode:
-                raise HRNError(f"{self.variant}, seed {self.seed}: training failed; its output is above")
-        return [line for line in read_log(log) if "psnr_y" in line]
+COMMON = "--patch_size 32 --batch_size 16 --schedule cosine --warmup 100 --ema 0.995 --precision bf16 --compile --channels_last"
+VALIDATIONS = 6
+"""Number of validations of a run."""
 
 
 def table(results: dict[str, list[list[Line]]], batch_size: int = 16) -> str:
@@ -85,7 +49,7 @@ def table(results: dict[str, list[list[Line]]], batch_size: int = 16) -> str:
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for variant, runs in results.items():
         ends = [run[-1]["psnr_y"] for run in runs]
-        seconds = statistics.median(batch_size / line["images_per_second"] for run in runs for line in run[1:])
+        seconds = seconds_per_step(runs, batch_size)
         cells = [variant, *(f"{statistics.mean(run[i]['psnr_y'] for run in runs):.3f}" for i in shown)]
         cells += [f"{statistics.mean(ends):.3f} dB", f"{statistics.mean(run[-1]['ssim_y'] for run in runs):.4f}"]
         cells += [", ".join(f"{end:.3f}" for end in ends), f"{seconds:.3f}"]
@@ -110,19 +74,15 @@ def draw(path: Path, results: dict[str, list[list[Line]]]) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", choices=VARIANTS)
-    parser.add_argument("--train_data_path", type=Path, required=True)
-    parser.add_argument("--valid_data_path", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500, help="steps of every run (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
-    parser.add_argument("--work", type=Path, default=Path("sample/recipes"), help="folder of the runs")
-    parser.add_argument("--table", type=Path, help="Markdown file for the table")
-    parser.add_argument("--figure", type=Path, help="PNG, PDF or SVG for the curves")
+    add_flags(parser, steps=1500, seeds=(0, 1), work=Path("sample/recipes"))
     args = parser.parse_args(argv)
     results: dict[str, list[list[Line]]] = {}
     for number, (variant, flags) in enumerate(VARIANTS[args.comparison].items()):
         folder = args.work / args.comparison / f"{number}_steps{args.steps}"
-        runs = [Run(variant, flags, seed, folder / f"seed{seed}") for seed in args.seeds]
-        results[variant] = [run.finish(args) for run in runs]
+        words = f"{flags} {COMMON}".split()
+        runs = [Run(variant, words, seed, folder / f"seed{seed}") for seed in args.seeds]
+        logs = [run.finish(args, lines=VALIDATIONS, validations=VALIDATIONS) for run in runs]
+        results[variant] = [[line for line in log if "psnr_y" in line] for log in logs]
     text = table(results)
     print(text)
     if args.table:

@@ -2,6 +2,7 @@
 
     python hrn/train.py --model hrn --ckpt_name hrn --ckpt_dir checkpoint/hrn --scale 4 --train_data_path dataset/DIV2K_train.h5
     python hrn/train.py --config recipe.toml     flags from a file; the command line wins
+    python hrn/train.py ... --set frequency=none channels=29    a variant of the preset; the fields are those of HRNConfig
     python hrn/train.py ... --resume             continue after an interruption
     python hrn/train.py ... --dry_run            print the time and memory that a run needs; writes nothing
     python hrn/train.py ... --num_gpu 4          four processes; the same as torchrun --nproc_per_node=4 hrn/train.py ...

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
 from hrn import train
-from hrn.checkpoint import load_checkpoint, save_checkpoint
+from hrn.checkpoint import load_checkpoint, load_network, save_checkpoint
 from hrn.cli import run_cli
 from hrn.errors import HRNError
 from hrn.model import build_model, preset
@@ -210,6 +211,20 @@ def test_a_recipe_file_with_flags_that_win(h5_path, tmp_path):
     assert (state["step"], state["recipe"]["lr"], state["recipe"]["patch_size"]) == (2, 1e-4, 8)
 
 
+def test_set_trains_a_variant_that_rebuilds_itself(h5_path, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"set": ["channels=6", "frequency=fft"]}')
+    flags = ["--config", str(recipe), *training_flags(h5_path, tmp_path / "ck"), "--set", "frequency=none", "n_dem=1"]
+    train.main(flags)
+    train.main([*flags, "--resume", "--max_steps", "4"])
+    checkpoint = load_checkpoint(tmp_path / "ck/a_x2.pth")
+    expected = replace(preset("hrn_light", [2]), channels=6, frequency="none", n_dem=1)
+    assert checkpoint.config == load_network(checkpoint).config == expected
+    assert checkpoint.info["model"] == "hrn_light channels=6 frequency=fft frequency=none n_dem=1"
+    with pytest.raises(HRNError):  # another network
+        train.main([*flags, "--resume", "--max_steps", "5", "--set", "dense=false"])
+
+
 def error_of(main, args, capsys):
     """Exit code 2 and one message on stderr."""
     assert run_cli(lambda: main([str(a) for a in args])) == 2
@@ -233,6 +248,9 @@ def test_bad_input(h5_path, tmp_path, capsys):
     assert "none.pth" in fails(init_from=tmp_path / "none.pth")
     assert "--grow_from" in fails(init_from="a.pth", grow_from="b.pth")
     assert "--ckpt_name" in fails(ckpt_name="a/b")
+    for setting in ("width=3", "channels=0", "channels=many", "gates=max", "scales=2", "dense"):
+        assert f"--set {setting}" in fails(set=setting)
+    assert "--set channels=3" in fails(model="hrn_released", set="channels=3")
     assert "--num_gpu" in fails(num_gpu=-1)
     assert "--device cuda:99" in fails(device="cuda:99")
     assert "--adam_lr_ratio" in fails(adam_lr_ratio=2)

@@ -80,10 +80,12 @@ def branch_spectra(network: nn.Module, images: Sequence[np.ndarray], scale: int,
         (DEMs, 4, bins), in the order of BRANCHES.
 
     Raises:
-        HRNError: the network has no DEMs.
+        HRNError: the network has no DEMs or no frequency branch.
     """
     if not isinstance(network, HRN):
         raise HRNError(f"{type(network).__name__} has no DEMs; use a checkpoint of hrn, hrn_base or hrn_light")
+    if network.domain is None:
+        raise HRNError("the network has no frequency branch")
     spectra = []
     device = next(network.parameters()).device
     for image in images:

@@ -14,10 +14,12 @@ from torch import Tensor
 from hrn.checkpoint import Checkpoint
 from hrn.errors import HRNError
 from hrn.files import atomic_write
-from hrn.model.config import HRNConfig
+from hrn.model.config import LATER_FIELDS, HRNConfig
 
-REQUIRED = ("head.weight", "body.0.frequency.blocks.0.widen.weight", "body.0.fuse2.weight")
-"""Names of weights that every HRN network has."""
+REQUIRED = ("head.weight", "body.0.frequency.blocks.0.attention.gate_h.weight", "body.0.fuse2.weight")
+"""Names of weights that every HRN network with a frequency branch and coordinate attention has."""
+NOT_IN_SHAPES = ("gates", "dct_axes", *LATER_FIELDS)
+"""Fields of the configuration that must have their default values, because they are not inferred from shapes."""
 
 
 def is_bare_state_dict(contents: Mapping[str, object]) -> bool:
@@ -28,8 +30,8 @@ def is_bare_state_dict(contents: Mapping[str, object]) -> bool:
 def config_from_shapes(weights: Mapping[str, Tensor]) -> HRNConfig:
     """Infer a network's configuration from the shapes of its weights.
 
-    `gates` and `dct_axes` have no weights; they get their default values. So does the part of `reduction` that rounding
-    hides: the result has the same shapes.
+    The fields in `NOT_IN_SHAPES` get their default values. `reduction` and `expansion` are inferred up to rounding: the
+    result has the same shapes.
 
     Args:
         weights: a state dict of :class:`hrn.model.HRN`.
@@ -37,12 +39,13 @@ def config_from_shapes(weights: Mapping[str, Tensor]) -> HRNConfig:
     block = "body.0.frequency.blocks.0"
     channels = weights["head.weight"].shape[0]
     tails = _tails(weights)
+    expansion = weights[f"{block}.widen.weight"].shape[0] / channels
     return HRNConfig(
         scales=tuple(tails),
         channels=channels,
         n_dem=_count(weights, "body"),
         n_wrab=_count(weights, "body.0.frequency.blocks"),
-        expansion=weights[f"{block}.widen.weight"].shape[0] // channels,
+        expansion=int(expansion) if expansion.is_integer() else expansion,
         reduction=channels // weights[f"{block}.attention.squeeze.weight"].shape[0],
         upsampler="direct" if tails[min(tails)] == 1 else "subpixel",
     )
@@ -61,11 +64,14 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
             cannot be written.
     """
     config = checkpoint.config
-    if not isinstance(config, HRNConfig) or (config.gates, config.dct_axes) != (HRNConfig.gates, HRNConfig.dct_axes):
-        raise HRNError(
-            f"{checkpoint.path}: a bare state dict needs an HRN network with gates={HRNConfig.gates!r} "
-            f"and dct_axes={HRNConfig.dct_axes!r}"
-        )
+    if not isinstance(config, HRNConfig):
+        raise HRNError(f"{checkpoint.path}: a bare state dict needs an HRN network, not {checkpoint.model_name}")
+    for name in NOT_IN_SHAPES:
+        if getattr(config, name) != getattr(HRNConfig, name):
+            raise HRNError(
+                f"{checkpoint.path}: a bare state dict needs a network with {name}={getattr(HRNConfig, name)!r}, "
+                f"not {getattr(config, name)!r}"
+            )
     if scale not in config.scales:
         raise HRNError(f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in config.scales)}, not x{scale}")
     weights = {
@@ -74,7 +80,7 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
         if not name.startswith("tails.") or name.startswith(f"tails.x{scale}.")
     }
     inferred, expected = config_from_shapes(weights), replace(config, scales=(scale,))
-    if replace(inferred, reduction=expected.reduction) != expected:
+    if replace(inferred, reduction=expected.reduction, expansion=expected.expansion) != expected:
         raise HRNError(f"{checkpoint.path}: its configuration does not follow from the shapes of its weights")
     with atomic_write(path) as beside:
         torch.save({"params": weights}, beside)

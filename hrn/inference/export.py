@@ -32,7 +32,7 @@ from hrn.files import atomic_write
 from hrn.inference.bare import export_state_dict
 from hrn.inference.enlarger import MODES, Mode, default_mode
 from hrn.inference.local import FixedScale, make_local
-from hrn.model import config_to_dict
+from hrn.model import HRNConfig, config_to_dict
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import keep_memory, warm_up_kernels
 
@@ -56,12 +56,14 @@ def export_onnx(path: str | Path, checkpoint: Checkpoint, scale: int, mode: Mode
         The largest difference to PyTorch on a test image with values in [0, 1].
 
     Raises:
-        HRNError: a package is missing, the mode is `windows`, or ONNX Runtime and PyTorch differ.
+        HRNError: a package is missing, the mode is `windows`, the network has an FFT, or ONNX Runtime and PyTorch differ.
     """
     onnxruntime = _needed("onnxruntime")
     _needed("onnxscript")
     network = load_network(checkpoint, scale=scale).to(memory_format=torch.contiguous_format)
     mode = mode or default_mode(checkpoint.config)
+    if isinstance(checkpoint.config, HRNConfig) and checkpoint.config.frequency == "fft":
+        raise HRNError(f"{checkpoint.path}: ONNX does not support the complex numbers of frequency='fft'")
     if mode.name == "windows":
         raise HRNError("mode windows cannot be exported; use mode full or local")
     if mode.name == "local":

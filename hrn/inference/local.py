@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hrn.errors import HRNError
-from hrn.model.attention import CoordinateAttention
+from hrn.model.attention import CoordinateAttention, SqueezeExcitation
 from hrn.model.hrn import HRN, Domain
 
 
@@ -28,23 +28,27 @@ def make_local(network: nn.Module, size: int) -> HRN:
         raise HRNError("mode local needs an HRN network; use mode full or windows")
     tensors = [*network.parameters(), *network.buffers()]
     local = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # new modules, shared tensors
-    local.domain = BlockDomain(network.domain.dims, size)
+    if network.domain is not None:
+        local.domain = BlockDomain(network.domain.dims, size, fft=network.domain.fft)
     for dem in local.body:  # the attention of the frequency branch stays: its blocks have the training size
         for wrdb in (dem.spatial1, dem.spatial2):
             for block in wrdb.blocks:
-                block.attention = LocalAttention(block.attention, size)
+                if isinstance(block.attention, CoordinateAttention):
+                    block.attention = LocalAttention(block.attention, size)
+                elif isinstance(block.attention, SqueezeExcitation):
+                    block.attention = LocalSqueezeExcitation(block.attention, size)
     return local
 
 
 @dataclass(frozen=True)
 class BlockDomain(Domain):
-    """The DCT of blocks, which become samples of the batch. The image is mirrored to a whole number of blocks."""
+    """The transform of blocks, which become samples of the batch. The image is mirrored to a whole number of blocks."""
 
     block: int
     """Side of a block in pixels."""
 
     def to_frequency(self, x: Tensor) -> Tensor:
-        """Features (B, C, H, W) to coefficients (B * blocks, C, block, block)."""
+        """Features (B, C, H, W) to coefficients (B * blocks, C, block, block), or the shape of the FFT of such blocks."""
         for dim in (2, 3):
             if torch.compiler.is_exporting() or x.shape[dim] % self.block:
                 x = x.index_select(dim, self._mirrored(x.shape[dim], x.device))
@@ -53,9 +57,9 @@ class BlockDomain(Domain):
         return super().to_frequency(blocks.permute(0, 3, 1, 2))
 
     def to_image(self, f: Tensor, size: tuple[int, int]) -> Tensor:
-        """Coefficients (B * blocks, C, block, block) to features (B, C, *size)."""
+        """Coefficients of blocks to features (B, C, *size)."""
         rows, columns = (self._blocks(side) for side in size)
-        blocks = super().to_image(f, f.shape[-2:]).permute(0, 2, 3, 1).unflatten(0, (-1, rows, columns))
+        blocks = super().to_image(f, (self.block, self.block)).permute(0, 2, 3, 1).unflatten(0, (-1, rows, columns))
         pixels = blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, C), with the padding
         return pixels.narrow(1, 0, size[0]).narrow(2, 0, size[1]).permute(0, 3, 1, 2)
 
@@ -99,6 +103,19 @@ class LocalAttention(nn.Module):
         squeezed = self.whole.squeeze(x)  # before the means: both are linear, and this has fewer channels
         y_h, y_w = (self.whole.describe(local_mean(squeezed, self.size, dim)) for dim in (3, 2))
         return self.whole.gate(x, y_h, y_w)
+
+
+class LocalSqueezeExcitation(nn.Module):
+    """Squeeze-and-excitation with means over the `size` x `size` nearest pixels."""
+
+    def __init__(self, whole: SqueezeExcitation, size: int) -> None:
+        super().__init__()
+        self.whole, self.size = whole, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        squeezed = self.whole.squeeze(x)  # before the means: both are linear
+        return self.whole.gate(x, local_mean(local_mean(squeezed, self.size, 3), self.size, 2))
 
 
 def local_mean(x: Tensor, size: int, dim: int) -> Tensor:

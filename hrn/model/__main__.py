@@ -1,11 +1,13 @@
 """Print the parameters and Multi-Adds of a network.
 
 python -m hrn.model hrn --scale 4
+python -m hrn.model hrn_light --set frequency=none channels=29
 """
 
 import argparse
 
 from hrn.model import PRESETS, SCALES, preset
+from hrn.model.config import with_settings
 from hrn.model.summary import OUTPUT_SIZE, summarise
 
 
@@ -15,8 +17,12 @@ def main() -> None:
     parser.add_argument(
         "--scale", type=int, default=4, choices=SCALES, help="enlargement factor (default: %(default)s)"
     )
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of HRNConfig to change")
     args = parser.parse_args()
-    config = preset(args.model, [args.scale])
+    try:
+        config = with_settings(preset(args.model, [args.scale]), args.set)
+    except ValueError as error:
+        parser.error(f"--set: {error}")
     print(f"{args.model} x{args.scale}: {config}\n")
     print(f"| part | parameters | Multi-Adds at {OUTPUT_SIZE[1]}x{OUTPUT_SIZE[0]} |\n|---|---|---|")
     for part in summarise(config):

@@ -1,5 +1,6 @@
 """Network configurations and presets. A checkpoint contains its configuration, from which its network is rebuilt."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -19,8 +20,8 @@ class HRNConfig:
     """Number of dual-domain enhancement modules (DEMs) D."""
     n_wrab: int = 3
     """Number of WRABs in a WRDB, n."""
-    expansion: int = 4
-    """Expansion E: a WRAB has E * C channels inside."""
+    expansion: float = 4
+    """Expansion E, at least 1: a WRAB has round(E * C) channels inside."""
     reduction: int = 16
     """Reduction r: the coordinate attention has max(1, C // r) channels inside."""
     upsampler: str = "subpixel"
@@ -29,22 +30,40 @@ class HRNConfig:
     gates: str = "multiply"
     """Combination of the two attention gates: `multiply` (released code, Hou et al.) or `add` (circled plus in the figure)."""
     dct_axes: str = "hw"
-    """Axes of the DCT: `hw` (the figure) or `w` (the released code)."""
+    """Axes of the frequency transform: `hw` (the figure) or `w` (the released code)."""
+    frequency: str = "dct"
+    """Transform of the frequency branch: `dct` (the paper), `fft` with real and imaginary parts as channels, or `none` for
+    a network without this branch."""
+    dense: bool = True
+    """Whether a WRAB gets the fused outputs of all earlier ones in its WRDB, or only that of the one before it."""
+    attention: str = "coordinate"
+    """Attention at the end of a WRAB: `coordinate` (the paper), `se` (squeeze-and-excitation) or `none`."""
+    norm: bool = True
+    """Whether coordinate attention has BatchNorm."""
+    skip: bool = True
+    """Whether the head's features are added to those of the last DEM."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(sorted(int(s) for s in self.scales)))
         if not self.scales or any(s not in SCALES for s in self.scales) or len(set(self.scales)) != len(self.scales):
             raise ValueError(f"scales must be distinct values of {SCALES}, not {self.scales}")
         for name in ("channels", "n_dem", "n_wrab", "expansion", "reduction"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            least = 3 if name == "channels" else 1  # a new network has RGB in its first three channels
+            if not least <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         for name, allowed in (
             ("upsampler", ("subpixel", "direct")),
             ("gates", ("multiply", "add")),
             ("dct_axes", ("hw", "w")),
+            ("frequency", ("dct", "fft", "none")),
+            ("attention", ("coordinate", "se", "none")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+        if self.frequency == "none" and self.dct_axes != "hw":
+            raise ValueError(f"dct_axes {self.dct_axes!r} has no effect without a frequency branch")
+        if self.attention != "coordinate" and (self.gates, self.norm) != ("multiply", True):
+            raise ValueError(f"gates and norm have no effect with attention {self.attention!r}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,9 @@ class ReleasedConfig:
 
 Config = HRNConfig | ReleasedConfig
 
+LATER_FIELDS = ("frequency", "dense", "attention", "norm", "skip")
+"""Fields that are stored only if they differ from their defaults, so that earlier versions can read other checkpoints."""
+
 PRESETS: dict[str, Config] = {
     "hrn": HRNConfig(),
     "hrn_base": HRNConfig(channels=48, n_dem=3, n_wrab=2, expansion=2, reduction=16, upsampler="direct"),
@@ -76,10 +98,45 @@ def preset(name: str, scales: Iterable[int]) -> Config:
     return replace(PRESETS[name], scales=tuple(scales))
 
 
+def with_settings(config: Config, settings: Iterable[str]) -> Config:
+    """Return a configuration with some fields replaced.
+
+    Args:
+        config: the configuration to start from.
+        settings: strings such as `channels=28` or `frequency=none`; the last one of a field counts.
+
+    Raises:
+        ValueError: an unknown field, or a value that the field does not allow.
+    """
+    types = {f.name: f.type for f in fields(config) if f.name != "scales"}
+    values = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in types:
+            raise ValueError(f"{setting!r} is not NAME=VALUE with a NAME of {', '.join(types) or 'no field'}")
+        values[name] = _parse(name, text, types[name])
+    return replace(config, **values)
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
+    """Parse the text of a field. Raises ValueError with the field's name."""
+    if kind is str:
+        return text
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"{name} must be true or false, not {text!r}")
+        return text == "true"
+    try:
+        return int(text) if kind is int or text.isdecimal() else float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be {'an integer' if kind is int else 'a number'}, not {text!r}") from None
+
+
 def config_to_dict(config: Config) -> dict[str, Any]:
     """Convert to plain types, which `torch.load(weights_only=True)` and JSON support."""
     kind = "hrn_released" if isinstance(config, ReleasedConfig) else "hrn"
-    return {"network": kind, **asdict(config), "scales": list(config.scales)}
+    values = {k: v for k, v in asdict(config).items() if k not in LATER_FIELDS or v != getattr(HRNConfig, k)}
+    return {"network": kind, **values, "scales": list(config.scales)}
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:
@@ -93,8 +150,8 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     for name, value in rest.items():
         if name not in types:
             raise ValueError(f"unknown field {name!r} in the configuration of {network}")
-        expected = (list, tuple) if name == "scales" else types[name]
-        if not isinstance(value, expected) or isinstance(value, bool):
+        expected = {"scales": (list, tuple), "expansion": (int, float)}.get(name, types[name])
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
             raise ValueError(f"invalid value {value!r} of field {name!r} in the configuration of {network}")
     return cls(**rest)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hrn.model.blocks import WRAB, WRDB
+from hrn.model.config import LATER_FIELDS, HRNConfig
 from hrn.model.hrn import DEM, HRN
 
 
@@ -24,7 +25,8 @@ def grow(small: HRN, large: HRN) -> None:
 
     Args:
         small: the trained network.
-        large: a network of the same scales and variants, at least as large in every respect.
+        large: a network of the same scales and variants, at least as large in every respect. Of the variants, only
+            `gates`, `dct_axes` and `skip` may differ from the defaults.
 
     Raises:
         ValueError: see :func:`check_growth`.
@@ -47,15 +49,18 @@ def grow(small: HRN, large: HRN) -> None:
 
 
 def check_growth(small: HRN, large: HRN) -> None:
-    """Raise ValueError if `large` has other scales or variants than `small`, or is smaller in any respect."""
+    """Raise ValueError if `large` has other scales or variants than `small`, is smaller in any respect, or cannot grow."""
     a, b = small.config, large.config
-    for name in ("scales", "gates", "dct_axes"):
+    for name in ("scales", "gates", "dct_axes", *LATER_FIELDS):
         if getattr(a, name) != getattr(b, name):
             raise ValueError(
                 f"{name} must be equal: {getattr(a, name)} in the small network, {getattr(b, name)} in the large one"
             )
+    for name in ("frequency", "dense", "attention", "norm"):
+        if getattr(a, name) != getattr(HRNConfig, name):
+            raise ValueError(f"{name} {getattr(a, name)!r}: such networks cannot grow")
     sizes = {name: (getattr(a, name), getattr(b, name)) for name in ("channels", "n_dem", "n_wrab")}
-    sizes["channels * expansion"] = a.channels * a.expansion, b.channels * b.expansion
+    sizes["channels * expansion"] = round(a.channels * a.expansion), round(b.channels * b.expansion)
     sizes["channels // reduction"] = max(1, a.channels // a.reduction), max(1, b.channels // b.reduction)
     for name, (old, new) in sizes.items():
         if new < old:

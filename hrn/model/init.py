@@ -2,13 +2,14 @@
 
 With PyTorch's default, each 1x1 fusion shrinks the signal and two half-open gates quarter each residual, so a deep stack
 learns slowly. Here a new network enlarges bilinearly (one factor after another if the tail has several), and every fusion
-passes its newest input on. `benchmarks/initialisation.py` compares both.
+passes its newest input on. `benchmarks/initialisation.py` compares both. Without the global skip connection, the image passes
+through the body, and a new network interpolates only approximately.
 """
 
 import torch
 from torch import Tensor, nn
 
-from hrn.model.attention import CoordinateAttention
+from hrn.model.attention import CoordinateAttention, SqueezeExcitation
 from hrn.model.blocks import WRDB
 
 OPEN_GATE_BIAS = 2.0
@@ -22,6 +23,8 @@ def initialise(network: nn.Module) -> None:
         if isinstance(module, CoordinateAttention):
             for gate in (module.gate_h, module.gate_w):
                 nn.init.constant_(gate.bias, OPEN_GATE_BIAS)
+        elif isinstance(module, SqueezeExcitation):
+            nn.init.constant_(module.excite.bias, OPEN_GATE_BIAS)
         elif isinstance(module, WRDB):
             for fuse in module.fuse[:-1]:
                 pass_on(fuse, newest=-1)
@@ -29,8 +32,9 @@ def initialise(network: nn.Module) -> None:
     for dem in network.body:
         pass_on(dem.fuse1, newest=1)
         pass_on(dem.fuse2, newest=2)
-    nn.init.zeros_(network.body[-1].fuse2.weight)  # the body adds nothing at first
-    nn.init.zeros_(network.body[-1].fuse2.bias)
+    if network.config.skip:
+        nn.init.zeros_(network.body[-1].fuse2.weight)  # the body adds nothing at first
+        nn.init.zeros_(network.body[-1].fuse2.bias)
     rgb = torch.zeros_like(network.head.weight[:3])  # the first three channels of the head are the image
     rgb[:, :, 1, 1] = torch.eye(3)
     network.head.weight[:3] = rgb

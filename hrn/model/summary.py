@@ -29,7 +29,7 @@ def summarise(config: Config, scale: int | None = None) -> list[PartCost]:
     """Return the cost of each part, and of the whole network last.
 
     Only convolutions are counted, as in the literature. A DCT adds (H + W) Multi-Adds per feature sample as a matrix
-    product, and fewer by FFT. The LR size is OUTPUT_SIZE divided by `scale`, rounded down.
+    product, and fewer by FFT; the FFT variant is not counted either. The LR size is OUTPUT_SIZE divided by `scale`, rounded down.
     """
     scale = scale or config.scales[0]
     with torch.device("meta"):

@@ -18,6 +18,8 @@ NOT_IN_CONFIG = ("help", "config")
 def parse_args(argv: list[str] | None = None, description: str | None = None) -> argparse.Namespace:
     """Parse the command line. A recipe file given by `--config` sets the defaults, so the command line wins.
 
+    `--set` adds to the recipe file's `set`; the last value of a field counts.
+
     Raises:
         HRNError: the recipe file cannot be read, has an unknown key, or a value of the wrong type.
     """
@@ -36,6 +38,8 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     add, default = parser.add_argument, " (default: %(default)s)"
     add("--config", type=Path, metavar="FILE", help="recipe file (.toml or .json): its keys are flags without dashes")
     add("--model", choices=PRESETS, help="network preset (required)")
+    text = "fields of the network's configuration (HRNConfig), such as frequency=none channels=29"
+    add("--set", type=str, nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=text)
     add("--ckpt_name", metavar="NAME", help="name of the output files (required)")
     add("--ckpt_dir", type=Path, default=Path("checkpoint"), metavar="DIR", help="output folder" + default)
     add(

@@ -14,7 +14,7 @@ from hrn.data.h5 import H5Pairs
 from hrn.distributed import Processes, is_restarted
 from hrn.errors import HRNError
 from hrn.model import preset
-from hrn.model.config import Config
+from hrn.model.config import Config, with_settings
 from hrn.training.monitor import TensorBoard
 from hrn.training.recipe import Execution, Recipe, share_of
 from hrn.training.run_files import RunFiles, load_state, step_of
@@ -49,6 +49,10 @@ def prepare(args: argparse.Namespace, processes: int) -> Setup:
         config = preset(args.model, scales)
     except ValueError as error:
         raise HRNError(f"--model {args.model} --scale {args.scale}: {error}") from None
+    try:
+        config = with_settings(config, args.set)
+    except ValueError as error:
+        raise HRNError(f"--set {' '.join(args.set)}: {error}") from None
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
     if args.resume is None and not is_restarted() and not args.dry_run:
         files.check_unused()
@@ -85,7 +89,7 @@ def build_trainer(
     if state and not recipe.norm_batch:
         recipe = replace(recipe, norm_batch=state.training["recipe"]["norm_batch"])
     info = {
-        "model": args.model,
+        "model": " ".join([args.model, *args.set]),
         "train_data": args.train_data_path.name,
         "valid_data": [path.name for path in args.valid_data_path],
         "versions": {"hrn": __version__, "torch": str(torch.__version__)},

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import recipes
+from benchmarks import recipes, runs
 
 LINES = [
     {"step": step, "psnr_y": psnr, "ssim_y": 0.7, "images_per_second": 160.0}
@@ -25,7 +25,7 @@ def finished(tmp_path):
 
 
 def test_finished_runs_give_table_and_figure_without_training(finished, monkeypatch, tmp_path):
-    monkeypatch.setattr(recipes.subprocess, "run", lambda *a, **k: pytest.fail("a finished run was trained again"))
+    monkeypatch.setattr(runs.subprocess, "run", lambda *a, **k: pytest.fail("a finished run was trained again"))
     arguments = ["growth", "--train_data_path", "t.h5", "--valid_data_path", "v.h5", "--steps", "600"]
     files = ["--table", str(tmp_path / "table.md"), "--figure", str(tmp_path / "curve.png")]
     assert recipes.main([*arguments, "--work", str(finished), *files]) == 0

@@ -49,7 +49,17 @@ def test_the_file_has_one_scale(two_scales, tmp_path, scale):
     assert all(torch.equal(checkpoint.weights[name], value) for name, value in contents["params"].items())
 
 
-@pytest.mark.parametrize("config", [HRNConfig(gates="add"), HRNConfig(dct_axes="w"), preset("hrn_released", [4])])
+@pytest.mark.parametrize(
+    "config",
+    [
+        HRNConfig(gates="add"),
+        HRNConfig(dct_axes="w"),
+        HRNConfig(frequency="none"),
+        HRNConfig(dense=False),
+        HRNConfig(skip=False),
+        preset("hrn_released", [4]),
+    ],
+)
 def test_configurations_that_shapes_do_not_show_are_refused(tmp_path, config):
     path = tmp_path / "a.pth"
     save_checkpoint(path, config, {}, info={})

@@ -57,7 +57,7 @@ def conv(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_wrab():
-    block = randomised(WRAB(4, expansion=3, reduction=2, gates="multiply"))
+    block = randomised(WRAB(4, HRNConfig(expansion=3, reduction=2)))
     x = torch.randn(1, 4, 6, 5)
     assert block.widen.out_channels == 12
     expected = x + block.attention(conv(block.narrow, F.elu(conv(block.widen, x))))
@@ -66,7 +66,7 @@ def test_wrab():
 
 @torch.no_grad()
 def test_wrdb_fuses_all_earlier_outputs():
-    block = randomised(WRDB(4, n_wrab=3, expansion=2, reduction=2, gates="multiply"))
+    block = randomised(WRDB(4, HRNConfig(n_wrab=3, expansion=2, reduction=2)))
     x = torch.randn(1, 4, 6, 5)
     a1 = block.blocks[0](x)
     a2 = block.blocks[1](conv(block.fuse[0], torch.cat([x, a1], 1)))

@@ -55,6 +55,7 @@ def test_the_command_line_wins(config):
         ("dry_run = 'yes'", "dry_run"),
         ("train_data_path = 3", "train_data_path"),
         ("valid_data_path = [1]", "valid_data_path"),
+        ("set = [1]", "set"),
         ('model = "edsr"', "model"),
         ("scale = 5", "scale"),
         ('optimizer = "sgd"', "optimizer"),
@@ -73,6 +74,14 @@ def test_files_that_cannot_be_read(config, tmp_path):
     for text in ("{", "[1]"):
         with pytest.raises(HRNError, match=r"recipe\.json"):
             parse_args(["--config", config(text, ".json")])
+
+
+def test_set_adds_to_the_recipe_files(config):
+    path = config({"set": ["channels=28", "gates=add"]}, ".json")
+    args = parse_args(
+        ["--config", path, "--model", "hrn", "--ckpt_name", "a", "--set", "channels=20", "--set", "skip=false"]
+    )
+    assert args.set == ["channels=28", "gates=add", "channels=20", "skip=false"]
 
 
 def test_required_flags_may_come_from_either(config):

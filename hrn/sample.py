@@ -44,37 +44,18 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("what to enlarge or score").add_argument
     add("--input", type=Path, metavar="PATH", help="image, or folder to search recursively, to enlarge")
     add(
-        "--test_data_dir",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="SET",
-        help="test sets to score (layouts: docs/data.md)",
+        "--test_data_dir", type=Path, nargs="+", default=[], metavar="SET", help="test sets to score (see docs/data.md)"
     )
-    add(
-        "--sr_dir",
-        nargs="+",
-        metavar="[NAME=]FOLDER",
-        help="score finished results in these folders, without a network",
-    )
-    add(
-        "--scale",
-        type=parse_scale,
-        nargs="+",
-        metavar="S",
-        help="2, 3, 4 or 8; any factor with --input; or auto (default)",
-    )
+    add("--sr_dir", nargs="+", metavar="[NAME=]FOLDER", help="score finished results, without a network")
+    text = "2, 3, 4 or 8; any factor with --input; or auto (default)"
+    add("--scale", type=parse_scale, nargs="+", metavar="S", help=text)
     add("--size", type=parse_size, metavar="WxH", help="output size of --input in pixels")
     add("--long_edge", type=int, metavar="N", help="length of the longer output side of --input in pixels")
 
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=(*PRESETS, "bicubic"), help="included model to use, or model that --ckpt_path must hold")
     add("--ckpt_path", type=Path, nargs="+", metavar="FILE", help="checkpoints, or names such as hrn_light_x4")
-    add(
-        "--mode",
-        choices=MODES,
-        help="how the network sees an image (docs/inference.md); default: local, or full for hrn_released",
-    )
+    add("--mode", choices=MODES, help="context of the network (default: local, or full for hrn_released)")
     add("--window", type=int, default=Mode.window, help="size of the context in LR pixels (default: %(default)s)")
     add("--overlap", type=int, default=Mode.overlap, help="overlap of windows in LR pixels (default: %(default)s)")
     add("--self_ensemble", action="store_true", help="average over eight flips and rotations; eight times slower")
@@ -82,17 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("computation").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     add("--cuda", action="store_const", const="cuda", dest="device", help="same as --device cuda")
-    add(
-        "--num_gpu", type=int, default=1, metavar="N", help="share --input among N GPUs of this machine; 0 uses the CPU"
-    )
+    add("--num_gpu", type=int, default=1, metavar="N", help="share --input among N GPUs; 0 uses the CPU")
     add("--precision", default="fp32", choices=PRECISIONS, help="precision of convolutions (default: %(default)s)")
     add("--compile", action="store_true", help="compile the network first, which takes a minute")
-    add(
-        "--max_memory",
-        type=parse_memory,
-        metavar="SIZE",
-        help="memory limit per process, such as 2G (default: 80%% of free)",
-    )
+    text = "memory limit per process, such as 2G (default: 80%% of free)"
+    add("--max_memory", type=parse_memory, metavar="SIZE", help=text)
 
     add = parser.add_argument_group("output").add_argument
     add("--sample_dir", type=Path, default=Path("sample"), metavar="DIR", help="output folder (default: %(default)s)")
@@ -102,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--report", action="store_true", help="write report.html with images, crops and spectra")
     add("--shave", type=int, help="border in HR pixels to leave out of PSNR and SSIM (default: the scale)")
     add("--raw_grey", nargs="+", default=[], metavar="NAME", help="grey images to score on 0-255 instead of Y")
-    add("--group", type=int, default=1, choices=(1,), help="ignored; accepted for the released code's command lines")
+    add("--group", type=int, default=1, choices=(1,), help="no effect; accepted for the released code's commands")
     return parser
 
 

@@ -57,6 +57,7 @@ from benchmarks.gpu_checks import (
 from hrn.cli import run_cli
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
+from hrn.data.resident import ResidentPatches
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel
@@ -194,8 +195,8 @@ def measure_training(setup: Setup, batch: int, precision: str, compiled: bool) -
     return f"{text}, GPU idle {max(0.0, 1 - busy / seconds):.0%}, {peak() / 1024:.1f} GiB"
 
 
-def measure_loader(setup: Setup) -> str:
-    """Load patches from an h5 file of noise, as training does."""
+def measure_loader(setup: Setup, resident: bool) -> str:
+    """Load patches from an h5 file of noise, as training does: by loading processes, or from images on the device."""
     batch, count = setup.batches[-1], 2 if setup.quick else 100
     with tempfile.TemporaryDirectory() as folder:
         path, rng, side = Path(folder) / "noise.h5", np.random.default_rng(0), 2 * setup.patch
@@ -206,12 +207,19 @@ def measure_loader(setup: Setup) -> str:
         patches = PatchDataset(
             H5Pairs(path, (SCALE,)), patch_size=setup.patch, batch_size=batch, length=(count + 10) * batch, seed=0
         )
-        batches = iter(DataLoader(patches, batch, num_workers=setup.workers, pin_memory=setup.cuda))
+        if resident:
+            images = ResidentPatches(patches, setup.device)
+            batches = (images.batch(range(i, i + batch)) for i in range(0, len(patches), batch))
+        else:
+            batches = iter(DataLoader(patches, batch, num_workers=setup.workers, pin_memory=setup.cuda))
         for _ in range(10):
             next(batches)
         start = time.perf_counter()
         loaded = sum(1 for _ in batches)
-    return f"{loaded * batch / (time.perf_counter() - start):,.0f} images/s, {setup.workers} loading processes"
+        synchronise(setup)
+        seconds = time.perf_counter() - start
+    source = "images on the device" if resident else f"{setup.workers} loading processes"
+    return f"{loaded * batch / seconds:,.0f} images/s, {source}"
 
 
 # inference
@@ -264,7 +272,8 @@ def run_all(setup: Setup) -> Report:
     for label, precision, compiled in TRAINING:
         for batch in setup.batches:
             run("Training", f"{label}, batch {batch}", measure_training, batch, precision, compiled)
-    run("Training", "loading alone", measure_loader)
+    for name, resident in (("loading alone", False), ("loading alone, --data_on_gpu", True)):
+        run("Training", name, measure_loader, resident)
     for mode in ("local", "windows", "full"):
         for precision in ("fp32", "tf32", "bf16", "fp16"):
             run("Inference", f"mode {mode}, {precision}", measure_inference, mode, precision)

@@ -71,6 +71,7 @@ def test_report_on_a_cpu(tmp_path, capsys):
     assert {section for section, _ in status} == {"Environment", "Correctness", "Training", "Inference", "Memory"}
     assert status["Correctness", "bf16 against the CPU in fp32"] == "ok"
     assert status["Correctness", "resumed training"] == "ok"
+    assert status["Training", "loading alone, --data_on_gpu"] == "ok"
     assert status["Inference", "mode local, fp32"] == "ok"
     assert status["Memory", "smaller tiles if memory runs out"] == "not run"
 

@@ -200,7 +200,7 @@ def score_run(run: Run, settings: ScoreSettings, page: HtmlReport | None = None)
     shave = scale if settings.shave is None else settings.shave
     header = _header(method)
     bicubic = None if isinstance(method.enlarger, Bicubic) else Bicubic(scale)
-    _warm_up(run)
+    warm_up(method.enlarger, test_set)
     ensemble = _EnsembleGain(method.enlarger, shave, settings.raw_grey)
     results, figure = [], None
     images = score_images(run.super_resolve, test_set, shave=shave, raw_grey=settings.raw_grey, bicubic=bicubic)
@@ -237,11 +237,16 @@ def _header(method: Method) -> dict[str, Any]:
     return {**provenance(device), **method.settings}
 
 
-def _warm_up(run: Run) -> None:
-    """Run a GPU once before its time is measured, so that kernels are loaded."""
-    enlarger = run.method.enlarger
-    if isinstance(enlarger, Enlarger) and enlarger.device.type != "cpu":
-        enlarger(run.test_set.images[0].load(run.method.scale).lr)
+def warm_up(enlarger: object, test_set: TestSet) -> None:
+    """Enlarge one image of each size on a GPU before its time is measured, because cuDNN chooses its algorithms for each size."""
+    if not isinstance(enlarger, Enlarger) or enlarger.device.type == "cpu":
+        return
+    seen = set()
+    for image in test_set.images:
+        lr = image.load(test_set.scale).lr
+        if lr.shape not in seen:
+            enlarger(lr)
+        seen.add(lr.shape)
 
 
 class _EnsembleGain:

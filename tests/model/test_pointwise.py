@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hrn.model import build_model, pointwise, preset
 from hrn.model.blocks import WRDB
+from hrn.model.config import HRNConfig
 from hrn.model.norm import set_norm_group
 
 
@@ -48,7 +49,7 @@ class CountConvolutions(TorchDispatchMode):
 def test_convolutions_of_a_block(device, expected):
     """Three WRABs of two 3x3 convolutions; fusions of 2, 3 and 4 maps; three 1x1 convolutions in each attention."""
     with FakeTensorMode(), torch.device(device):
-        block = WRDB(8, n_wrab=3, expansion=2, reduction=2, gates="multiply").eval()
+        block = WRDB(8, HRNConfig(n_wrab=3, expansion=2, reduction=2)).eval()
         x = torch.empty(2, 8, 12, 12)
         with CountConvolutions() as convolutions, torch.no_grad():
             assert block(x).device.type == device

@@ -95,17 +95,15 @@ def recipe_of(path):
     return args, Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
 
 
-def test_included_recipes_equal_the_recipes_in_the_checkpoints(root):
+@pytest.mark.parametrize("model", ["hrn_light", "hrn_base", "hrn"])
+def test_included_recipes_equal_the_recipes_in_the_checkpoints(root, model):
     """Each file has the rates of the log beside it, and the last stage of each network the recipe in its checkpoint."""
-    folder = root / "checkpoint/hrn_light"
+    folder = root / "checkpoint" / model
     recipes = {path.stem: recipe_of(path) for path in (folder / "recipes").glob("*.toml")}
     assert recipes.keys() == {path.stem for path in folder.glob("*.jsonl")}
     for name, (args, recipe) in recipes.items():
-        assert (args.model, args.dry_run, args.scale) == (
-            "hrn_light",
-            True,
-            {"2": 2, "3": 3, "4": 4, "8": 8}.get(name.split("_")[2][1:], 0),
-        )
+        scale = {"x2": 2, "x3": 3, "x4": 4, "x8": 8}.get(name.split("_")[-2], 0)
+        assert (args.model, args.dry_run, args.scale) == (model, True, scale)
         last = json.loads((folder / f"{name}.jsonl").read_text().splitlines()[-1])
         assert last["step"] == recipe.max_steps
         assert last["lr"] == pytest.approx(recipe.lr_at(last["step"] - 1), rel=1e-6)

@@ -10,12 +10,12 @@ from matplotlib.transforms import Bbox
 from hrn.evaluation.figures.canvas import OTHERS, OURS, plt, save
 from hrn.evaluation.tables import ours, published
 
-PLACES = [(1, 3, "left"), (1, -11, "left"), (-1, 3, "right"), (-1, -11, "right")]
+PLACES = [(side, dy, align) for dy in (3, -10, 13, -20) for side, align in ((1, "left"), (-1, "right"))]
 """Label positions relative to a point, in order of preference: side (1 is right), offset upwards in points, alignment."""
 
 
 def tradeoff(path: Path, scale: int, test_set: str = "Set5", max_multi_adds: float = 1000) -> None:
-    """Draw PSNR-Y on a test set against Multi-Adds.
+    """Draw PSNR-Y on a test set against Multi-Adds; the area of a point grows with the number of parameters.
 
     Args:
         path: PNG, PDF or SVG file to write.
@@ -23,7 +23,7 @@ def tradeoff(path: Path, scale: int, test_set: str = "Set5", max_multi_adds: flo
         test_set: test set to show.
         max_multi_adds: methods with more Multi-Adds, in units of 10^9, are left out.
     """
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     own = ours(scale)
     shown = [r for r in (*own, *published(scale)) if 0 < r.multi_adds <= max_multi_adds and test_set in r.scores]
     points = [(r.multi_adds, r.scores[test_set][0]) for r in shown]
@@ -34,7 +34,7 @@ def tradeoff(path: Path, scale: int, test_set: str = "Set5", max_multi_adds: flo
     axis.margins(0.12)
     axis.grid(alpha=0.3)
     figure.canvas.draw()  # fixes the positions of the points
-    labels = [(f"{r.method}, {r.parameters / 1e3:,.0f} K", OURS if r in own else "black") for r in shown]
+    labels = [(r.method.split(" (")[0], OURS if r in own else "black") for r in shown]
     label_points(axis, points, [math.sqrt(area / math.pi) for area in areas], labels)
     save(figure, path)
 

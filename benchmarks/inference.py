@@ -43,6 +43,7 @@ ROUNDS = 3
 MEGAPIXELS = (0.25, 1, 4, 16, 24)
 PRESETS_AND_MODES = [
     ("hrn_light", "local"), ("hrn_light", "full"), ("hrn_light", "windows"),
+    ("hrn_base", "local"), ("hrn_base", "full"), ("hrn_base", "windows"),
     ("hrn", "local"), ("hrn", "full"), ("hrn", "windows"),
     ("hrn_released", "full"), ("hrn_released", "windows"),
 ]  # fmt: skip

@@ -20,10 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from benchmarks.runs import Line, Run, add_flags, seconds_per_step
+from benchmarks.runs import Line, Run, add_flags, seconds_per_step, write_results
 from hrn.cli import run_cli
 from hrn.data.benchmark import TestSet, find_test_set
-from hrn.evaluation.evaluate import evaluate, mean_scores
+from hrn.evaluation.evaluate import evaluate
+from hrn.evaluation.metrics import mean_scores
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.upscale import load_model
@@ -168,12 +169,7 @@ def main(argv: list[str] | None = None) -> int:
             log = run.finish(args, lines=LOG_LINES, validations=1)
             psnr = {"validation": log[-1]["psnr_y"], **{s.name: score_test_set(run, s) for s in test_sets}}
             result.add(log, psnr)
-        text = table(results, args.steps, args.seeds[:number])
-        print(text)
-        if args.table:
-            write_text(args.table, text)
-        if args.figure:
-            draw(args.figure, results)
+        write_results(args, table(results, args.steps, args.seeds[:number]), lambda path: draw(path, results))
     return 0
 
 

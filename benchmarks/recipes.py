@@ -16,9 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from benchmarks.runs import Line, Run, add_flags, seconds_per_step
+from benchmarks.runs import Line, Run, add_flags, seconds_per_step, write_results
 from hrn.cli import run_cli
-from hrn.files import write_text
 
 LIGHT = "--model hrn_light --optimizer"
 VARIANTS = {
@@ -83,12 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         runs = [Run(variant, words, seed, folder / f"seed{seed}") for seed in args.seeds]
         logs = [run.finish(args, lines=VALIDATIONS, validations=VALIDATIONS) for run in runs]
         results[variant] = [[line for line in log if "psnr_y" in line] for log in logs]
-    text = table(results)
-    print(text)
-    if args.table:
-        write_text(args.table, text)
-    if args.figure:
-        draw(args.figure, results)
+    write_results(args, table(results), lambda path: draw(path, results))
     return 0
 
 

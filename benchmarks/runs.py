@@ -4,11 +4,12 @@ import argparse
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hrn.errors import HRNError
+from hrn.files import write_text
 from hrn.training.run_files import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +73,21 @@ def seconds_per_step(logs: Iterable[Sequence[Line]], batch_size: int) -> float:
     return statistics.median(
         batch_size / line["images_per_second"] for log in logs for line in log[1:] if "images_per_second" in line
     )
+
+
+def write_results(args: argparse.Namespace, table: str, draw: Callable[[Path], None]) -> None:
+    """Print the table, and write the files that the flags of `add_flags` ask for.
+
+    Args:
+        args: values of the flags of `add_flags`.
+        table: the table in Markdown.
+        draw: writes the figure to a path.
+    """
+    print(table)
+    if args.table:
+        write_text(args.table, table)
+    if args.figure:
+        draw(args.figure)
 
 
 def add_flags(parser: argparse.ArgumentParser, *, steps: int, seeds: Sequence[int], work: Path) -> None:

@@ -8,9 +8,7 @@ import numpy as np
 
 from hrn.data.benchmark import Pair, TestSet
 from hrn.errors import HRNError
-from hrn.evaluation.metrics import mean_scores, score
-
-__all__ = ["ImageResult", "evaluate", "mean_scores", "score_images"]
+from hrn.evaluation.metrics import score
 
 Enlarge = Callable[[np.ndarray], np.ndarray]
 """(H, W, 3) uint8 to (s*H, s*W, 3) uint8."""

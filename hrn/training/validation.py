@@ -11,7 +11,8 @@ from torch import nn
 
 from hrn.data.benchmark import TestSet
 from hrn.distributed import Processes
-from hrn.evaluation.evaluate import Enlarge, ImageResult, evaluate, mean_scores
+from hrn.evaluation.evaluate import Enlarge, ImageResult, evaluate
+from hrn.evaluation.metrics import mean_scores
 from hrn.inference.enlarger import Enlarger
 
 SHOWN_IMAGES = 4

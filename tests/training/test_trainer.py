@@ -23,7 +23,8 @@ from hrn.checkpoint import Checkpoint, load_checkpoint, load_network, save_check
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
-from hrn.evaluation.evaluate import evaluate, mean_scores
+from hrn.evaluation.evaluate import evaluate
+from hrn.evaluation.metrics import mean_scores
 from hrn.inference.enlarger import Enlarger
 from hrn.model import build_model, preset
 from hrn.training import trainer as trainer_module

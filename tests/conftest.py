@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def smooth_image(rng: np.random.Generator, height: int, width: int) -> np.ndarra
 def small_config() -> HRNConfig:
     """The configuration of a network that runs in milliseconds."""
     return SMALL
+
+
+@pytest.fixture
+def run():
+    """A function that runs Python with a command line and returns the finished process. By default it must exit with 0."""
+
+    def run_python(*command, cwd: Path, check: bool = True, **env: str) -> subprocess.CompletedProcess:
+        words = [sys.executable, *map(str, command)]
+        result = subprocess.run(words, cwd=cwd, capture_output=True, text=True, env={**os.environ, **env})
+        if check:
+            assert result.returncode == 0, result.stderr
+        return result
+
+    return run_python
 
 
 @pytest.fixture

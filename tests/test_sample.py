@@ -1,10 +1,7 @@
 """hrn/sample.py: flags, choice of the model, enlarging of files and scoring of test sets."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +23,6 @@ from hrn.model import build_model, config_to_dict, preset
 from hrn.pretrained import find_checkpoint, read_manifest
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-def run(*command, cwd, check=True, **env):
-    result = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
-    )
-    if check:
-        assert result.returncode == 0, result.stderr
-    return result
 
 
 def main(*args):
@@ -82,7 +70,7 @@ print(json.dumps({"code": code, "loaded": loaded, "shadowed": shadowed}))
 """
 
 
-def test_script_from_another_folder_imports_only_what_it_needs(root, light, image, tmp_path):
+def test_script_from_another_folder_imports_only_what_it_needs(run, root, light, image, tmp_path):
     """`hrn/data` must not become a top-level `data`, and enlarging needs no evaluation or data-set libraries."""
     folder = tmp_path / "elsewhere"
     write_image(folder / "a.png", image)
@@ -93,14 +81,14 @@ def test_script_from_another_folder_imports_only_what_it_needs(root, light, imag
 
 
 @pytest.mark.slow
-def test_as_module_and_with_safe_path(root, tmp_path):
+def test_as_module_and_with_safe_path(run, root, tmp_path):
     run("-m", "hrn.sample", "--help", cwd=root)
     run("-P", root / "hrn/sample.py", "--help", cwd=tmp_path, PYTHONPATH=str(root))
     assert run(root / "hrn/sample.py", "--scale", "5", cwd=tmp_path, check=False).returncode == 2
 
 
 @pytest.mark.slow
-def test_without_arguments(root, tmp_path):
+def test_without_arguments(run, root, tmp_path):
     """The included checkpoint on photographs: scores, table and figure; it must be better than bicubic."""
     out = run(root / "hrn/sample.py", "--sample_dir", tmp_path, "--device", "cpu", cwd=tmp_path).stdout
     (scores,) = tmp_path.rglob("scores.json")
@@ -386,7 +374,7 @@ def test_gain_of_the_self_ensemble(light, hr_folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_folder_shared_by_two_processes(root, light, photos, tmp_path):
+def test_a_folder_shared_by_two_processes(run, root, light, photos, tmp_path):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", root / "hrn/sample.py"]
     flags = ["--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s", "--device", "cpu"]
     result = run(*command, *flags, cwd=tmp_path, check=False, OMP_NUM_THREADS="1")

@@ -1,6 +1,5 @@
 """hrn/train.py as a user calls it."""
 
-import os
 import re
 import shlex
 import signal
@@ -22,15 +21,6 @@ from hrn.training.run_files import RunFiles, read_log
 from hrn.training.setup import resume_command
 
 
-def run(*command, cwd, check=True, **env):
-    result = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
-    )
-    if check:
-        assert result.returncode == 0, result.stderr
-    return result
-
-
 def training_flags(h5_path, out, **more):
     flags = {
         "model": "hrn_light", "ckpt_name": "a", "ckpt_dir": out, "scale": 2, "train_data_path": h5_path, "patch_size": 8,
@@ -44,7 +34,7 @@ def weights_of(path):
 
 
 @pytest.mark.slow
-def test_as_a_script_from_another_folder(root, h5_path, tmp_path):
+def test_as_a_script_from_another_folder(run, root, h5_path, tmp_path):
     here = tmp_path / "elsewhere"
     here.mkdir()
     log = run(root / "hrn/train.py", *training_flags(h5_path, "ck", valid_data_path=h5_path), cwd=here).stderr
@@ -58,13 +48,13 @@ def test_as_a_script_from_another_folder(root, h5_path, tmp_path):
 
 
 @pytest.mark.slow
-def test_as_a_module_and_with_safe_path(root, h5_path, tmp_path):
+def test_as_a_module_and_with_safe_path(run, root, h5_path, tmp_path):
     run("-m", "hrn.train", *training_flags(h5_path, tmp_path / "a"), cwd=root)
     run("-P", root / "hrn/train.py", *training_flags(h5_path, tmp_path / "b"), cwd=tmp_path, PYTHONPATH=str(root))
 
 
 @pytest.mark.slow
-def test_stop_and_resume_by_the_printed_command(root, h5_path, tmp_path):
+def test_stop_and_resume_by_the_printed_command(run, root, h5_path, tmp_path):
     flags = training_flags(h5_path, tmp_path / "ck", max_steps=100_000)
     process = subprocess.Popen([sys.executable, str(root / "hrn/train.py"), *flags], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

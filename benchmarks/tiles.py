@@ -1,6 +1,6 @@
 """Difference between enlarging an image in tiles and as a whole.
 
-    python benchmarks/tiles.py dataset/Urban100/HR/img012.webp
+    python benchmarks/tiles.py dataset/Urban100/HR/img012.png
 
 Prints the PSNR over RGB, the largest difference, and the mean step of the difference between neighbouring lines, at the
 borders of tiles and elsewhere. Steps are in grey levels.

@@ -166,6 +166,26 @@ def help_text(words: list[str], monkeypatch) -> str:
     return text.getvalue()
 
 
+def test_batches_divide_among_processes():
+    several = [line for page in PAGES for line in page.read_text().splitlines() if "hrn/train.py" in line]
+    several = [line for line in several if "--num_gpu" in line or "--nproc_per_node" in line]
+    assert several
+    for line in several:
+        count, batch = (
+            int(re.search(rf"--(?:{flag})[ =](\d+)", line)[1]) for flag in ("num_gpu|nproc_per_node", "batch_size")
+        )
+        assert batch % count == 0, line
+
+
+def test_named_tests_exist():
+    defined = {
+        name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    named_tests = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/gpu.md").read_text()))
+    assert named_tests
+    assert named_tests <= defined, named_tests - defined
+
+
 def test_flags_in_the_text_exist(monkeypatch):
     programs = {tuple(script(words)) for words in WITH_ARGUMENTS.values()} | {("python", "-m", "hrn.demo")}
     programs |= {("python", "-m", "hrn.evaluation.figures", kind) for kind in FIGURE_KINDS}

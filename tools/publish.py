@@ -4,7 +4,8 @@
     python tools/publish.py hub hrn_light_x2 hrn_light_x4 --out hub/
     python tools/publish.py half checkpoint/mine/hrn_x4.pth checkpoint/hrn/hrn_x4.pth
 
-`half` writes a copy with weights in float16, half the size. Score the copy before you publish it. `manifest` adds a checkpoint and its scores, as written by hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
+`half` writes a copy with weights in float16, half the size. Score the copy before you publish it. `manifest` adds a
+checkpoint and its scores, as written by hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
 for the Hugging Face Hub: safetensors files, config.json and a model card. It uploads nothing; `hf upload OWNER/REPO hub/` does.
 It needs `pip install "hrn[export,hub]"`.
 """

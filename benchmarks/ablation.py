@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(ROOT)]
 
 from benchmarks.runs import Line, Run, add_flags, seconds_per_step, write_results
 from hrn.cli import run_cli
@@ -111,9 +112,9 @@ def difference(values: Sequence[float], reference: Sequence[float]) -> tuple[flo
 
 
 def table(results: dict[str, Result], steps: int, seeds: Sequence[int]) -> str:
-    """A Markdown table: one row a variant, with PSNR-Y and the difference to the full network on each test set."""
+    """A Markdown table: one row per variant, with PSNR-Y and the difference to the full network on each test set."""
     names = list(results[FULL].psnr)
-    head = ["variant", "`--set`", "parameters", "Multi-Adds", "s a step", "steps"]
+    head = ["variant", "`--set`", "parameters", "Multi-Adds", "s per step", "steps"]
     head += [cell for name in names for cell in (f"{name} PSNR-Y, seeds {', '.join(map(str, seeds))}", "difference")]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for variant, result in results.items():
@@ -130,7 +131,7 @@ def table(results: dict[str, Result], steps: int, seeds: Sequence[int]) -> str:
 
 
 def draw(path: Path, results: dict[str, Result]) -> None:
-    """Draw the differences to the full network with their standard errors, one panel a test set."""
+    """Draw the differences to the full network with their standard errors, one panel per test set."""
     from hrn.evaluation.figures.canvas import OTHERS, OURS, plt, save
 
     full = results[FULL].psnr

@@ -163,7 +163,7 @@ def weights_after(setup: Setup, learner: Learner, seeds: range) -> Tensor:
         learner.step(random_patches(setup, 2, seed), 1e-4)
     if learner.tally()["skipped"]:
         raise ArithmeticError("a step was not finite")
-    return torch.cat([p.detach().cpu().flatten() for p in learner.model.parameters()])
+    return torch.cat([p.detach().cpu().flatten() for p in learner.network.parameters()])
 
 
 def check_resume(setup: Setup) -> str:
@@ -172,7 +172,7 @@ def check_resume(setup: Setup) -> str:
     reference = weights_after(setup, make_learner(setup, 2, deterministic=True), range(4))
     first, file = make_learner(setup, 2, deterministic=True), io.BytesIO()
     weights_after(setup, first, range(2))
-    torch.save((first.model.state_dict(), first.state_dict()), file)
+    torch.save((first.network.state_dict(), first.state_dict()), file)
     file.seek(0)
     second = make_learner(setup, 2, deterministic=True)
     second.load_state_dict(*torch.load(file, map_location="cpu", weights_only=True))
@@ -208,7 +208,7 @@ def check_cuda_graphs(setup: Setup) -> str:
     launches = counts.get("cudaGraphLaunch", 0)
     if not launches:
         raise RuntimeError("no CUDA graph is launched")
-    return f"{launches} graph launches a step, {counts.get('cudaLaunchKernel', 0)} kernel launches"
+    return f"{launches} graph launches per step, {counts.get('cudaLaunchKernel', 0)} kernel launches"
 
 
 def check_processes(setup: Setup) -> str:
@@ -233,7 +233,7 @@ def process_worker(device: str) -> int:
         setup = make_setup(processes.device, None, quick=True)
         seeds = range(100 * processes.rank, 100 * processes.rank + 3)  # each process has its own patches
         weights = weights_after(setup, make_learner(setup, 2, processes=processes), seeds)
-        low, high = weights.to(processes.device), weights.to(processes.device)
+        low, high = (weights.to(processes.device, copy=True) for _ in range(2))
         dist.all_reduce(low, dist.ReduceOp.MIN)
         dist.all_reduce(high, dist.ReduceOp.MAX)
         if not torch.equal(low, high):

@@ -6,10 +6,12 @@ python benchmarks/initialisation.py --train_data_path dataset/DIV2K_train.h5 --v
 import argparse
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 from hrn.cli import run_cli
 from hrn.data.benchmark import find_test_set
@@ -46,7 +48,7 @@ def main() -> None:
                     patch_size=args.patch_size, batch_size=16, max_steps=args.steps, lr=lr, schedule="cosine", warmup=args.steps // 20,
                     ema=0.99, precision=args.precision, valid_interval=args.steps, print_interval=args.steps, save_interval=args.steps,
                 )  # fmt: skip
-                with mock.patch("hrn.model.hrn.initialise") if name == "default" else mock.MagicMock():
+                with mock.patch("hrn.model.hrn.initialise") if name == "default" else nullcontext():
                     trainer = Trainer(
                         preset(args.model, [args.scale]), recipe, H5Pairs(args.train_data_path, (args.scale,)),
                         [find_test_set(args.valid_data_path, args.scale)], RunFiles(Path(folder), "probe"), processes=Processes(device=pick_device()),

@@ -7,20 +7,24 @@ Each method runs in its own process, so that resident memory is measured separat
 
 import argparse
 import random
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import h5py
 import numpy as np
+import torch
 
 from hrn.cli import run_cli
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
+from hrn.runtime import peak_memory
+
+CPU = torch.device("cpu")
 
 
 class InMemory:
@@ -47,7 +51,7 @@ def measure(method: str, path: Path, scale: int, patch_size: int, samples: int) 
     """Print seconds to start, samples per second of one process, and the increase of its peak resident memory in MiB."""
     import torch  # noqa: F401  loaded in both cases
 
-    base = resident()
+    base = peak_memory(CPU)
     start = time.perf_counter()
     if method == "memory":
         dataset = InMemory(path, scale, patch_size)
@@ -60,12 +64,7 @@ def measure(method: str, path: Path, scale: int, patch_size: int, samples: int) 
     start = time.perf_counter()
     for i in range(samples):
         dataset[i]
-    print(ready, samples / (time.perf_counter() - start), resident() - base)
-
-
-def resident() -> float:
-    """Return the peak resident memory in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(ready, samples / (time.perf_counter() - start), (peak_memory(CPU) - base) / 2**20)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ untrained weights, in PyTorch's default memory format. All networks run in turn 
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import torch
 from torch import nn

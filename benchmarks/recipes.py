@@ -9,12 +9,14 @@ validation PSNR-Y, averaged over the seeds.
 """
 
 import argparse
+import re
 import statistics
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(ROOT)]
 
 from benchmarks.runs import Line, Run, add_flags, seconds_per_step, write_results
 from hrn.cli import run_cli
@@ -41,10 +43,10 @@ VALIDATIONS = 6
 
 
 def table(results: dict[str, list[list[Line]]], batch_size: int = 16) -> str:
-    """A Markdown table: one row a variant, PSNR-Y at thirds of the run and the spread of the seeds at its end."""
+    """A Markdown table: one row per variant, PSNR-Y at thirds of the run and the spread of the seeds at its end."""
     steps = [int(line["step"]) for line in next(iter(results.values()))[0]]
     shown = [len(steps) // 3 - 1, 2 * len(steps) // 3 - 1]
-    head = ["recipe", *(f"step {steps[i]:,}" for i in shown), f"step {steps[-1]:,}", "SSIM-Y", "seeds", "s a step"]
+    head = ["recipe", *(f"step {steps[i]:,}" for i in shown), f"step {steps[-1]:,}", "SSIM-Y", "seeds", "s per step"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for variant, runs in results.items():
         ends = [run[-1]["psnr_y"] for run in runs]
@@ -76,8 +78,9 @@ def main(argv: list[str] | None = None) -> int:
     add_flags(parser, steps=1500, seeds=(0, 1), work=Path("sample/recipes"))
     args = parser.parse_args(argv)
     results: dict[str, list[list[Line]]] = {}
-    for number, (variant, flags) in enumerate(VARIANTS[args.comparison].items()):
-        folder = args.work / args.comparison / f"{number}_steps{args.steps}"
+    for variant, flags in VARIANTS[args.comparison].items():
+        settings = re.sub(r"[^\w.-]+", "_", f"{flags} {COMMON}")  # runs of other settings are not taken for this one
+        folder = args.work / args.comparison / f"steps{args.steps}" / settings
         words = f"{flags} {COMMON}".split()
         runs = [Run(variant, words, seed, folder / f"seed{seed}") for seed in args.seeds]
         logs = [run.finish(args, lines=VALIDATIONS, validations=VALIDATIONS) for run in runs]

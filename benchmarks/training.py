@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import torch
 from torch.utils.data import default_collate
@@ -154,7 +155,7 @@ def main() -> None:
     loaded = loaded_per_second(args)
     slower = "computing" if computed < loaded else "loading"
     print(
-        f"One process loads {loaded:.0f} patches/s, and the fastest setting computes {computed:.0f}: {slower} is the limit."
+        f"One process loads {loaded:.0f} patches/s, and the fastest setting computes {computed:.0f}: {slower} is the bottleneck."
     )
     return None
 

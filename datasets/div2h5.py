@@ -102,8 +102,8 @@ def convert(
 
     Args:
         hr_folders: folders of HR images.
-        lr_folder: a folder with LR images in X{s}. For scales without such a folder, HR is cropped to a multiple of all these
-            scales and reduced by MATLAB's bicubic.
+        lr_folder: a folder with LR images in X{s}. For scales without such a folder, HR is cropped to a multiple of the scale
+            and reduced by MATLAB's bicubic. Without any LR images, HR is cropped to a multiple of all scales.
         out: the h5 file to write.
         scales: the scales of the LR images.
         workers: the number of processes that decode and resize.
@@ -157,14 +157,14 @@ def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.nd
         HRNError: see :func:`convert`.
     """
     hr = read_rgb(path)
-    reduced = [s for s, folder in lr_folders.items() if folder is None]
-    hr = modcrop(hr, int(np.lcm.reduce(reduced)) if reduced else 1)
-    if 0 in hr.shape:
-        raise HRNError(f"{path}: too small for the scales {reduced}")
+    if not any(lr_folders.values()):
+        hr = modcrop(hr, int(np.lcm.reduce(list(lr_folders))))
+    if min(hr.shape[:2]) < max(lr_folders):
+        raise HRNError(f"{path}: too small for the scales {', '.join(map(str, lr_folders))}")
     images = {"HR": hr}
     for s, folder in lr_folders.items():
         if folder is None:
-            images[f"X{s}"] = bicubic_lr(hr, s)
+            images[f"X{s}"] = bicubic_lr(modcrop(hr, s), s)
             continue
         lr_path = find_lr(path, folder, s)
         lr = read_rgb(lr_path)

@@ -154,8 +154,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     known, kind = (CHECKPOINTS, "checkpoint") if args.what[0] == "checkpoint" else (SETS, "data set")
     args.names = args.what[1:] if kind == "checkpoint" else args.what
-    if not args.names or (unknown := [name for name in args.names if name not in known]):
-        parser.error(f"unknown {kind} {', '.join(unknown) if args.names else ''}: choose from {', '.join(known)}")
+    if not args.names:
+        parser.error(f"name at least one {kind}: {', '.join(known)}")
+    if unknown := [name for name in args.names if name not in known]:
+        parser.error(f"unknown {kind} {', '.join(unknown)}: choose from {', '.join(known)}")
     return args
 
 
@@ -197,7 +199,7 @@ def get_set(source: Source, args: argparse.Namespace) -> None:
             continue
         if still := missing(folder, source.counts):
             reasons.append(f"{archives[0].name} is incomplete: {still}")
-            continue
+            break  # another source may name its images differently; do not mix the two
         print(f"{folder}: complete")
         return
     addresses = "\n".join(f"  {a.addresses[0]}" for archives in source.alternatives for a in archives)

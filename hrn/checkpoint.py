@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from hrn.cli import run_cli
-from hrn.errors import HRNError
+from hrn.errors import HRNError, UnreadableError
 from hrn.files import atomic_write, file_hash
 from hrn.model import build_model, preset, preset_of
 from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict
@@ -88,6 +88,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint (.pth or .safetensors) or the authors' state dict. No code in the file is run.
 
     Raises:
+        UnreadableError: the file cannot be read now, for example for lack of permission.
         HRNError: the file is missing or damaged, holds more than plain data, or is not a checkpoint of HRN.
     """
     path = Path(path)
@@ -101,6 +102,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     except ImportError:
         raise HRNError(f"{path}: this needs safetensors; run: pip install safetensors") from None
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... on damaged files
         if re.search("Unsupported (global|class)|GLOBAL", str(error)):
             raise HRNError(
@@ -132,7 +135,7 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
         )
     if scale is not None and scale not in checkpoint.config.scales:
         raise HRNError(
-            f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in checkpoint.config.scales)}, not x{scale}"
+            f"{checkpoint.path}: supports {', '.join(f'x{s}' for s in checkpoint.config.scales)}, not x{scale}"
         )
     if difference := _misfit(checkpoint):
         raise HRNError(f"{checkpoint.path}: the weights do not fit the configuration: {difference}")
@@ -280,7 +283,7 @@ def describe(path: Path) -> str:
     recipe = _dict(info.get("recipe") or training.get("recipe"))
     steps = training.get("step", info.get("steps"))
     done = None if steps is None else _number(steps, ",")
-    origin = _dict(info.get("init_from"))
+    origin = _dict(info.get("init_from") or info.get("grow_from"))
     settings = {k: v for k, v in config_to_dict(checkpoint.config).items() if k not in ("network", "scales")}
     facts = {
         "kind": kind,

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import re
 import shutil
 import threading
@@ -191,7 +192,7 @@ def previews(source: Path, target: Path) -> tuple[Image.Image, Image.Image]:
 
 
 def make_room(folder: Path) -> None:
-    """Delete expired files in a folder and check the size of the others.
+    """Delete expired files and empty folders in a folder, and check the size of the other files.
 
     Gradio's `delete_cache` also deletes expired files, except for uploads that a client aborted.
 
@@ -199,12 +200,17 @@ def make_room(folder: Path) -> None:
         HRNError: the files that are not expired exceed MAX_STORED.
     """
     stored, expired = 0, time.time() - KEEP_SECONDS
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # deleted by another thread
-            status = path.stat()
-            if path.is_file() and status.st_mtime < expired:
-                path.unlink()
-            else:
-                stored += status.st_size
+    for parent, _, names in os.walk(folder, topdown=False):
+        for path in (Path(parent, name) for name in names):
+            with suppress(OSError):  # deleted by another thread
+                status = path.stat()
+                if status.st_mtime < expired:
+                    path.unlink()
+                else:
+                    stored += status.st_size
+        if Path(parent) != folder:
+            with suppress(OSError):  # not empty, or deleted by another thread
+                if Path(parent).stat().st_mtime < expired:
+                    Path(parent).rmdir()
     if stored > MAX_STORED:
         raise HRNError(f"the server's storage is full; try again in {KEEP_SECONDS // 60} minutes")

@@ -161,25 +161,25 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
         _Unusable: another attempt is pointless.
         HRNError: `part` cannot be written.
     """
-    answer, resumed_at = _open(address, part, source, timeout)
-    with answer:
-        if answer.headers.get_content_type() == "text/html":
-            raise _Unusable("the answer is a web page instead of the file")
-        start = _range_start(answer.headers.get("Content-Range")) if answer.status == 206 else 0
+    response, resumed_at = _open(address, part, source, timeout)
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise _Unusable("the server returned a web page instead of the file")
+        start = _range_start(response.headers.get("Content-Range")) if response.status == 206 else 0
         if start not in (0, resumed_at):
-            raise _Unusable(f"the answer starts at byte {start}, requested {resumed_at}")
-        length = answer.headers.get("Content-Length")
+            raise _Unusable(f"the response starts at byte {start}, requested {resumed_at}")
+        length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else None
         if total and total > MAX_BYTES:
             raise _Unusable(f"the file has {total / 2**30:.1f} GiB, more than the limit of {MAX_BYTES >> 30} GiB")
-        tag = answer.headers.get("ETag", "W/")
-        validator = answer.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
+        tag = response.headers.get("ETag", "W/")
+        validator = response.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
         source.write_text(f"{address}\n{validator}", encoding="utf-8")
         bar = tqdm(
             total=total, initial=start, unit="B", unit_scale=True, desc=part.name[1:-5], disable=None, leave=False
         )
         with part.open("ab" if start else "wb") as file, bar:
-            while block := answer.read(BLOCK):
+            while block := response.read(BLOCK):
                 try:
                     file.write(block)
                     file.flush()

@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import re
-import resource
 import shutil
 import sys
 import sysconfig
@@ -15,6 +14,11 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional as F
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 from hrn.errors import HRNError
 
@@ -187,9 +191,11 @@ def inference_convolutions(device: torch.device, *, tf32: bool) -> Iterator[None
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory of this process in bytes: allocated on a GPU, resident on a CPU."""
+    """Return the peak memory of this process in bytes: allocated on a GPU, resident on a CPU. 0 on Windows without a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -107,7 +107,7 @@ def log_start(model: str, trainer: Trainer) -> None:
     logging.info(
         "%s %s: %s parameters, %d training images%s, %d process(es) on %s%s, %d of %d patches at a time, BatchNorm over groups of %d",
         model, trainer.files.name, f"{sum(p.numel() for p in learner.parameters):,}", len(trainer.pairs), where,
-        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.share, recipe.batch_size, recipe.norm_batch,
+        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.micro_batch, recipe.batch_size, recipe.norm_batch,
     )  # fmt: skip
     logging.info("training from step %d to %d; writing to %s", trainer.step, recipe.max_steps, trainer.files.folder)
 

@@ -54,7 +54,7 @@ def test_wrong_results_are_failures(setup, monkeypatch):
         gpu_checks.check_against_cpu(setup, "bf16")
     load = gpu_checks.Learner.load_state_dict
     monkeypatch.setattr(
-        gpu_checks.Learner, "load_state_dict", lambda self, weights, state: load(self, self.model.state_dict(), state)
+        gpu_checks.Learner, "load_state_dict", lambda self, weights, state: load(self, self.network.state_dict(), state)
     )
     with pytest.raises(ArithmeticError):
         gpu_checks.check_resume(setup)

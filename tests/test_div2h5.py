@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from hrn.data.h5 import H5Pairs
-from hrn.data.images import read_rgb
-from hrn.data.resize import bicubic_lr
+from hrn.data.images import read_rgb, write_image
+from hrn.data.resize import bicubic_lr, modcrop
 from hrn.errors import HRNError
 
 
@@ -55,6 +55,19 @@ def test_a_folder_without_lr(div2h5, hr_folder, tmp_path):
         assert (file["HR/1"][:] == hr).all()
         assert (file["X4/1"][:] == bicubic_lr(hr, 4)).all()
     assert [p.name for p in out.parent.iterdir()] == ["a.h5"]
+
+
+def test_a_folder_with_lr_at_some_scales(div2h5, hr_folder, tmp_path):
+    hr = read_rgb(hr_folder / "0001.png")
+    for path in hr_folder.iterdir():
+        write_image(tmp_path / "LR/X2" / path.name, bicubic_lr(modcrop(read_rgb(path), 2), 2))
+    out = tmp_path / "a.h5"
+    folders = ["--hr", str(hr_folder), "--lr", str(tmp_path / "LR")]
+    div2h5.main([*folders, "--out", str(out), "--scales", "2", "8", "--workers", "1"])
+    with h5py.File(out) as file:
+        assert (file["HR/1"][:] == hr).all()
+        assert (file["X8/1"][:] == bicubic_lr(modcrop(hr, 8), 8)).all()
+    assert len(H5Pairs(out, (2, 8))) == len(list(hr_folder.iterdir()))
 
 
 def test_small_images_can_be_skipped(div2h5, hr_folder, tmp_path, capsys):

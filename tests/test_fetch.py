@@ -420,6 +420,16 @@ def test_an_incomplete_set_is_reported(script, site, tmp_path, monkeypatch, caps
     assert "2 of 5" in capsys.readouterr().err
 
 
+def test_two_sources_are_not_mixed(script, site, tmp_path, monkeypatch):
+    source = script.test_set("Set5", 5, "Set5", "box")
+    archive = replace(source.alternatives[1][0], addresses=(f"{site}/set",))  # two of five images
+    other = replace(archive, addresses=(f"{site}/set",), place=lambda name: f"HR/other_{Path(name).name}")
+    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=((archive,), (other,))))
+    with pytest.raises(HRNError):
+        script.main(["set5", "--root", str(tmp_path)])
+    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
+
+
 @pytest.mark.parametrize("good", [True, False])
 def test_the_authors_weights_are_checked(script, site, tmp_path, monkeypatch, capsys, good):
     buffer = io.BytesIO()

@@ -135,13 +135,13 @@ def test_resume_command(typed, expected):
 def test_dry_run_prints_the_plan_and_writes_nothing(h5_path, tmp_path, capsys):
     flags = training_flags(h5_path, tmp_path / "ck", max_steps=1000, batch_size=4, warmup=10)
     assert train.main([*flags, "--dry_run"]) == 0
-    plan = {line[:12].strip(): line[13:] for line in capsys.readouterr().out.splitlines()}
+    plan = {line[:15].strip(): line[15:] for line in capsys.readouterr().out.splitlines()}
     assert plan["network"].startswith("280,788 parameters, ")
     assert plan["batch"] == "4 patches of 8x8: 1 process(es), 4 each, 4 at once; BatchNorm over 4"
     assert plan["steps"] == "1,000 (333.3 passes over the images)"
-    assert plan["rate"].startswith("1.00e-05 at step 0, 1.00e-04 at step 10")
-    seconds = float(re.match(r"([\d.]+) s computing", plan["a step"])[1])
-    hours, minutes, rest = (int(x) for x in plan["in all"].split()[0].split(":"))
+    assert plan["learning rate"].startswith("1.00e-05 at step 0, 1.00e-04 at step 10")
+    seconds = float(re.match(r"([\d.]+) s computing", plan["step time"])[1])
+    hours, minutes, rest = (int(x) for x in plan["total time"].split()[0].split(":"))
     assert hours * 3600 + minutes * 60 + rest == pytest.approx(1000 * seconds, abs=2 + 1000 * 0.0006)
     assert not (tmp_path / "ck").exists()
 

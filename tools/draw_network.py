@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:
-    sys.path[:1] = [str(Path(__file__).resolve().parents[1])]
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import torch
 from torch import nn

@@ -22,7 +22,8 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:1] = [str(ROOT)]
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(ROOT)]
 
 from hrn.cli import run_cli
 from hrn.data.benchmark import photographs
@@ -95,13 +96,14 @@ def models_table() -> str:
 def model_row(name: str, config: Config) -> list[str]:
     """The cells of a checkpoint; several scales share a cell."""
     scores = read_manifest()["checkpoints"][name]["scores"]
+    psnr = {t: [scores.get(t, {}).get(f"x{s}", {}).get("psnr_y") for s in config.scales] for t in MODEL_SETS}
     costs = [summarise(config, scale)[-1] for scale in config.scales]
     return [
         f"`{name}`",
         ", ".join(f"x{s}" for s in config.scales),
         f"{costs[0].parameters / 1e3:,.0f} K",
         " / ".join(f"{cost.multi_adds / 1e9:.1f}" for cost in costs) + " G",
-        *(" / ".join(f"{scores[t][f'x{s}']['psnr_y']:.2f}" for s in config.scales) for t in MODEL_SETS),
+        *("" if None in psnr[t] else " / ".join(f"{value:.2f}" for value in psnr[t]) for t in MODEL_SETS),
         preset_seconds().get(preset_of(config), "") if TIMED_SCALE in config.scales else "",
     ]
 

@@ -21,6 +21,8 @@ STANDARD_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 """The test sets of the field. A folder with one of these names in other capitals is reported under the name here."""
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 """The images of scikit-image that make up the set `photographs`."""
+HR_IN_NAME = re.compile(r"(?<![A-Z])HR(?![A-Z])")
+"""`HR` in a file name, but not within a word such as CHRIS."""
 LAYOUTS = """\
   Set5/Set5_HRx{s}/*.png    with  Set5/Set5_LR_bicubic/X{s}/*.png   (path Set5/Set5 or Set5)
   Set5/HR/*                 with  Set5/LR_bicubic/X{s}/*            (LR is made if this folder is missing)
@@ -101,7 +103,7 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
             continue
         hr_paths = list_images(hr_folder)
         if lr_folder == hr_folder:
-            hr_paths = [p for p in hr_paths if "HR" in p.stem]
+            hr_paths = [p for p in hr_paths if HR_IN_NAME.search(p.stem)]
         if hr_paths:
             lr_paths = [find_lr(p, lr_folder, scale) if lr_folder else None for p in hr_paths]
             pairs = zip(hr_paths, lr_paths, strict=True)
@@ -125,7 +127,7 @@ def find_lr(hr: Path, folder: Path, scale: int) -> Path:
     """
     bare = re.sub(rf"_HR|HR$|(x1|x{scale})$", "", hr.stem)
     names = (
-        [hr.stem.replace("HR", "LR")]
+        [HR_IN_NAME.sub("LR", hr.stem)]
         if hr.parent == folder
         else [f"{stem}{end}" for stem in (hr.stem, bare) for end in (f"x{scale}", "", "_LR", f"_LRx{scale}")]
     )

@@ -269,5 +269,5 @@ def check_side(path: Path, size: tuple[int, int]) -> None:
     limit = LONGEST_SIDE.get(path.suffix.lower())
     if limit and max(size) > limit:
         raise HRNError(
-            f"{path}: {size[1]}x{size[0]} exceeds the limit of {path.suffix}, {limit} pixels a side; use PNG"
+            f"{path}: {size[1]}x{size[0]} exceeds the limit of {path.suffix}, {limit} pixels per side; use PNG"
         )

@@ -29,7 +29,7 @@ def augment(image: Tensor, flip_vertical: int, flip_horizontal: int, turns: int)
 
 
 @dataclass(frozen=True)
-class Crop:
+class PatchChoice:
     """The random choices of a training patch."""
 
     scale: int
@@ -91,23 +91,23 @@ class PatchDataset(Dataset):
             self._order = epoch, np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.pairs))
         return int(self._order[1][position])
 
-    def crop_of(self, index: int) -> Crop:
+    def choice_of(self, index: int) -> PatchChoice:
         """Return the random choices of patch `index`."""
         scale, image = self.scale_of(index), self.image_of(index)
         rng = np.random.default_rng([self.seed, 3, index])
         h, w = (side // scale for side in self.pairs.hr_sizes[image])
         y, x = int(rng.integers(h - self.patch_size + 1)), int(rng.integers(w - self.patch_size + 1))
-        return Crop(scale, image, y, x, (int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(4))))
+        return PatchChoice(scale, image, y, x, (int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(4))))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same augmentation."""
-        crop = self.crop_of(index)
+        crop = self.choice_of(index)
         return tuple(
             augment(torch.from_numpy(self._read(group, crop, s)).permute(2, 0, 1), *crop.symmetry).contiguous()
             for group, s in ((f"X{crop.scale}", 1), ("HR", crop.scale))
         )
 
-    def _read(self, group: str, crop: Crop, s: int) -> np.ndarray:
+    def _read(self, group: str, crop: PatchChoice, s: int) -> np.ndarray:
         """Read a patch from a group whose images are `s` times as large as the LR images."""
         rows, columns = (slice(start * s, (start + self.patch_size) * s) for start in (crop.y, crop.x))
         return self.pairs.read(group, crop.image, rows, columns)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hrn.data.h5 import H5Pairs
-from hrn.data.patches import Crop, PatchDataset
+from hrn.data.patches import PatchChoice, PatchDataset
 
 
 def image_bytes(pairs: H5Pairs) -> int:
@@ -34,11 +34,11 @@ class ResidentPatches:
     Flips and turns only change the order in which the pixels of a patch are read, so a batch is one gather per group.
 
     Args:
-        patches: The data set, which makes all random choices. Its images are read here, once.
-        device: The device that holds the images.
+        patches: the data set, which makes all random choices. Its images are read here, once.
+        device: the device that holds the images.
 
     Raises:
-        HRNError: An image cannot be read.
+        HRNError: an image cannot be read.
     """
 
     def __init__(self, patches: PatchDataset, device: torch.device) -> None:
@@ -59,11 +59,11 @@ class ResidentPatches:
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return patches of one step: LR (B, 3, p, p) and HR (B, 3, s*p, s*p), uint8 on the device."""
-        crops = [self.patches.crop_of(index) for index in indices]
+        crops = [self.patches.choice_of(index) for index in indices]
         scale = crops[0].scale
         return self._gather(f"X{scale}", crops, 1), self._gather("HR", crops, scale)
 
-    def _gather(self, group: str, crops: list[Crop], magnification: int) -> Tensor:
+    def _gather(self, group: str, crops: list[PatchChoice], magnification: int) -> Tensor:
         """Cut patches from a group whose images are larger than the LR images by `magnification`."""
         table, side = self._tables[group], self.patches.patch_size * magnification
         orders = torch.tensor([_reading_order(table, crop, magnification, side) for crop in crops])
@@ -72,7 +72,7 @@ class ResidentPatches:
         return table.pixels[start + down * i[:, None] + right * i].permute(0, 3, 1, 2)
 
 
-def _reading_order(table: PixelTable, crop: Crop, magnification: int, side: int) -> tuple[int, int, int]:
+def _reading_order(table: PixelTable, crop: PatchChoice, magnification: int, side: int) -> tuple[int, int, int]:
     """Return the index of a patch's first pixel in the table, and the steps to the next pixels below and to the right."""
     down, right, last = table.width[crop.image], 1, side - 1
     start = table.first[crop.image] + crop.y * magnification * down + crop.x * magnification

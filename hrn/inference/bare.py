@@ -3,6 +3,7 @@
 Programs that load models from many repositories, such as those built on spandrel, expect such files.
 """
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -73,7 +74,7 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
                 f"not {getattr(config, name)!r}"
             )
     if scale not in config.scales:
-        raise HRNError(f"{checkpoint.path}: is for {', '.join(f'x{s}' for s in config.scales)}, not x{scale}")
+        raise HRNError(f"{checkpoint.path}: supports {', '.join(f'x{s}' for s in config.scales)}, not x{scale}")
     weights = {
         name: value.contiguous()
         for name, value in checkpoint.weights.items()
@@ -82,8 +83,10 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
     inferred, expected = config_from_shapes(weights), replace(config, scales=(scale,))
     if replace(inferred, reduction=expected.reduction, expansion=expected.expansion) != expected:
         raise HRNError(f"{checkpoint.path}: its configuration does not follow from the shapes of its weights")
-    with atomic_write(path) as beside:
-        torch.save({"params": weights}, beside)
+    buffer = io.BytesIO()  # torch.save to a file hides the OSError of a full disk
+    torch.save({"params": weights}, buffer)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _tails(contents: Mapping[str, object]) -> dict[int, int]:

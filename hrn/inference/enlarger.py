@@ -110,7 +110,7 @@ class Mode:
             window = (min(size[0], self.window), min(size[1], self.window))
             if window[0] * window[1] > max_pixels:
                 raise HRNError(
-                    f"not enough memory for a window of {self.window} pixels; use more memory or smaller windows"
+                    f"not enough memory for a window of {self.window} pixels; increase max_memory or use smaller windows"
                 )
             at_once = max(1, min(max_pixels, batch_pixels) // (window[0] * window[1]))
             return Layout((self.window, self.window), self.overlap, at_once=at_once)
@@ -123,7 +123,7 @@ class Mode:
         if step < least:
             alternative = " or a smaller window" if self.name == "local" else ""
             raise HRNError(
-                f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; use more memory{alternative}"
+                f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; increase max_memory{alternative}"
             )
         return Layout((step + TILE_OVERLAP,) * 2, TILE_OVERLAP, aligned=self.name == "local")
 
@@ -198,7 +198,7 @@ class Enlarger(Upscaler):
             del strip  # frees the float32 strip while the caller uses the uint8 one
             yield rounded
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def enlarge_tensor(self, lr: Tensor) -> Tensor:
         """Enlarge a batch of images.
 
@@ -313,7 +313,7 @@ def _to_uint8(strip: Tensor) -> Tensor:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raises HRNError if the precision is unknown or `device` does not support it."""
+    """Check that `device` supports the precision. Raises HRNError if not, or if the precision is unknown."""
     if precision not in PRECISIONS:
         raise HRNError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
@@ -324,7 +324,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raises HRNError unless `image` is a non-empty (H, W, 3) uint8 array."""
+    """Check that `image` is a non-empty (H, W, 3) uint8 array. Raises HRNError if not."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise HRNError(f"expected an (H, W, 3) uint8 array, got {image.shape} {image.dtype}")
 

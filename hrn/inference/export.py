@@ -134,14 +134,15 @@ def export_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
     Raises:
         HRNError: safetensors is not installed, or the file cannot be written.
     """
-    save_file = _needed("safetensors.torch").save_file
+    save = _needed("safetensors.torch").save
     header = {
         "format": FORMAT,
         "config": json.dumps(config_to_dict(checkpoint.config)),
         "info": json.dumps(dict(checkpoint.info)),
     }
-    with atomic_write(path) as beside:
-        save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, beside, header)
+    data = save({name: value.contiguous() for name, value in checkpoint.weights.items()}, header)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _needed(package: str) -> Any:

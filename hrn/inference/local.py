@@ -48,7 +48,7 @@ class BlockDomain(Domain):
     """Side of a block in pixels."""
 
     def to_frequency(self, x: Tensor) -> Tensor:
-        """Features (B, C, H, W) to coefficients (B * blocks, C, block, block), or the shape of the FFT of such blocks."""
+        """Transform features (B, C, H, W) to coefficients (B * blocks, C, block, block), or the shape of the FFT of such blocks."""
         for dim in (2, 3):
             if torch.compiler.is_exporting() or x.shape[dim] % self.block:
                 x = x.index_select(dim, self._mirrored(x.shape[dim], x.device))
@@ -57,7 +57,7 @@ class BlockDomain(Domain):
         return super().to_frequency(blocks.permute(0, 3, 1, 2))
 
     def to_image(self, f: Tensor, size: tuple[int, int]) -> Tensor:
-        """Coefficients of blocks to features (B, C, *size)."""
+        """Transform coefficients of blocks to features (B, C, *size)."""
         rows, columns = (self._blocks(side) for side in size)
         blocks = super().to_image(f, (self.block, self.block)).permute(0, 2, 3, 1).unflatten(0, (-1, rows, columns))
         pixels = blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, C), with the padding
@@ -87,7 +87,7 @@ class FixedScale(nn.Module):
         self.network, self.scale = network, scale
 
     def forward(self, lr: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, 3, scale*H, scale*W)."""
+        """Map (B, 3, H, W) to (B, 3, scale*H, scale*W)."""
         return self.network(lr, self.scale)
 
 
@@ -99,7 +99,7 @@ class LocalAttention(nn.Module):
         self.whole, self.size = whole, size
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         squeezed = self.whole.squeeze(x)  # before the means: both are linear, and this has fewer channels
         y_h, y_w = (self.whole.describe(local_mean(squeezed, self.size, dim)) for dim in (3, 2))
         return self.whole.gate(x, y_h, y_w)
@@ -113,7 +113,7 @@ class LocalSqueezeExcitation(nn.Module):
         self.whole, self.size = whole, size
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         squeezed = self.whole.squeeze(x)  # before the means: both are linear
         return self.whole.gate(x, local_mean(local_mean(squeezed, self.size, 3), self.size, 2))
 

@@ -67,7 +67,7 @@ def upscale(
         HRNError: more than one of scale, size and long_edge is given, or the size is out of range; see also `Enlarger`.
     """
     scales = network.config.scales
-    if scale is size is long_edge is None:
+    if scale is None and size is None and long_edge is None:
         scale = scales[0]
     wanted = Size(scale, size and (size[1], size[0]), long_edge)
     options = {"ensemble": ensemble, "precision": precision, "compile": compile, "max_memory": max_memory}

@@ -113,7 +113,8 @@ def with_settings(config: Config, settings: Iterable[str]) -> Config:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or name not in types:
-            raise ValueError(f"{setting!r} is not NAME=VALUE with a NAME of {', '.join(types) or 'no field'}")
+            names = f"one of the names {', '.join(types)}" if types else "a field, but this network has none to set"
+            raise ValueError(f"{setting!r}: expected NAME=VALUE with {names}")
         values[name] = _parse(name, text, types[name])
     return replace(config, **values)
 
@@ -153,6 +154,8 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
         expected = {"scales": (list, tuple), "expansion": (int, float)}.get(name, types[name])
         if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
             raise ValueError(f"invalid value {value!r} of field {name!r} in the configuration of {network}")
+    if any(type(scale) is not int for scale in rest.get("scales", ())):
+        raise ValueError(f"invalid scales {rest['scales']!r} in the configuration of {network}")
     return cls(**rest)
 
 

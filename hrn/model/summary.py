@@ -39,7 +39,7 @@ def summarise(config: Config, scale: int | None = None) -> list[PartCost]:
         network(lr, scale)
     counts = counter.get_flop_counts()
     root = type(network).__name__
-    parts = [_cost(name, part, counts, f"{root}.{path}") for name, path, part in _parts(network, scale)]
+    parts = [_cost(name, part, counts, f"{root}.{path}") for name, path, part in _parts(network)]
     return [*parts, _cost("total", network, counts, root)]
 
 
@@ -62,7 +62,7 @@ def presets_table(scale: int) -> str:
     return "\n".join(lines)
 
 
-def _parts(network: nn.Module, scale: int) -> list[tuple[str, str, nn.Module]]:
+def _parts(network: nn.Module) -> list[tuple[str, str, nn.Module]]:
     """Return (name, path, module) of the parts shown in the figure."""
     parts = []
     for name, child in network.named_children():

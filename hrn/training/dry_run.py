@@ -27,7 +27,7 @@ class Plan:
 
     def __str__(self) -> str:
         t = self.trainer
-        r, share = t.recipe, t.recipe.batch_size // t.processes.count
+        r, per_process = t.recipe, t.recipe.batch_size // t.processes.count
         scale = t.config.scales[-1]
         total = summarise(t.config, scale)[-1]
         steps = r.max_steps - t.step
@@ -40,16 +40,16 @@ class Plan:
         compiled = "compiled" if t.learner.compiled else "not compiled"
         return "\n".join(
             [
-                f"network      {total.parameters:,} parameters, {total.multi_adds / 1e9:.2f} G Multi-Adds for {width}x{height} at x{scale}",
-                f"data         {len(t.pairs):,} images, x{', x'.join(map(str, t.config.scales))}",
-                f"batch        {r.batch_size} patches of {r.patch_size}x{r.patch_size}: {t.processes.count} process(es), "
-                f"{share} each, {t.share} at once; BatchNorm over {r.norm_batch}",
-                f"steps        {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} passes over the images)",
-                f"rate         {rates}",
-                f"a step       {self.step_seconds:.3f} s computing ({compiled}), {self.load_seconds:.3f} s loading; "
-                f"{slower} is the limit",
-                f"memory       {self.peak_bytes / 2**20:,.0f} MiB peak ({'GPU' if t.processes.device.type == 'cuda' else 'resident'})",
-                f"in all       {duration(steps * seconds)} (days d, hours:minutes:seconds) without validation",
+                f"network        {total.parameters:,} parameters, {total.multi_adds / 1e9:.2f} G Multi-Adds for {width}x{height} at x{scale}",
+                f"data           {len(t.pairs):,} images, x{', x'.join(map(str, t.config.scales))}",
+                f"batch          {r.batch_size} patches of {r.patch_size}x{r.patch_size}: {t.processes.count} process(es), "
+                f"{per_process} each, {t.micro_batch} at once; BatchNorm over {r.norm_batch}",
+                f"steps          {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} passes over the images)",
+                f"learning rate  {rates}",
+                f"step time      {self.step_seconds:.3f} s computing ({compiled}), {self.load_seconds:.3f} s loading; "
+                f"{slower} is the bottleneck",
+                f"memory         {self.peak_bytes / 2**20:,.0f} MiB peak ({'GPU' if t.processes.device.type == 'cuda' else 'resident'})",
+                f"total time     {duration(steps * seconds)} without validation",
             ]
         )
 
@@ -92,6 +92,8 @@ def warm_up(trainer: Trainer, rate: float) -> None:
     """Take steps on random patches at every scale, so that compiling and recording are over before the measurement."""
     p = trainer.recipe.patch_size
     for scale in trainer.config.scales:
-        lr, hr = (torch.randint(0, 256, (trainer.share, 3, side, side), dtype=torch.uint8) for side in (p, p * scale))
+        lr, hr = (
+            torch.randint(0, 256, (trainer.micro_batch, 3, side, side), dtype=torch.uint8) for side in (p, p * scale)
+        )
         for _ in range(WARMUP_STEPS):
             trainer.learner.step([(lr, hr)] * trainer.execution.accumulate, rate)

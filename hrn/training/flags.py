@@ -51,7 +51,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     )
     path = Path("dataset/DIV2K_train.h5")
     add("--train_data_path", type=Path, default=path, metavar="H5", help="training pairs" + default)
-    text = "h5 files or test set folders whose PSNR-Y chooses the best weights"
+    text = "validation sets (h5 files or folders); the weights with the best mean PSNR-Y are kept"
     add("--valid_data_path", type=Path, nargs="+", default=[], metavar="PATH", help=text)
     add("--shave", type=int, help="border in HR pixels left out of validation scores (default: the scale)")
     text = "continue from the newest training state, or from FILE"

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Load all weights of a checkpoint that fit by name and shape. Raises HRNError if none does."""
-    missing, unused = load_matching_weights(trainer.learner.model, checkpoint)
+    missing, unused = load_matching_weights(trainer.learner.network, checkpoint)
     logger.info(
         "--init_from %s: new weights: %s; unused: %s",
         checkpoint.path, ", ".join(missing) or "none", ", ".join(unused) or "none",
@@ -25,10 +25,10 @@ def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
 def grow_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Embed a smaller network, see :mod:`hrn.model.growth`. Raises HRNError if it does not fit into the new one."""
     small = load_network(checkpoint)
-    if not isinstance(small, HRN) or not isinstance(trainer.learner.model, HRN):
+    if not isinstance(small, HRN) or not isinstance(trainer.learner.network, HRN):
         raise HRNError(f"--grow_from {checkpoint.path}: only HRN networks can grow, not {checkpoint.model_name}")
     try:
-        grow(small.to(trainer.processes.device), trainer.learner.model)
+        grow(small.to(trainer.processes.device), trainer.learner.network)
     except ValueError as error:
         raise HRNError(f"--grow_from {checkpoint.path}: {error}") from None
     logger.info("--grow_from %s: the network is embedded in the larger one", checkpoint.path)
@@ -38,6 +38,6 @@ def grow_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
 def _start_from(trainer: Trainer, checkpoint: Checkpoint, flag: str) -> None:
     learner = trainer.learner
     if learner.ema:
-        learner.ema.module.load_state_dict(learner.model.state_dict())
+        learner.ema.module.load_state_dict(learner.network.state_dict())
     if trainer.processes.is_main:  # the other processes may not have the file
         trainer.info[flag] = {"file": checkpoint.path.name, "sha256": file_hash(checkpoint.path)}

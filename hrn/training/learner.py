@@ -49,17 +49,17 @@ class Learner:
         channels_last = decide_channels_last(execution, recipe.precision, device)
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         torch.manual_seed(recipe.seed)
-        self.model = build_model(config).to(device, memory_format=self._layout).train()
-        set_norm_group(self.model, recipe.norm_batch)
-        self.ema = AveragedModel(self.model) if recipe.ema else None
-        self._ema_tensors = [averaged_tensors(m) for m in (self.ema.module, self.model)] if self.ema else []
-        norms = [m for m in self.model.modules() if isinstance(m, BatchNorm)]
+        self.network = build_model(config).to(device, memory_format=self._layout).train()
+        set_norm_group(self.network, recipe.norm_batch)
+        self.ema = AveragedModel(self.network) if recipe.ema else None
+        self._ema_tensors = [averaged_tensors(m) for m in (self.ema.module, self.network)] if self.ema else []
+        norms = [m for m in self.network.modules() if isinstance(m, BatchNorm)]
         self._running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = recipe.make_optimizer(self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.scales = config.scales
-        self.network = self._wrap(config)
+        self.wrapped = self._wrap(config)
         self.sums = torch.zeros(len(self.scales), 3, dtype=torch.float64, device=device)
         """Loss, gradient norm and count for each scale, (scales, 3): sums over the finite steps since the last `tally`."""
         self.skipped = torch.zeros(2, dtype=torch.int64, device=device)
@@ -68,7 +68,7 @@ class Learner:
     @property
     def shipped(self) -> nn.Module:
         """The network that is validated and saved for use."""
-        return self.ema.module if self.ema else self.model
+        return self.ema.module if self.ema else self.network
 
     # one update
 
@@ -125,7 +125,7 @@ class Learner:
             for x in (lr_patch, hr_patch)
         )
         with torch.autocast(device.type, autocast_type, enabled=autocast_type is not None):
-            sr = self.network(lr_patch, hr_patch.shape[-1] // lr_patch.shape[-1])
+            sr = self.wrapped(lr_patch, hr_patch.shape[-1] // lr_patch.shape[-1])
             return LOSSES[self.recipe.loss_fn](sr, hr_patch)
 
     @torch.no_grad()
@@ -173,7 +173,7 @@ class Learner:
 
     def load_state_dict(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Restore the weights and a result of `state_dict`, which may come from another kind of device."""
-        self.model.load_state_dict(weights)
+        self.network.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             if "fused" in group:
@@ -194,7 +194,7 @@ class Learner:
 
     def _wrap(self, config: Config) -> nn.Module:
         """Return the network that training calls: compiled and distributed if requested. It shares the weights of the model."""
-        network, device = self.model, self.processes.device
+        network, device = self.network, self.processes.device
         if self.compiled:
             if self.execution.deterministic:
                 from torch._inductor import config as inductor  # slow to import
@@ -213,7 +213,7 @@ class Learner:
 
     def _gradient_sync(self, *, last: bool) -> AbstractContextManager:
         """Synchronise gradients between processes in the last part only."""
-        return nullcontext() if last or self.processes.count == 1 else self.network.no_sync()
+        return nullcontext() if last or self.processes.count == 1 else self.wrapped.no_sync()
 
     def _statistics(self) -> Tensor:
         """Copy BatchNorm's running statistics into one vector."""

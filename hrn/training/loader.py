@@ -31,21 +31,27 @@ def worker_count(requested: int, device: torch.device) -> int:
 
 
 def load_batches(
-    patches: PatchDataset, indices: Iterator[int], *, share: int, accumulate: int, workers: int, device: torch.device
+    patches: PatchDataset,
+    indices: Iterator[int],
+    *,
+    micro_batch: int,
+    accumulate: int,
+    workers: int,
+    device: torch.device,
 ) -> Iterator[list[Patches]]:
-    """Yield a process's share of each step's batch, in `accumulate` parts of `share` patches.
+    """Yield a process's share of each step's batch, in `accumulate` parts of `micro_batch` patches.
 
     Args:
         patches: the data set.
         indices: the patches of this process, in order.
-        share: patches that are computed at once.
+        micro_batch: patches that are computed at once.
         accumulate: parts of a step.
         workers: number of DataLoader workers.
         device: device of the training process. For CUDA, the batches are in pinned memory.
     """
     loader = DataLoader(  # one pass is the whole run, so the workers stay alive
         patches,
-        share,
+        micro_batch,
         sampler=indices,
         num_workers=workers,
         pin_memory=device.type == "cuda",
@@ -57,10 +63,10 @@ def load_batches(
 
 
 def cut_batches(
-    patches: ResidentPatches, indices: Iterator[int], *, share: int, accumulate: int
+    patches: ResidentPatches, indices: Iterator[int], *, micro_batch: int, accumulate: int
 ) -> Iterator[list[Patches]]:
     """Yield the same as :func:`load_batches`, from images on the device."""
-    yield from _chunks((patches.batch(part) for part in _chunks(indices, share)), accumulate)
+    yield from _chunks((patches.batch(part) for part in _chunks(indices, micro_batch)), accumulate)
 
 
 def _chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -90,12 +96,12 @@ def decide_data_on_gpu(requested: bool | None, device: torch.device, needed: int
     return requested or needed <= SHARE_FOR_IMAGES * free
 
 
-def check_shared_memory(*, workers: int, share: int, patch_size: int, scale: int, processes: int) -> None:
+def check_shared_memory(*, workers: int, micro_batch: int, patch_size: int, scale: int, processes: int) -> None:
     """Check that /dev/shm can hold the batches that the workers load ahead. If it is full, they die of a bus error.
 
     Args:
         workers: DataLoader workers of a training process.
-        share: patches in a batch of a worker.
+        micro_batch: patches in a batch of a worker.
         patch_size: side of an LR patch.
         scale: the largest scale.
         processes: training processes on this machine.
@@ -105,7 +111,7 @@ def check_shared_memory(*, workers: int, share: int, patch_size: int, scale: int
     """
     if not workers or not SHARED_MEMORY.is_dir():
         return
-    batch = share * 3 * patch_size**2 * (1 + scale**2)
+    batch = micro_batch * 3 * patch_size**2 * (1 + scale**2)
     needed = processes * (workers * PREFETCH + 1) * batch  # and one that is being copied
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:

@@ -11,8 +11,6 @@ import torch
 
 from hrn.errors import HRNError
 
-MEASURED = ("images_per_second", "seconds_left")
-"""Names of the log values that depend on the machine. All others are the same in every run of a recipe."""
 CROP_SIZE = 512
 """Side of the centre crop of validation images that TensorBoard shows."""
 WARMUP_STEPS = 3

@@ -46,7 +46,7 @@ class Recipe:
     patch_size: int = setting(48, "side of an LR patch in pixels")
     batch_size: int = setting(10, "patches per step, over all processes")
     norm_batch: int = setting(
-        0, "patches that share statistics in attention's BatchNorm; 0: those that a process computes at once"
+        0, "patches per group of attention's BatchNorm; 0: the micro-batch, all patches that a process computes at once"
     )
     max_steps: int = setting(500_000, "number of updates")
     optimizer: str = setting("adam", "muon: Muon for convolutions, Adam for the rest", OPTIMIZERS)
@@ -108,7 +108,7 @@ class Execution:
         HRNError: a value out of range.
     """
 
-    accumulate: int = setting(1, "parts in which a process computes its share of the batch, to save memory")
+    accumulate: int = setting(1, "gradient accumulation: micro-batches per process and step")
     compile: bool | None = setting(
         None, "use torch.compile: minutes to start, then faster; by default on CUDA if a C compiler is installed"
     )
@@ -135,19 +135,19 @@ def _check_at_least(values: Any, least: int, *names: str) -> None:
             raise HRNError(f"--{name} must be at least {least}, not {getattr(values, name)}")
 
 
-def share_of(recipe: Recipe, processes: int, accumulate: int) -> int:
+def micro_batch_size(recipe: Recipe, processes: int, accumulate: int) -> int:
     """Return the number of patches that a process computes at once.
 
     Raises:
         HRNError: the batch does not divide evenly, or not into whole groups of `norm_batch`.
     """
-    share, rest = divmod(recipe.batch_size, processes * accumulate)
+    micro_batch, rest = divmod(recipe.batch_size, processes * accumulate)
     if rest:
         raise HRNError(
             f"--batch_size {recipe.batch_size} is not divisible by {processes} process(es) x --accumulate {accumulate}"
         )
-    if recipe.norm_batch and share % recipe.norm_batch:
+    if recipe.norm_batch and micro_batch % recipe.norm_batch:
         raise HRNError(
-            f"--norm_batch {recipe.norm_batch} must divide the {share} patches that a process computes at once"
+            f"--norm_batch {recipe.norm_batch} must divide the {micro_batch} patches that a process computes at once"
         )
-    return share
+    return micro_batch

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from hrn.checkpoint import Checkpoint, load_checkpoint
-from hrn.errors import HRNError
+from hrn.errors import HRNError, UnreadableError
 from hrn.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -106,11 +106,13 @@ class RunFiles:
         self.keep(keep)
 
     def newest_state(self) -> Checkpoint:
-        """Read the newest training state that is not damaged. Raises HRNError if there is none."""
+        """Read the newest training state that is not damaged. Raises HRNError if there is none, or if one cannot be read now."""
         damaged = []
         for path in self.states():
             try:
                 return load_state(path)
+            except UnreadableError:
+                raise  # training on from an older state would delete this one
             except HRNError as error:
                 logger.warning("%s", error)
                 damaged.append(path.name)

@@ -16,7 +16,7 @@ from hrn.errors import HRNError
 from hrn.model import preset
 from hrn.model.config import Config, with_settings
 from hrn.training.monitor import TensorBoard
-from hrn.training.recipe import Execution, Recipe, share_of
+from hrn.training.recipe import Execution, Recipe, micro_batch_size
 from hrn.training.run_files import RunFiles, load_state, step_of
 from hrn.training.trainer import Trainer
 
@@ -39,7 +39,7 @@ class Setup:
 def prepare(args: argparse.Namespace, processes: int) -> Setup:
     """Check the flags and open the data. Raises HRNError."""
     recipe, execution = (cls(**{f.name: getattr(args, f.name) for f in fields(cls)}) for cls in (Recipe, Execution))
-    share_of(recipe, processes, execution.accumulate)
+    micro_batch_size(recipe, processes, execution.accumulate)
     if args.init_from and args.grow_from:
         raise HRNError("--init_from and --grow_from exclude each other")
     if Path(args.ckpt_name).name != args.ckpt_name:

@@ -5,7 +5,6 @@ stop. Nothing else is random: the same recipe gives the same run, interrupted or
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -19,12 +18,13 @@ from hrn.data.patches import PatchDataset
 from hrn.data.resident import ResidentPatches, image_bytes
 from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
+from hrn.inference.memory import processes_here
 from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.training.learner import Learner, Patches
 from hrn.training.loader import check_shared_memory, cut_batches, decide_data_on_gpu, load_batches, worker_count
 from hrn.training.monitor import StepTimer, TensorBoard, log_line
-from hrn.training.recipe import Execution, Recipe, share_of
+from hrn.training.recipe import Execution, Recipe, micro_batch_size
 from hrn.training.run_files import Background, JsonLines, RunFiles, copy_to_cpu
 from hrn.training.signals import StopSignal, kill_loaders_on_error
 from hrn.training.validation import validate
@@ -47,7 +47,7 @@ class Trainer:
         config: configuration of the network.
         recipe: training settings.
         pairs: training images at `config.scales`.
-        valid: test sets that choose the best weights; may be empty.
+        valid: validation sets, used to select the best weights; may be empty.
         files: paths of the output files.
         execution: how the machine is used.
         processes: this process and its place among the processes of the run.
@@ -69,9 +69,9 @@ class Trainer:
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.share = share_of(self.recipe, self.processes.count, self.execution.accumulate)
+        self.micro_batch = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
         self.info = {**self.info, "shave": [s if self.shave is None else self.shave for s in self.config.scales]}
-        self.recipe = recipe = replace(self.recipe, norm_batch=self.recipe.norm_batch or self.share)
+        self.recipe = recipe = replace(self.recipe, norm_batch=self.recipe.norm_batch or self.micro_batch)
         self.patches = PatchDataset(
             self.pairs,
             patch_size=recipe.patch_size,
@@ -103,6 +103,8 @@ class Trainer:
         """
         if self.finished and self.pending_validation is None:
             logger.info("nothing to do: step %d of %d is reached", self.step, self.recipe.max_steps)
+            if not self.valid and not self.files.best.is_file():
+                self.save_weights({})  # the earlier attempt ended before it wrote them
             return 0
         if self.processes.is_main:
             self.log.cut(self.step if self.pending_validation is None else self.step - 1)
@@ -199,9 +201,11 @@ class Trainer:
         """Yield this process's share of the batch of each remaining step, in `accumulate` parts."""
         if self.data_on_gpu:
             resident = ResidentPatches(self.patches, self.processes.device)
-            return cut_batches(resident, self._indices(), share=self.share, accumulate=self.execution.accumulate)
+            return cut_batches(
+                resident, self._indices(), micro_batch=self.micro_batch, accumulate=self.execution.accumulate
+            )
         return load_batches(
-            self.patches, self._indices(), share=self.share, accumulate=self.execution.accumulate, workers=self.workers,
+            self.patches, self._indices(), micro_batch=self.micro_batch, accumulate=self.execution.accumulate, workers=self.workers,
             device=self.processes.device,
         )  # fmt: skip
 
@@ -219,10 +223,10 @@ class Trainer:
             return
         check_shared_memory(
             workers=self.workers,
-            share=self.share,
+            micro_batch=self.micro_batch,
             patch_size=self.recipe.patch_size,
             scale=max(self.config.scales),
-            processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+            processes=processes_here(),
         )
 
     # validation
@@ -242,7 +246,7 @@ class Trainer:
             stop=lambda: request.signal if request else 0,
             show=(lambda name, image: board.picture(name, image, step)) if board else None,
         )
-        self.learner.model.train()
+        self.learner.network.train()
         if scores and (self.best is None or scores["psnr_y"] > self.best["psnr_y"]):
             best = {"step": self.step, **scores}
             try:
@@ -269,7 +273,7 @@ class Trainer:
         if not self.processes.is_main:
             return
         self.background.wait()
-        weights, info = self.learner.model.state_dict(), self.info
+        weights, info = self.learner.network.state_dict(), self.info
         training = {
             "step": self.step,
             "pending_validation": self.pending_validation,

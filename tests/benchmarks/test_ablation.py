@@ -88,7 +88,7 @@ def test_table_and_figure_of_finished_runs(tmp_path, monkeypatch, hr_folder):
     assert list(table) == ["full", "se", "no-skip"]
     assert table["full"]["validation PSNR-Y, seeds 0, 1, 2"] == "26.100 (26.000, 26.200, 26.100)"
     assert table["full"]["parameters"] == "288,600"
-    assert table["se"]["s a step"] == "0.150"  # median of 16/160 and 16/80
+    assert table["se"]["s per step"] == "0.150"  # median of 16/160 and 16/80
     by_position = {row[0]: row for row in rows}
     assert by_position["full"][7] == ""
     error = statistics.stdev(GAINS["se"]) / 3**0.5

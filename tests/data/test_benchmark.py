@@ -35,6 +35,15 @@ def test_layouts_with_lr(tmp_path, image, rng, layout):
         assert (pair.lr == lr).all()
 
 
+def test_hr_within_a_word_is_part_of_the_name(tmp_path, image, rng):
+    lr = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    save(tmp_path / "x4/CHRIS_HR.png", image)
+    save(tmp_path / "x4/CHRIS_LR.png", lr)
+    (found,) = find_test_set(tmp_path, 4).images
+    assert found.name == "CHRIS_HR"
+    assert (found.load(4).lr == lr).all()
+
+
 @pytest.mark.parametrize("folder", ["Set5/HR", "Set5"])
 def test_layouts_without_lr(tmp_path, image, folder):
     image = image[:47, :63]

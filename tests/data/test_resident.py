@@ -29,7 +29,7 @@ def test_the_same_patches_as_the_data_set(uneven_pairs, scales):
     resident, seen = ResidentPatches(patches, CPU), set()
     for first in range(0, 400, 4):
         indices = range(first, first + 4)
-        seen |= {(crop.scale, crop.image, crop.symmetry) for crop in map(patches.crop_of, indices)}
+        seen |= {(crop.scale, crop.image, crop.symmetry) for crop in map(patches.choice_of, indices)}
         expected = [torch.stack(parts) for parts in zip(*(patches[i] for i in indices), strict=True)]
         assert all(torch.equal(a, b) for a, b in zip(resident.batch(indices), expected, strict=True))
     assert len({symmetry for *_, symmetry in seen}) == 16

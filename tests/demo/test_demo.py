@@ -175,8 +175,11 @@ def test_storage_quota(tmp_path, monkeypatch):
     with pytest.raises(HRNError):
         make_room(tmp_path)
     os.utime(tmp_path / "old.png", (0, 0))
+    for name in ("old", "new"):
+        (tmp_path / f"{name}_folder").mkdir()
+    os.utime(tmp_path / "old_folder", (0, 0))
     make_room(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["new.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.png", "new_folder"]
 
 
 @pytest.fixture

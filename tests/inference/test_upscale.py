@@ -43,6 +43,7 @@ def test_tensors_are_enlarged_as_images_are(small, rng, mode):
     assert sr.shape == (3, 3, 140, 180)
     assert 0 <= sr.min() < 0.01 < 0.99 < sr.max() <= 1
     assert not sr.requires_grad
+    assert not sr.is_inference()  # the caller may change it, or feed it to a network in training
     for image, one in zip(images, sr, strict=True):
         assert abs(to_uint8(one[None]).astype(int) - upscale(small, image, mode=mode)).max() <= 1
 

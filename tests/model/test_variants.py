@@ -87,7 +87,16 @@ def test_default_values_are_not_stored():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("dense", 1), ("skip", "yes"), ("expansion", True), ("channels", True), ("attention", "cbam")]
+    ("field", "value"),
+    [
+        ("dense", 1),
+        ("skip", "yes"),
+        ("expansion", True),
+        ("channels", True),
+        ("attention", "cbam"),
+        ("scales", [4.9]),
+        ("scales", [float("inf")]),
+    ],
 )
 def test_values_of_the_wrong_type_are_refused(field, value):
     with pytest.raises(ValueError, match=field):

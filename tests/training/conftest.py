@@ -8,7 +8,7 @@ import torch
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.training.recipe import Execution, Recipe
-from hrn.training.run_files import RunFiles
+from hrn.training.run_files import RunFiles, read_log
 from hrn.training.trainer import Trainer
 from tests.conftest import SMALL
 
@@ -17,6 +17,13 @@ RECIPE = Recipe(
     print_interval=2, valid_interval=4, save_interval=3,
 )  # fmt: skip
 PLAIN = Execution()
+MEASURED = ("images_per_second", "seconds_left")
+"""Names of the log values that depend on the machine. All others are the same in every run of a recipe."""
+
+
+def log_of(files):
+    """The log without the values that depend on the machine's speed."""
+    return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_log(files.log)]
 
 
 @pytest.fixture
@@ -59,7 +66,12 @@ def same():
 def flat(x, name=""):
     """Yield (name, tensor or plain value) of everything in nested dicts and lists."""
     if isinstance(x, Trainer):
-        x = {"weights": x.learner.model.state_dict(), "learner": x.learner.state_dict(), "best": x.best, "step": x.step}
+        x = {
+            "weights": x.learner.network.state_dict(),
+            "learner": x.learner.state_dict(),
+            "best": x.best,
+            "step": x.step,
+        }
     if isinstance(x, dict):
         for key, value in x.items():
             if key not in ("seconds", "execution", "processes"):

@@ -13,8 +13,8 @@ import torch
 from hrn import train
 from hrn.distributed import Processes
 from hrn.errors import HRNError
-from hrn.training.monitor import MEASURED
 from hrn.training.run_files import RunFiles, load_state, read_log
+from tests.training.conftest import log_of
 
 
 @pytest.fixture
@@ -69,10 +69,6 @@ def kill(process, files):
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
     process.wait()
-
-
-def log_of(files):
-    return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_log(files.log)]
 
 
 @pytest.mark.slow

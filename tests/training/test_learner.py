@@ -26,7 +26,7 @@ def learner(small, recipe):
 
 
 def weights(learner):
-    return {k: v.clone() for k, v in learner.model.state_dict().items() if v.is_floating_point()}
+    return {k: v.clone() for k, v in learner.network.state_dict().items() if v.is_floating_point()}
 
 
 def gap(a, b):
@@ -220,7 +220,7 @@ def test_several_processes_do_not_broadcast_buffers(small, recipe, monkeypatch):
 
     monkeypatch.setattr(learner_module, "DistributedDataParallel", Wrapped)
     learner = Learner(small, replace(recipe, norm_batch=2), PLAIN, Processes(count=2))
-    assert learner.network.broadcast_buffers is False
+    assert learner.wrapped.broadcast_buffers is False
 
 
 def test_layout_by_default(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from hrn.errors import HRNError
 from hrn.runtime import PRECISIONS
-from hrn.training.recipe import TRAINING_PRECISIONS, Execution, Recipe, share_of
+from hrn.training.recipe import TRAINING_PRECISIONS, Execution, Recipe, micro_batch_size
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_defaults_are_the_released_ones():
 
 def test_share_of_a_process():
     recipe = Recipe(batch_size=16, norm_batch=4)
-    assert [share_of(recipe, n, a) for n, a in ((1, 1), (2, 1), (1, 4), (2, 2))] == [16, 8, 4, 4]
+    assert [micro_batch_size(recipe, n, a) for n, a in ((1, 1), (2, 1), (1, 4), (2, 2))] == [16, 8, 4, 4]
     with pytest.raises(HRNError, match="--batch_size 16"):
-        share_of(recipe, 3, 1)
+        micro_batch_size(recipe, 3, 1)
     with pytest.raises(HRNError, match="--norm_batch 4"):
-        share_of(recipe, 8, 1)
+        micro_batch_size(recipe, 8, 1)
 
 
 def test_differences_by_flag():

@@ -3,8 +3,9 @@ import json
 import logging
 
 import pytest
+import torch
 
-from hrn.errors import HRNError
+from hrn.errors import HRNError, UnreadableError
 from hrn.training.run_files import JsonLines, RunFiles, read_log
 
 
@@ -68,6 +69,19 @@ def test_resume_skips_damaged_states(make, caplog):
         path.unlink()
     with pytest.raises(HRNError, match=r"run\.0+8\.train\.pth, run\.0+6\.train\.pth"):
         trainer.files.newest_state()
+
+
+def test_a_state_that_cannot_be_read_now_is_kept(make, monkeypatch):
+    def denied(path, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    trainer = make()
+    trainer.fit()
+    states = trainer.files.states()
+    monkeypatch.setattr(torch, "load", denied)
+    with pytest.raises(UnreadableError, match="Permission denied"):
+        trainer.files.newest_state()
+    assert trainer.files.states() == states
 
 
 def test_log_lines_wait_for_space(tmp_path, monkeypatch, caplog):

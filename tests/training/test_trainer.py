@@ -30,10 +30,11 @@ from hrn.model import build_model, preset
 from hrn.training import trainer as trainer_module
 from hrn.training.dry_run import measure_plan
 from hrn.training.initial_weights import grow_from, init_from
-from hrn.training.monitor import MEASURED, WARMUP_STEPS
+from hrn.training.monitor import WARMUP_STEPS
 from hrn.training.recipe import Execution
 from hrn.training.run_files import RENAMED_KEYS, RunFiles, load_state, read_log
 from hrn.training.trainer import Trainer
+from tests.training.conftest import MEASURED, log_of
 
 
 def stop_at(step, error=KeyboardInterrupt):
@@ -42,11 +43,6 @@ def stop_at(step, error=KeyboardInterrupt):
             raise error
 
     return progress
-
-
-def log_of(trainer):
-    """The log without the values that depend on the machine's speed."""
-    return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_log(trainer.files.log)]
 
 
 def test_training_reduces_the_loss(make):
@@ -79,8 +75,8 @@ def test_a_resumed_run_is_the_same_run(make, same, optimizer):
     assert resumed.step == 6  # the last multiple of save_interval
     resumed.fit()
     same(straight, resumed)
-    assert [line["step"] for line in log_of(resumed)] == [2, 4, 6, 8]
-    assert log_of(straight) == log_of(resumed)
+    assert [line["step"] for line in log_of(resumed.files)] == [2, 4, 6, 8]
+    assert log_of(straight.files) == log_of(resumed.files)
     same(dict(load_checkpoint(straight.files.best).weights), dict(load_checkpoint(resumed.files.best).weights))
 
 
@@ -128,7 +124,7 @@ def test_killed_at_twenty_random_moments(h5_path, tmp_path, make, small, recipe,
         trainer.fit()
     assert not list(folder.glob(".*"))  # what the kills left
     same(straight, killed)
-    assert log_of(straight) == log_of(killed)
+    assert log_of(straight.files) == log_of(killed.files)
 
 
 def test_a_validation_interrupted_by_a_stop_is_done_by_the_resumed_run(make, same, monkeypatch):
@@ -148,13 +144,13 @@ def test_a_validation_interrupted_by_a_stop_is_done_by_the_resumed_run(make, sam
         patch.setattr(Enlarger, "__call__", enlarge_and_stop)
         assert stopped.fit() == signal.SIGTERM
     assert len(seen) == 3
-    assert [line["step"] for line in log_of(stopped)] == [2]
+    assert [line["step"] for line in log_of(stopped.files)] == [2]
     resumed = make("stopped")
     resumed.resume(resumed.files.newest_state())
     assert (resumed.step, resumed.pending_validation["step"]) == (4, 4)
     assert resumed.fit() == 0
     same(straight, resumed)
-    assert log_of(straight) == log_of(resumed)
+    assert log_of(straight.files) == log_of(resumed.files)
 
 
 @pytest.fixture
@@ -218,6 +214,17 @@ def test_background_writes_end_before_the_run_does(make, background):
     assert not list(trainer.files.folder.glob(".*"))
 
 
+def test_a_finished_run_writes_its_missing_weights(make):
+    """The run may have been killed between its last state and its weights."""
+    make(valid=False).fit()
+    trainer = make(valid=False)
+    whole = trainer.files.best.read_bytes()
+    trainer.files.best.unlink()
+    trainer.resume(trainer.files.newest_state())
+    assert trainer.fit() == 0
+    assert trainer.files.best.read_bytes() == whole
+
+
 def test_a_background_write_that_fails(make, background, caplog):
     def fail(error):
         def before(path):
@@ -248,7 +255,7 @@ def test_a_signal_saves_and_stops(make, number, same):
     assert resumed.step == 5
     assert resumed.fit() == 0
     same(straight, resumed)
-    assert log_of(straight) == log_of(resumed)
+    assert log_of(straight.files) == log_of(resumed.files)
 
 
 def test_several_scales_together(make, small):
@@ -279,16 +286,16 @@ def test_without_validation_the_last_weights_are_kept(make, same):
 
 def test_non_finite_steps_are_counted_and_logged(make):
     trainer = make(valid=False)
-    trainer.fit(lambda step: trainer.learner.model.head.bias.data.fill_(math.nan if step == 2 else 0.0))
+    trainer.fit(lambda step: trainer.learner.network.head.bias.data.fill_(math.nan if step == 2 else 0.0))
     assert [line["skipped"] for line in read_log(trainer.files.log)] == [0, 1, 1, 1]
-    assert all(torch.isfinite(p).all() for p in trainer.learner.model.parameters())
-    assert all(torch.isfinite(b).all() for b in trainer.learner.model.buffers())
+    assert all(torch.isfinite(p).all() for p in trainer.learner.network.parameters())
+    assert all(torch.isfinite(b).all() for b in trainer.learner.network.buffers())
 
 
 def test_too_many_skipped_steps_in_a_row_stop_the_run(make, monkeypatch):
     monkeypatch.setattr(trainer_module, "MAX_SKIPPED_IN_A_ROW", 3)
     trainer = make(valid=False)
-    bad = trainer.learner.model.head.bias.data
+    bad = trainer.learner.network.head.bias.data
     with pytest.raises(HRNError, match=r"3 steps .* step 7.*--lr"):
         trainer.fit(lambda step: bad.fill_(math.nan) if step == 4 else None)
     assert trainer.files.newest_state().training["step"] == 6
@@ -374,7 +381,7 @@ def test_a_state_with_earlier_names_is_resumed(make, same):
     resumed.resume(resumed.files.newest_state())
     assert resumed.fit() == 0
     same(straight, resumed)
-    assert log_of(straight) == log_of(resumed)
+    assert log_of(straight.files) == log_of(resumed.files)
 
 
 def test_init_from(make, small, same, caplog):

@@ -29,7 +29,7 @@ class Original:
     """Names of all images in its test set, so that files of other images are not taken for results of this one."""
 
 
-Method = Callable[[Original, Pair], np.ndarray]
+SuperResolver = Callable[[Original, Pair], np.ndarray]
 """An image and its pixels to the super-resolved image, (H, W, 3) uint8."""
 
 
@@ -99,7 +99,7 @@ def comparisons_of(
     """
     if len(crops) > 1 and len(crops) != len(images):
         raise HRNError(f"{len(crops)} crops for {len(images)} images; pass one for each image, or one for all")
-    named: dict[str, Method] = {}
+    named: dict[str, SuperResolver] = {}
     for text in methods:
         label, method = _method(text, scale)
         if label in named:
@@ -110,7 +110,9 @@ def comparisons_of(
     return [_compare_methods(original, named, scale, crop) for original, crop in zip(originals, chosen, strict=True)]
 
 
-def _compare_methods(original: Original, methods: Mapping[str, Method], scale: int, crop: Crop | None) -> Comparison:
+def _compare_methods(
+    original: Original, methods: Mapping[str, SuperResolver], scale: int, crop: Crop | None
+) -> Comparison:
     """Super-resolve one image with all methods."""
     name, pair = original.image.name, original.image.load(scale)
     size = f"{pair.hr.shape[1]}x{pair.hr.shape[0]}"
@@ -142,7 +144,7 @@ def _find_originals(images: Sequence[str], test_sets: Sequence[Path], scale: int
     return found
 
 
-def _method(text: str, scale: int) -> tuple[str, Method]:
+def _method(text: str, scale: int) -> tuple[str, SuperResolver]:
     """Parse METHOD or LABEL=METHOD; returns the label and the method."""
     label, _, name = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
     if name == "bicubic":

@@ -61,7 +61,7 @@ def load_models(checkpoints: list[str] | None, device: torch.device) -> dict[str
         HRNError: no checkpoint is available, one cannot be loaded, or two have the same name and scale.
     """
     models: dict[str, DemoModel] = {}
-    for name in checkpoints or read_manifest()["checkpoints"]:
+    for name in checkpoints or read_manifest(installed_only=True)["checkpoints"]:
         try:
             path = find_checkpoint(name)
         except HRNError as error:

@@ -1,7 +1,7 @@
 """Find checkpoint files by path, by name, or on the Hugging Face Hub.
 
 `checkpoint/manifest.json` lists the included checkpoints with file, size, SHA-256, configuration and scores. The manifest
-and the files are installed with the package as `hrn/shipped`. This module imports no model code.
+and the small files are installed with the package as `hrn/shipped`. This module imports no model code.
 """
 
 import json
@@ -22,8 +22,12 @@ _HUB_NAME = re.compile(r"hf:/{1,2}(?P<repo>[^/]+/[^/]+)/(?P<file>[^@]+)(?:@(?P<r
 """The pattern of a Hub name. `Path` turns `hf://` into `hf:/`, so one slash is accepted too."""
 
 
-def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
+def read_manifest(folder: Path = FOLDER, *, installed_only: bool = False) -> dict[str, Any]:
     """Read the manifest of a checkpoint folder.
+
+    Args:
+        folder: the folder that holds the manifest and its files.
+        installed_only: leave out checkpoints whose file is missing. pip installs only the small ones.
 
     Returns:
         A dict with the key `checkpoints`, which maps names to entries. It is empty if the folder has no manifest.
@@ -45,6 +49,9 @@ def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
                 raise ValueError(f"{name} is outside the folder: {entry['file']}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HRNError(f"{path}: not a checkpoint manifest ({error})") from None
+    if installed_only:
+        entries = manifest["checkpoints"].items()
+        manifest["checkpoints"] = {name: entry for name, entry in entries if (folder / entry["file"]).is_file()}
     return manifest
 
 
@@ -70,7 +77,10 @@ def find_checkpoint(name: str | Path, folder: Path = FOLDER) -> Path:
         raise HRNError(f"no such checkpoint: {name}. Give a file{names}, or hf://OWNER/REPO/FILE.")
     path, sha256 = folder / known[text]["file"], known[text]["sha256"]
     if not path.is_file():
-        raise HRNError(f"checkpoint {name}: {path} is missing; give the path of the file instead")
+        raise HRNError(
+            f"checkpoint {name}: {path} is missing (pip does not install large files); "
+            f"give the path of checkpoint/{known[text]['file']} in a copy of the repository"
+        )
     if file_hash(path) != sha256:
         raise HRNError(
             f"checkpoint {name}: the SHA-256 of {path} differs from the manifest; to use the file anyway, give its path"

@@ -154,7 +154,8 @@ def test_what_the_package_needs_is_installed_with_it(root):
     assert data == set(setuptools["package-data"]["hrn"])
     listed = {p for pattern in setuptools["package-data"]["hrn.shipped"] for p in (root / "checkpoint").glob(pattern)}
     entries = read_manifest()["checkpoints"].values()
-    assert {root / "checkpoint" / file for file in ("manifest.json", *(e["file"] for e in entries))} <= listed
+    small = [e["file"] for e in entries if e["bytes"] < 10 * 2**20]
+    assert {root / "checkpoint" / file for file in ("manifest.json", *small)} <= listed
 
 
 @pytest.mark.parametrize("script", ["sample", "train", "demo"])

@@ -18,7 +18,7 @@ from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.inference import methods
-from hrn.inference.methods import choose_included, describe_alternatives
+from hrn.inference.methods import choose_included, describe_alternatives, find_checkpoints
 from hrn.model import build_model, config_to_dict, preset
 from hrn.pretrained import find_checkpoint, read_manifest
 
@@ -268,7 +268,7 @@ def manifest_of(*checkpoints: tuple[str, list[int]]) -> dict:
         name = f"{model}_{''.join(f'x{s}' for s in scales)}"
         config = config_to_dict(preset(model, scales))
         entries[name] = {"file": f"{name}.pth", "bytes": 1, "sha256": "0", "scores": {}, "config": config}
-    return {"address": None, "checkpoints": entries}
+    return {"checkpoints": entries}
 
 
 LIGHT_ONLY = [("hrn_light", [2, 3, 4]), ("hrn_light", [2]), ("hrn_light", [4]), ("hrn_light", [8])]
@@ -322,16 +322,24 @@ def test_alternatives_are_named_with_their_cost():
 
 @pytest.fixture
 def included(tmp_path, monkeypatch):
-    """A folder with a manifest of all models, and one file: hrn_light_x2.pth."""
+    """A folder with a manifest of all models and two files: hrn_light_x2.pth, and hrn_base_x2.pth, which is empty."""
     path = save_light(tmp_path / "checkpoint/hrn_light_x2.pth", [2])
     manifest = manifest_of(*ALL_MODELS)
     manifest["checkpoints"]["hrn_light_x2"]["sha256"] = file_hash(path)
     (path.parent / "manifest.json").write_text(json.dumps(manifest))
-    monkeypatch.setattr(methods, "read_manifest", lambda: read_manifest(path.parent))
+    (path.parent / "hrn_base_x2.pth").touch()
+    monkeypatch.setattr(methods, "read_manifest", lambda **flags: read_manifest(path.parent, **flags))
     monkeypatch.setattr(methods, "find_checkpoint", lambda name: find_checkpoint(name, path.parent))
-    monkeypatch.delenv("HRN_CHECKPOINT_URL", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return path
+
+
+def test_the_default_is_an_installed_checkpoint(included):
+    (included.parent / "hrn_base_x2.pth").unlink()
+    for device in (CPU, CUDA):
+        found = find_checkpoints(None, device, scales=[2])
+        assert found[2].checkpoint.path == included
+    with pytest.raises(HRNError, match="hrn_x4"):
+        find_checkpoints(None, CUDA, model="hrn")
 
 
 def test_the_default_checkpoint_is_the_one_of_the_manifest(included, hr_folder, tmp_path, capsys, fails):

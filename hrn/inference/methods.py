@@ -60,7 +60,7 @@ def find_checkpoints(
     """
     if names:
         return _load_by_scale(names)
-    manifest = read_manifest()
+    manifest = read_manifest(installed_only=model is None)
     chosen = choose_included(manifest, device, model=model, **request)
     if not model and (alternatives := describe_alternatives(manifest, chosen)):
         print(alternatives)

@@ -1,11 +1,13 @@
-"""Speed of hrn_light and of other small networks at x4, and Multi-Adds per second.
+"""Speed of hrn_light, hrn_base and other small networks at x4, and Multi-Adds per second.
 
     pip install spandrel && python benchmarks/peers.py
 
 The other networks come from spandrel (https://github.com/chaiNNer-org/spandrel), in the sizes of their papers and with
-untrained weights, in PyTorch's default memory format. All networks run in turn in one process.
+untrained weights. Every network runs in both memory layouts, and the faster one is reported. All runs are in turn in one
+process.
 """
 
+import copy
 import sys
 from pathlib import Path
 
@@ -24,20 +26,22 @@ from hrn.runtime import keep_memory, warm_up_kernels
 
 SCALE = 4
 SIDES = (128, 256)
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 LR_PIXELS = OUTPUT_SIZE[0] * OUTPUT_SIZE[1] / SCALE**2
 
 
 def networks() -> dict[str, nn.Module]:
-    """hrn_light and the other networks, by name."""
+    """Our networks and the others, by name."""
     from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
     from spandrel.architectures.SAFMN.__arch.safmn import SAFMN
     from spandrel.architectures.SPAN.__arch.span import SPAN
     from spandrel.architectures.SwinIR.__arch.SwinIR import SwinIR
 
-    light = build_model(preset("hrn_light", [SCALE])).to(memory_format=torch.channels_last)
+    light, base = (build_model(preset(name, [SCALE])) for name in ("hrn_light", "hrn_base"))
     return {
         "hrn_light, local": make_local(light, 48),
         "hrn_light, full": light,
+        "hrn_base, local": make_local(base, 48),
         "SPAN (28 channels)": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=28, upscale=SCALE),
         "SPAN (48 channels)": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=48, upscale=SCALE),
         "SAFMN": SAFMN(dim=36, n_blocks=8, ffn_scale=2.0, upscaling_factor=SCALE),
@@ -54,20 +58,23 @@ def main() -> None:
     warm_up_kernels()
     print(f"x{SCALE}, {machine()}\n")
     columns = " | ".join(f"s at {s}x{s} | G Multi-Adds/s" for s in SIDES)
-    print(f"| network | parameters K | Multi-Adds G, 1280x720 | {columns} |")
-    print("|---" * (3 + 2 * len(SIDES)) + "|")
+    print(f"| network | parameters K | Multi-Adds G, 1280x720 | faster layout | {columns} |")
+    print("|---" * (4 + 2 * len(SIDES)) + "|")
     nets = {name: net.eval().requires_grad_(False) for name, net in networks().items()}
+    runs = [copy.deepcopy(net).to(memory_format=layout) for net in nets.values() for layout in LAYOUTS.values()]
     seconds = []
     with torch.inference_mode():
         for side in SIDES:
             x = torch.rand(1, 3, side, side)
-            seconds.append(paired_seconds(*(lambda n=n, x=x: n(x) for n in nets.values()), rounds=5, warmup=2))
+            seconds.append(paired_seconds(*(lambda n=n, x=x: n(x) for n in runs), rounds=5, warmup=2))
     for i, (name, net) in enumerate(nets.items()):
+        first = i * len(LAYOUTS)
+        fastest = min(range(first, first + len(LAYOUTS)), key=seconds[-1].__getitem__)
         g = multi_adds(net) / 1e9
-        cells = [f"{s[i]:.3f} | {g * n**2 / LR_PIXELS / s[i]:.0f}" for n, s in zip(SIDES, seconds, strict=True)]
-        print(
-            f"| {name} | {sum(p.numel() for p in net.parameters()) / 1e3:.0f} | {g:.1f} | " + " | ".join(cells) + " |"
-        )
+        cells = [f"{sum(p.numel() for p in net.parameters()) / 1e3:.0f}", f"{g:.1f}", list(LAYOUTS)[fastest - first]]
+        for side, taken in zip(SIDES, seconds, strict=True):
+            cells += [f"{taken[fastest]:.3f}", f"{g * side**2 / LR_PIXELS / taken[fastest]:.0f}"]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def multi_adds(network: nn.Module) -> float:

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import h5py
@@ -13,7 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from hrn import sample
+from hrn.cli import run_cli
 from hrn.model import HRNConfig
+from tests.site import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("HRN_SHARED", ROOT.parent / "shared"))
@@ -69,6 +74,33 @@ def run():
         return result
 
     return run_python
+
+
+@pytest.fixture
+def site():
+    """Address of a local web server, see :mod:`tests.site`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    server.daemon_threads = True
+    Server.asked = []
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def fails(tmp_path, capsys):
+    """Run sample.py with bad input; returns its one message after checking the exit code."""
+
+    def run_and_read(*args, sample_dir=tmp_path / "s"):
+        code = run_cli(lambda: sample.main([str(arg) for arg in (*args, "--sample_dir", sample_dir)]))
+        message = capsys.readouterr().err
+        assert code == 2
+        assert message.startswith("error: ")
+        assert "Traceback" not in message
+        return message
+
+    return run_and_read
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
-"""hrn/fetch.py and datasets/download.py, tested with a local server that can fail in several ways."""
+"""hrn/fetch.py, with a local server that can fail in several ways."""
 
-import hashlib
 import io
 import subprocess
 import sys
@@ -9,149 +8,15 @@ import threading
 import time
 import zipfile
 from contextlib import suppress
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 
 from hrn import fetch as fetch_module
 from hrn.errors import HRNError
 from hrn.fetch import ArchiveError, fetch, unpack
-from hrn.model import build_model, preset
-
-DATA = bytes(range(256)) * 4000
-MD5 = "md5:" + hashlib.md5(DATA).hexdigest()
-PNG = b"not decoded"
-
-
-def zipped(members):
-    buffer = io.BytesIO()
-    make_zip(buffer, members)
-    return buffer.getvalue()
-
-
-class Server(BaseHTTPRequestHandler):
-    """The path selects the method that answers. The class records the requests."""
-
-    asked: ClassVar[list[tuple[str, str | None]]] = []
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        type(self).asked.append((self.path, wanted))
-        count = sum(path == self.path for path, _ in self.asked)
-        getattr(self, self.path.strip("/").split("/")[0].split(".")[0])(wanted, count)
-
-    def send(self, body, status=200, length=None, **headers):
-        self.send_response(status)
-        for name, value in {"Content_Type": "application/zip", **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def good(self, wanted, count):
-        self.send(DATA)
-
-    def ranges(self, wanted, count, etag='"1"', cut=300_000):
-        """The first answer is cut. A range is sent if the file is still the same."""
-        if wanted and self.headers.get("If-Range") in (None, etag):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            self.send(DATA[start:], 206, Content_Range=f"bytes {start}-{len(DATA) - 1}/{len(DATA)}", ETag=etag)
-        else:
-            self.send(DATA[:cut] if count == 1 else DATA, length=len(DATA), ETag=etag)
-
-    def changed(self, wanted, count):
-        self.ranges(wanted, count, etag=f'"{count}"')
-
-    def noranges(self, wanted, count):
-        self.send(DATA[:1000] if count == 1 else DATA, length=len(DATA))
-
-    def short(self, wanted, count):
-        self.send(DATA[:1000], length=len(DATA))
-
-    def wrong(self, wanted, count):
-        self.send(DATA[::-1])
-
-    def page(self, wanted, count):
-        self.send(b"<html>sign in</html>", Content_Type="text/html; charset=utf-8")
-
-    def gone(self, wanted, count):
-        self.send(b"", 404)
-
-    def busy(self, wanted, count):
-        self.send(b"", 503) if count == 1 else self.send(DATA)
-
-    def huge(self, wanted, count):
-        self.send(b"", length=10**12)
-
-    def slow(self, wanted, count):
-        self.send(DATA[:10], length=len(DATA))
-        self.wfile.flush()
-        time.sleep(1)
-
-    def elsewhere(self, wanted, count):
-        self.send_response(302)
-        self.send_header("Location", "file:///etc/passwd")
-        self.end_headers()
-
-    def moved(self, wanted, count):
-        self.send_response(302)
-        self.send_header("Location", "/good")
-        self.end_headers()
-
-    def DIV2K(self, wanted, count):
-        """An archive of DIV2K with two images."""
-        name = self.path.rsplit("/", 1)[1].removesuffix(".zip")
-        folder = name.replace("_X2", "/X2")
-        suffix = "x2" if "X2" in name else ""
-        self.send(zipped({f"{folder}/000{i}{suffix}.png": PNG for i in (1, 2)} | {f"{folder}/": b""}))
-
-    def set(self, wanted, count):
-        """A test set in the layout of SelfExSR."""
-        self.send(
-            zipped(
-                {
-                    f"Set/image_SRF_{s}/img_00{i}_SRF_{s}_{k}.png": PNG
-                    for s in (2, 4)
-                    for i in (1, 2)
-                    for k in ("HR", "LR")
-                }
-            )
-        )
-
-    def authors(self, wanted, count):
-        self.send(self.weights)
-
-    def past(self, wanted, count):
-        """Refuses every range."""
-        self.send(b"", 416) if wanted else self.send(DATA[:5] if count == 1 else DATA, length=len(DATA))
-
-    def steady(self, wanted, count):
-        """Sends slowly, so that other requests overlap."""
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(DATA)))
-        self.end_headers()
-        for start in range(0, len(DATA), 100_000):
-            self.wfile.write(DATA[start : start + 100_000])
-            time.sleep(0.02)
-
-
-@pytest.fixture
-def site():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    server.daemon_threads = True
-    Server.asked = []
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+from tests.site import DATA, MD5, Server, make_zip
 
 
 @pytest.fixture
@@ -279,12 +144,6 @@ def test_only_valid_web_addresses(site, tmp_path, address):
     assert Server.asked == []
 
 
-def make_zip(path, members):
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-
-
 def make_tar(path, members, **more):
     with tarfile.open(path, "w:gz") as file:
         for name, data in members.items():
@@ -360,106 +219,3 @@ def test_damaged_archives(tmp_path):
         with pytest.raises(ArchiveError):
             unpack(tmp_path / "b", tmp_path / "out", str)
         assert list((tmp_path / "out").glob("*")) == []
-
-
-@pytest.fixture
-def script(root, load_script):
-    return load_script(root / "datasets/download.py")
-
-
-def test_div2k_is_unpacked_where_div2h5_looks_for_it(script, site, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "DIV2K", (f"{site}/gone", f"{site}/DIV2K"))
-    monkeypatch.setattr(script, "MD5", {"DIV2K_train_HR": hashlib.md5(div2k_archive("DIV2K_train_HR")).hexdigest()})
-    whole = script.div2k
-    monkeypatch.setitem(
-        script.SETS, "div2k", lambda scales: replace(whole(scales), counts=dict.fromkeys(whole(scales).counts, 2))
-    )
-    command = ["div2k", "--scales", "2", "--root", str(tmp_path)]
-    assert script.main(command) == 0
-    found = sorted(str(p.relative_to(tmp_path / "DIV2K")) for p in tmp_path.rglob("*.png"))
-    assert found == [
-        f"DIV2K_{part}_{kind}" for part in ("train", "valid") for kind in ("HR/0001.png", "HR/0002.png", "LR_bicubic/X2/0001x2.png", "LR_bicubic/X2/0002x2.png")
-    ]  # fmt: skip
-    assert not list(tmp_path.rglob("*.zip"))
-    asked = len(Server.asked)
-    assert script.main(command) == 0
-    assert len(Server.asked) == asked
-    assert str(tmp_path / "DIV2K") in capsys.readouterr().out
-
-
-def div2k_archive(name):
-    return zipped({f"{name}/000{i}.png": PNG for i in (1, 2)} | {f"{name}/": b""})
-
-
-def test_a_wrong_checksum_is_reported_with_manual_instructions(script, site, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "DIV2K", (f"{site}/DIV2K",))
-    with pytest.raises(HRNError, match="div2k"):
-        script.main(["div2k", "--scales", "2", "--root", str(tmp_path)])
-    printed = capsys.readouterr().err
-    assert "md5:" in printed
-    assert f"{site}/DIV2K/DIV2K_train_HR.zip" in printed
-    assert f"{tmp_path}/DIV2K/DIV2K_train_LR_bicubic/X2/" in printed
-    assert not list(tmp_path.rglob("*.png"))
-
-
-def test_a_test_set_from_its_second_address(script, site, tmp_path, monkeypatch):
-    source = script.test_set("Set5", 2, "Set5", "box")
-    dead, other = (alternative[0] for alternative in source.alternatives)
-    alternatives = ((replace(dead, addresses=(f"{site}/gone",)),), (replace(other, addresses=(f"{site}/set",)),))
-    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
-    assert script.main(["set5", "--root", str(tmp_path)]) == 0
-    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
-
-
-def test_an_incomplete_set_is_reported(script, site, tmp_path, monkeypatch, capsys):
-    source = script.test_set("Set5", 5, "Set5", "box")
-    alternatives = ((replace(source.alternatives[1][0], addresses=(f"{site}/set",)),),)
-    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
-    with pytest.raises(HRNError, match="set5"):
-        script.main(["set5", "--root", str(tmp_path)])
-    assert "2 of 5" in capsys.readouterr().err
-
-
-def test_two_sources_are_not_mixed(script, site, tmp_path, monkeypatch):
-    source = script.test_set("Set5", 5, "Set5", "box")
-    archive = replace(source.alternatives[1][0], addresses=(f"{site}/set",))  # two of five images
-    other = replace(archive, addresses=(f"{site}/set",), place=lambda name: f"HR/other_{Path(name).name}")
-    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=((archive,), (other,))))
-    with pytest.raises(HRNError):
-        script.main(["set5", "--root", str(tmp_path)])
-    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
-
-
-@pytest.mark.parametrize("good", [True, False])
-def test_the_authors_weights_are_checked(script, site, tmp_path, monkeypatch, capsys, good):
-    buffer = io.BytesIO()
-    weights = build_model(preset("hrn_released", [4])).state_dict()
-    torch.save(weights if good else {"conv.weight": torch.zeros(1)}, buffer)
-    monkeypatch.setattr(Server, "weights", buffer.getvalue(), raising=False)
-    monkeypatch.setitem(script.CHECKPOINTS, "authors", ("hrn_released/hrn_x4.pth", (f"{site}/authors",)))
-    command = ["checkpoint", "authors", "--ckpt_dir", str(tmp_path)]
-    if good:
-        assert script.main(command) == 0
-        assert "hrn_x4.pth: hrn_released, x4" in capsys.readouterr().out
-    else:
-        with pytest.raises(HRNError, match="authors"):
-            script.main(command)
-        assert "hrn_x4.pth" in capsys.readouterr().err
-    assert (tmp_path / "hrn_released/hrn_x4.pth").exists() == good
-
-
-@pytest.mark.parametrize("words", [["set6"], ["checkpoint"], ["checkpoint", "mine"]])
-def test_unknown_names(script, words):
-    with pytest.raises(SystemExit) as stop:
-        script.main(words)
-    assert stop.value.code == 2
-
-
-def test_addresses_and_counts(script):
-    for make in script.SETS.values():
-        source = make([2, 3, 4])
-        assert sum(source.counts.values()) in (3600, 5, 14, 100)
-        for archive in (a for alternative in source.alternatives for a in alternative):
-            assert all(
-                address.startswith(("https://", "http://data.vision.ee.ethz.ch/")) for address in archive.addresses
-            )

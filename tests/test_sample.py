@@ -1,7 +1,6 @@
-"""hrn/sample.py: flags, choice of the model, enlarging of files and scoring of test sets."""
+"""hrn/sample.py: flags, enlarging of files and scoring of test sets."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,12 @@ from PIL import Image
 
 from hrn import sample
 from hrn.checkpoint import save_checkpoint
-from hrn.cli import run_cli
 from hrn.data.images import read_picture, read_rgb, write_image
 from hrn.data.resize import imresize
 from hrn.distributed import Processes
-from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.inference import methods
-from hrn.inference.methods import choose_included, describe_alternatives, find_checkpoints
-from hrn.model import build_model, config_to_dict, preset
-from hrn.pretrained import find_checkpoint, read_manifest
+from hrn.model import build_model, preset
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -39,21 +34,6 @@ def save_light(path: Path, scales: list[int]) -> Path:
 def light(tmp_path):
     """An untrained hrn_light x2, which enlarges bilinearly."""
     return save_light(tmp_path / "light_x2.pth", [2])
-
-
-@pytest.fixture
-def fails(tmp_path, capsys):
-    """Run sample.py with bad input; returns its one message after checking the exit code."""
-
-    def run_and_read(*args, sample_dir=tmp_path / "s"):
-        code = run_cli(lambda: main(*args, "--sample_dir", sample_dir))
-        message = capsys.readouterr().err
-        assert code == 2
-        assert message.startswith("error: ")
-        assert "Traceback" not in message
-        return message
-
-    return run_and_read
 
 
 PROBE = """
@@ -261,101 +241,6 @@ def test_two_checkpoints_of_one_model(light, hr_folder, tmp_path, capsys):
     assert "| light_x3 | x3 |" in summary
 
 
-def manifest_of(*checkpoints: tuple[str, list[int]]) -> dict:
-    """A manifest with checkpoints of these models and scales."""
-    entries = {}
-    for model, scales in checkpoints:
-        name = f"{model}_{''.join(f'x{s}' for s in scales)}"
-        config = config_to_dict(preset(model, scales))
-        entries[name] = {"file": f"{name}.pth", "bytes": 1, "sha256": "0", "scores": {}, "config": config}
-    return {"checkpoints": entries}
-
-
-LIGHT_ONLY = [("hrn_light", [2, 3, 4]), ("hrn_light", [2]), ("hrn_light", [4]), ("hrn_light", [8])]
-ALL_MODELS = [*LIGHT_ONLY, ("hrn", [4]), ("hrn_base", [4]), ("hrn_base", [2])]
-LIGHT_NAMES = {2: "hrn_light_x2", 3: "hrn_light_x2x3x4", 4: "hrn_light_x4", 8: "hrn_light_x8"}
-
-
-@pytest.mark.parametrize(
-    ("request_", "on_cpu", "on_cuda"),
-    [
-        ({}, {4: "hrn_light_x4"}, {4: "hrn_x4"}),
-        ({"model": "hrn_base"}, {4: "hrn_base_x4"}, {4: "hrn_base_x4"}),
-        ({"scales": [2]}, {2: "hrn_light_x2"}, {2: "hrn_base_x2"}),
-        ({"scales": [3, 4]}, {3: "hrn_light_x2x3x4", 4: "hrn_light_x4"}, {3: "hrn_light_x2x3x4", 4: "hrn_light_x4"}),
-        ({"scales": [8], "resized": True}, {8: "hrn_light_x8"}, {8: "hrn_light_x8"}),
-        ({"scales": [2.5], "resized": True}, LIGHT_NAMES, {4: "hrn_x4"}),
-        ({"scales": [2.5], "resized": True, "model": "hrn_base"}, *[{2: "hrn_base_x2", 4: "hrn_base_x4"}] * 2),
-        ({"resized": True, "all_scales": True}, LIGHT_NAMES, {4: "hrn_x4"}),
-    ],
-)
-def test_which_included_checkpoints_are_chosen(request_, on_cpu, on_cuda):
-    manifest = manifest_of(*ALL_MODELS)
-    assert choose_included(manifest, CPU, **request_) == on_cpu
-    assert choose_included(manifest, CUDA, **request_) == on_cuda
-
-
-def test_the_choice_follows_the_manifest():
-    light, both = manifest_of(*LIGHT_ONLY), manifest_of(*LIGHT_ONLY, ("hrn_base", [4]))
-    assert choose_included(light, CUDA) == choose_included(both, CPU) == {4: "hrn_light_x4"}
-    assert choose_included(both, CUDA) == {4: "hrn_base_x4"}
-    for manifest, wanted in ((light, {"model": "hrn"}), (light, {"scales": [2.5]}), (manifest_of(), {})):
-        with pytest.raises(HRNError):
-            choose_included(manifest, CPU, **wanted)
-
-
-def test_alternatives_are_named_with_their_cost():
-    manifest = manifest_of(*ALL_MODELS)
-    for chosen, slower, faster in (
-        ({4: "hrn_light_x4"}, ["hrn_base", "hrn"], []),
-        ({4: "hrn_base_x4"}, ["hrn"], ["hrn_light"]),
-        ({2: "hrn_light_x2"}, ["hrn_base"], []),
-    ):
-        line = describe_alternatives(manifest, chosen)
-        found = [part.split()[:3] for part in line.split("--model ")[1:]]
-        assert [(name, note.strip("(,")) for name, note, _ in found] == [
-            *((name, "faster") for name in faster),
-            *((name, "slower") for name in slower),
-        ]
-    assert describe_alternatives(manifest, {8: "hrn_light_x8"}) is None
-
-
-@pytest.fixture
-def included(tmp_path, monkeypatch):
-    """A folder with a manifest of all models and two files: hrn_light_x2.pth, and hrn_base_x2.pth, which is empty."""
-    path = save_light(tmp_path / "checkpoint/hrn_light_x2.pth", [2])
-    manifest = manifest_of(*ALL_MODELS)
-    manifest["checkpoints"]["hrn_light_x2"]["sha256"] = file_hash(path)
-    (path.parent / "manifest.json").write_text(json.dumps(manifest))
-    (path.parent / "hrn_base_x2.pth").touch()
-    monkeypatch.setattr(methods, "read_manifest", lambda **flags: read_manifest(path.parent, **flags))
-    monkeypatch.setattr(methods, "find_checkpoint", lambda name: find_checkpoint(name, path.parent))
-    return path
-
-
-def test_the_default_is_an_installed_checkpoint(included):
-    (included.parent / "hrn_base_x2.pth").unlink()
-    for device in (CPU, CUDA):
-        found = find_checkpoints(None, device, scales=[2])
-        assert found[2].checkpoint.path == included
-    with pytest.raises(HRNError, match="hrn_x4"):
-        find_checkpoints(None, CUDA, model="hrn")
-
-
-def test_the_default_checkpoint_is_the_one_of_the_manifest(included, hr_folder, tmp_path, capsys, fails):
-    args = ("--test_data_dir", hr_folder, "--no_images", "--device", "cpu", "--scale")
-    assert main(*args, 2, "--sample_dir", tmp_path / "s") == 0
-    out = capsys.readouterr().out
-    assert "| hrn_light_x2 | x2 |" in out
-    assert "--model hrn_base (slower, more accurate)" in out
-    assert main(*args, 2, "--sample_dir", tmp_path / "s", "--model", "hrn_light") == 0
-    assert "--model" not in capsys.readouterr().out
-    assert "hrn_base_x4" in fails(*args, 4, "--model", "hrn_base")
-    assert "--ckpt_path" in fails(*args, 2, "--model", "hrn")
-    included.write_bytes(included.read_bytes() + b"x")
-    assert "hrn_light_x2" in fails(*args, 2)
-
-
 def test_only_the_first_process_looks_for_checkpoints(light, monkeypatch):
     """The others receive the loaded checkpoints."""
     found = methods.find_checkpoints([light], CPU)
@@ -440,58 +325,3 @@ def test_scores_on_raw_grey(light, tmp_path, capsys):
     Image.fromarray(np.tile(np.arange(60, dtype=np.uint8) * 4, (60, 1))).save(folder / "ramp.png")
     main("--ckpt_path", light, "--test_data_dir", folder, "--sample_dir", tmp_path / "s", "--raw_grey", "ramp")
     assert "raw grey" in json.loads(next((tmp_path / "s").rglob("scores.json")).read_text())["protocol"]
-
-
-@pytest.fixture
-def bicubic_results(hr_folder, tmp_path):
-    """Bicubic results at x2 of the four images of HR, as another program would name them."""
-    folder = tmp_path / "theirs"
-    for name, file in zip(
-        ("0000", "0001", "0002", "0003"),
-        ("HR/x2/0000.png", "HR/x2/0001x2.png", "HR/x2/0002_x2_SR.png", "HR/x2/0003_HRN.png"),
-        strict=True,
-    ):
-        hr = read_rgb(hr_folder / f"{name}.png")
-        hr = hr[: len(hr) // 2 * 2, : hr.shape[1] // 2 * 2]
-        write_image(folder / file, imresize(imresize(hr, scale=0.5), scale=2))
-    return folder
-
-
-def test_finished_results_score_like_the_method_that_made_them(bicubic_results, hr_folder, tmp_path, capsys):
-    args = ("--test_data_dir", hr_folder, "--scale", 2, "--sample_dir", tmp_path / "s", "--report")
-    assert main(*args[:-1], "--model", "bicubic") == 0
-    copy = tmp_path / "copy"
-    shutil.copytree(bicubic_results, copy)
-    (copy / "notes.png").write_bytes((copy / "HR/x2/0000.png").read_bytes())
-    capsys.readouterr()
-    assert main(*args, "--sr_dir", bicubic_results, f"COPY={copy}") == 0
-    out = capsys.readouterr().out
-    assert "notes.png" in out
-    read = {label: tmp_path / "s" / label / "HR/x2/scores.json" for label in ("bicubic", "theirs", "COPY")}
-    documents = {label: json.loads(path.read_text()) for label, path in read.items()}
-    for label in ("theirs", "COPY"):
-        document = documents[label]
-        assert document["checkpoint"] is None
-        assert document["mean"]["seconds"] is None
-        assert document["protocol"] == documents["bicubic"]["protocol"]
-        for metric in ("psnr_y", "ssim_y", "psnr_rgb"):
-            assert document["mean"][metric] == documents["bicubic"]["mean"][metric]
-        assert (tmp_path / "s" / label / "report.html").stat().st_size > 10_000
-    summary = (tmp_path / "s/COPY/summary.md").read_text().splitlines()
-    assert [line.split("|")[1].strip() for line in summary[2:5]] == ["bicubic", "theirs", "COPY"]
-    assert not list((tmp_path / "s/theirs").rglob("SR"))
-
-
-def test_finished_results_that_do_not_fit(bicubic_results, hr_folder, tmp_path, image, fails):
-    args = ("--test_data_dir", hr_folder, "--scale", 2, "--sr_dir")
-    fails(*args, bicubic_results, bicubic_results)
-    fails(*args, tmp_path / "none")
-    assert "--sample_dir" in fails(*args, bicubic_results, sample_dir=tmp_path)
-    write_image(bicubic_results / "HR/x2/0001x2.png", image)
-    assert "0001x2.png" in fails(*args, bicubic_results)
-    for name in ("0001x2.png", "0003_HRN.png"):
-        (bicubic_results / "HR/x2" / name).unlink()
-    message = fails(*args, bicubic_results)
-    assert "0001" in message
-    assert "0003" in message
-    assert "0002" not in message

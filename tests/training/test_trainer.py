@@ -1,17 +1,14 @@
+"""The training loop: losses, background writes, full disks, errors."""
+
 import json
-import logging
 import math
-import multiprocessing
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -19,30 +16,19 @@ import numpy as np
 import pytest
 import torch
 
-from hrn.checkpoint import Checkpoint, load_checkpoint, load_network, save_checkpoint
+from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate
 from hrn.evaluation.metrics import mean_scores
 from hrn.inference.enlarger import Enlarger
-from hrn.model import build_model, preset
 from hrn.training import trainer as trainer_module
 from hrn.training.dry_run import measure_plan
-from hrn.training.initial_weights import grow_from, init_from
 from hrn.training.monitor import WARMUP_STEPS
 from hrn.training.recipe import Execution
-from hrn.training.run_files import RENAMED_KEYS, RunFiles, load_state, read_log
-from hrn.training.trainer import Trainer
-from tests.training.conftest import MEASURED, log_of
-
-
-def stop_at(step, error=KeyboardInterrupt):
-    def progress(now):
-        if now == step:
-            raise error
-
-    return progress
+from hrn.training.run_files import load_state, read_log
+from tests.training.conftest import MEASURED
 
 
 def test_training_reduces_the_loss(make):
@@ -58,99 +44,6 @@ def test_every_loss_function_trains(make, loss_fn):
     trainer = make(loss_fn, loss_fn=loss_fn, max_steps=2)
     trainer.fit()
     assert math.isfinite(read_log(trainer.files.log)[0]["loss"])
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_a_resumed_run_is_the_same_run(make, same, optimizer):
-    """Bit for bit: weights, running mean, optimizer, random state, best result and log."""
-    make = partial(make, optimizer=optimizer)
-    straight = make("straight")
-    straight.fit()
-    stopped = make("stopped")
-    with pytest.raises(KeyboardInterrupt):
-        stopped.fit(stop_at(7))
-    torch.rand(5)  # changes the state of the global generator
-    resumed = make("stopped")
-    resumed.resume(resumed.files.newest_state())
-    assert resumed.step == 6  # the last multiple of save_interval
-    resumed.fit()
-    same(straight, resumed)
-    assert [line["step"] for line in log_of(resumed.files)] == [2, 4, 6, 8]
-    assert log_of(straight.files) == log_of(resumed.files)
-    same(dict(load_checkpoint(straight.files.best).weights), dict(load_checkpoint(resumed.files.best).weights))
-
-
-def _train_until_killed(h5_path, folder, recipe, config, reached):
-    torch.set_num_threads(1)
-    files = RunFiles(folder, "run")
-    trainer = Trainer(config, recipe, H5Pairs(h5_path, (2,)), [], files)
-    if files.states():
-        trainer.resume(files.newest_state())
-    trainer.fit(lambda step: setattr(reached, "value", step))
-
-
-@pytest.mark.slow
-def test_killed_at_twenty_random_moments(h5_path, tmp_path, make, small, recipe, same):
-    """SIGKILL while computing and while saving: a readable state, at most one interval lost, and the same final result."""
-    changes = {"max_steps": 400, "save_interval": 2, "print_interval": 5, "schedule": "step", "decay": 100}
-    recipe = replace(recipe, **changes)
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    spawn = multiprocessing.get_context("forkserver")
-    spawn.set_forkserver_preload(["hrn.training.trainer"])
-    files, moments = RunFiles(folder, "run"), random.Random(0)
-    in_a_save = 0
-    for moment in range(20):
-        reached = spawn.Value("q", 0)
-        child = spawn.Process(target=_train_until_killed, args=(h5_path, folder, recipe, small, reached))
-        before = len(files.states()) and load_state(files.states()[0]).training["step"]
-        child.start()
-        deadline = time.monotonic() + 60
-        while reached.value <= before and time.monotonic() < deadline and child.is_alive():
-            time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.15))
-        while moment % 2 and child.is_alive() and not list(folder.glob(".*.part")):
-            pass  # every second time inside a save
-        child.kill()
-        child.join()
-        in_a_save += bool(list(folder.glob(".*.part")))
-        saved = files.newest_state().training["step"] if files.states() else 0
-        assert saved >= reached.value - recipe.save_interval
-    assert in_a_save
-    killed, straight = make(folder=folder, valid=False, **changes), make("straight", valid=False, **changes)
-    torch.set_num_threads(1)
-    killed.resume(files.newest_state())
-    for trainer in (killed, straight):
-        trainer.fit()
-    assert not list(folder.glob(".*"))  # what the kills left
-    same(straight, killed)
-    assert log_of(straight.files) == log_of(killed.files)
-
-
-def test_a_validation_interrupted_by_a_stop_is_done_by_the_resumed_run(make, same, monkeypatch):
-    straight = make("straight")
-    straight.fit()
-    stopped, seen = make("stopped"), []
-
-    enlarge = Enlarger.__call__
-
-    def enlarge_and_stop(*args):
-        seen.append(args)
-        if len(seen) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return enlarge(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Enlarger, "__call__", enlarge_and_stop)
-        assert stopped.fit() == signal.SIGTERM
-    assert len(seen) == 3
-    assert [line["step"] for line in log_of(stopped.files)] == [2]
-    resumed = make("stopped")
-    resumed.resume(resumed.files.newest_state())
-    assert (resumed.step, resumed.pending_validation["step"]) == (4, 4)
-    assert resumed.fit() == 0
-    same(straight, resumed)
-    assert log_of(straight.files) == log_of(resumed.files)
 
 
 @pytest.fixture
@@ -214,17 +107,6 @@ def test_background_writes_end_before_the_run_does(make, background):
     assert not list(trainer.files.folder.glob(".*"))
 
 
-def test_a_finished_run_writes_its_missing_weights(make):
-    """The run may have been killed between its last state and its weights."""
-    make(valid=False).fit()
-    trainer = make(valid=False)
-    whole = trainer.files.best.read_bytes()
-    trainer.files.best.unlink()
-    trainer.resume(trainer.files.newest_state())
-    assert trainer.fit() == 0
-    assert trainer.files.best.read_bytes() == whole
-
-
 def test_a_background_write_that_fails(make, background, caplog):
     def fail(error):
         def before(path):
@@ -241,21 +123,6 @@ def test_a_background_write_that_fails(make, background, caplog):
     background(fail(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         make("other", valid=False).fit()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_stops(make, number, same):
-    straight = make("straight", print_interval=3)
-    straight.fit()
-    stopped = make("stopped", print_interval=3)
-    assert stopped.fit(lambda step: os.kill(os.getpid(), number) if step == 5 else None) == number
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    resumed = make("stopped", print_interval=3)
-    resumed.resume(resumed.files.newest_state())
-    assert resumed.step == 5
-    assert resumed.fit() == 0
-    same(straight, resumed)
-    assert log_of(straight.files) == log_of(resumed.files)
 
 
 def test_several_scales_together(make, small):
@@ -299,141 +166,6 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(make, monkeypatch):
     with pytest.raises(HRNError, match=r"3 steps .* step 7.*--lr"):
         trainer.fit(lambda step: bad.fill_(math.nan) if step == 4 else None)
     assert trainer.files.newest_state().training["step"] == 6
-
-
-def test_resume_refuses_another_run(make, small):
-    trainer = make()
-    trainer.fit()
-    state = trainer.files.newest_state()
-    with pytest.raises(HRNError, match="--init_from"):
-        load_state(trainer.files.best)
-    with pytest.raises(HRNError, match=r"--lr 0\.001"):
-        make(lr=1.0).resume(state)
-    with pytest.raises(HRNError, match="channels"):
-        make(config=replace(small, channels=16)).resume(state)
-    longer = make(max_steps=10, execution=Execution(keep=1, accumulate=1))
-    longer.resume(state)
-    assert longer.step == 8
-
-
-def test_resume_refuses_another_training_file(make):
-    trainer = make(max_steps=3)
-    trainer.info["train_data"] = "a.h5"
-    trainer.fit()
-    other = make()
-    other.info["train_data"] = "b.h5"
-    with pytest.raises(HRNError, match=r"--train_data_path a\.h5"):
-        other.resume(trainer.files.newest_state())
-    assert other.step == 0
-
-
-@pytest.mark.parametrize(("valid", "shave"), [("b.h5", None), ("a.h5", 5)])
-def test_another_validation_setup_resets_the_best_score(make, caplog, valid, shave):
-    trainer = make(max_steps=4)
-    trainer.info["valid_data"] = ["a.h5"]
-    trainer.fit()
-    state = trainer.files.newest_state()
-    assert (state.info["shave"], state.training["best"]) == ([2], trainer.best)
-    resumed = make(shave=shave)
-    resumed.info["valid_data"] = [valid]
-    resumed.resume(state)
-    assert resumed.best is None
-    assert ("valid_data" in caplog.text, "shave" in caplog.text) == (shave is None, shave is not None)
-
-
-def test_a_state_without_the_names_of_its_data_is_resumed(make):
-    """And a shave that was the scale by default equals the same number as a flag."""
-    trainer = make(max_steps=4)
-    trainer.fit()
-    state = trainer.files.newest_state()
-    older = replace(state, info={k: v for k, v in state.info.items() if k != "shave"})
-    for known in (older, state):
-        resumed = make(shave=2)
-        resumed.info |= {"train_data": "a.h5", "valid_data": ["a.h5"]}
-        resumed.resume(known)
-        assert resumed.best == trainer.best
-
-
-def test_a_state_that_lacks_what_a_resume_needs(make):
-    trainer = make(max_steps=4)
-    trainer.fit()
-    state = trainer.files.newest_state()
-    save_checkpoint(state.path, state.config, state.weights, info={}, training={"learner": {}})
-    with pytest.raises(HRNError, match="best, pending_validation, recipe, step"):
-        load_state(state.path)
-
-
-def test_a_state_with_earlier_names_is_resumed(make, same):
-    """Earlier versions had another key for `pending_validation`, and recipes without the newer fields."""
-    straight = make("straight")
-    straight.fit()
-    stopped = make("stopped")
-    assert stopped.fit(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 4 else None) == signal.SIGTERM
-    state = load_checkpoint(stopped.files.states()[0])
-    training = dict(state.training)
-    (earlier_key,) = RENAMED_KEYS
-    training[earlier_key] = training.pop(RENAMED_KEYS[earlier_key])
-    assert training[earlier_key]["step"] == 4
-    training["recipe"] = {k: v for k, v in training["recipe"].items() if k != "adam_lr_ratio"}
-    training["execution"] = {**training["execution"], "compile": False}
-    save_checkpoint(state.path, state.config, state.weights, info=state.info, training=training)
-    resumed = make("stopped")
-    resumed.resume(resumed.files.newest_state())
-    assert resumed.fit() == 0
-    same(straight, resumed)
-    assert log_of(straight.files) == log_of(resumed.files)
-
-
-def test_init_from(make, small, same, caplog):
-    first = make("first", valid=False)
-    first.fit()
-    checkpoint = load_checkpoint(first.files.best)
-    second = make("second", config=replace(small, scales=(3,)))
-    with caplog.at_level(logging.INFO):
-        init_from(second, checkpoint)
-    for name in ("tails.x3.0.weight", "tails.x2.0.weight"):
-        assert name in caplog.text
-    own = second.learner.ema.module.state_dict()
-    same(*({k: v for k, v in weights.items() if "tails" not in k} for weights in (own, dict(checkpoint.weights))))
-    assert second.info["init_from"]["file"] == "first.pth"
-    with pytest.raises(HRNError, match=r"first\.pth"):
-        init_from(make("third", config=replace(small, channels=9, reduction=2, scales=(4,))), checkpoint)
-
-
-@pytest.fixture
-def learned(make):
-    """The checkpoint of a quick run, whose weights and statistics are no longer the initial ones."""
-    trainer = make("small", valid=False)
-    trainer.fit()
-    return load_checkpoint(trainer.files.best)
-
-
-def test_grow_from_starts_as_the_smaller_network(make, small, learned):
-    large = make("large", config=replace(small, channels=12, n_dem=2, n_wrab=2))
-    grow_from(large, learned)
-    again = make("again")
-    init_from(again, learned)
-    assert large.info["grow_from"]["file"] == "small.pth"
-    scores = [trainer.validate()["psnr_y"] for trainer in (again, large)]  # of the running means
-    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
-    for trainer in (again, large):
-        trainer.learner.step(next(iter(trainer.batches())), 1e-6)
-    losses = [trainer.learner.tally()["loss"] for trainer in (again, large)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
-def test_grow_from_refuses_what_does_not_fit(make, small, learned, tmp_path):
-    with pytest.raises(HRNError, match=r"--grow_from .*small\.pth: scales"):
-        grow_from(make("other", config=replace(small, scales=(3,))), learned)
-    with pytest.raises(HRNError, match=r"--grow_from .*small\.pth: channels"):
-        grow_from(make("narrow", config=replace(small, channels=4)), learned)
-    with torch.device("meta"):
-        shapes = build_model(preset("hrn_released", [2])).state_dict()
-    released = Checkpoint(
-        learned.path, preset("hrn_released", [2]), {name: torch.zeros(w.shape) for name, w in shapes.items()}, {}
-    )
-    with pytest.raises(HRNError, match=r"--grow_from .*hrn_released"):
-        grow_from(make("released"), released)
 
 
 def test_training_continues_on_a_full_disk(make, tmp_path, caplog):

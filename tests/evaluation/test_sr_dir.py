@@ -1,0 +1,69 @@
+"""hrn/sample.py --sr_dir: scores of finished results."""
+
+import json
+import shutil
+
+import pytest
+
+from hrn import sample
+from hrn.data.images import read_rgb, write_image
+from hrn.data.resize import imresize
+
+
+def main(*args):
+    return sample.main([str(arg) for arg in args])
+
+
+@pytest.fixture
+def bicubic_results(hr_folder, tmp_path):
+    """Bicubic results at x2 of the four images of HR, as another program would name them."""
+    folder = tmp_path / "theirs"
+    for name, file in zip(
+        ("0000", "0001", "0002", "0003"),
+        ("HR/x2/0000.png", "HR/x2/0001x2.png", "HR/x2/0002_x2_SR.png", "HR/x2/0003_HRN.png"),
+        strict=True,
+    ):
+        hr = read_rgb(hr_folder / f"{name}.png")
+        hr = hr[: len(hr) // 2 * 2, : hr.shape[1] // 2 * 2]
+        write_image(folder / file, imresize(imresize(hr, scale=0.5), scale=2))
+    return folder
+
+
+def test_finished_results_score_like_the_method_that_made_them(bicubic_results, hr_folder, tmp_path, capsys):
+    args = ("--test_data_dir", hr_folder, "--scale", 2, "--sample_dir", tmp_path / "s", "--report")
+    assert main(*args[:-1], "--model", "bicubic") == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(bicubic_results, copy)
+    (copy / "notes.png").write_bytes((copy / "HR/x2/0000.png").read_bytes())
+    capsys.readouterr()
+    assert main(*args, "--sr_dir", bicubic_results, f"COPY={copy}") == 0
+    out = capsys.readouterr().out
+    assert "notes.png" in out
+    read = {label: tmp_path / "s" / label / "HR/x2/scores.json" for label in ("bicubic", "theirs", "COPY")}
+    documents = {label: json.loads(path.read_text()) for label, path in read.items()}
+    for label in ("theirs", "COPY"):
+        document = documents[label]
+        assert document["checkpoint"] is None
+        assert document["mean"]["seconds"] is None
+        assert document["protocol"] == documents["bicubic"]["protocol"]
+        for metric in ("psnr_y", "ssim_y", "psnr_rgb"):
+            assert document["mean"][metric] == documents["bicubic"]["mean"][metric]
+        assert (tmp_path / "s" / label / "report.html").stat().st_size > 10_000
+    summary = (tmp_path / "s/COPY/summary.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in summary[2:5]] == ["bicubic", "theirs", "COPY"]
+    assert not list((tmp_path / "s/theirs").rglob("SR"))
+
+
+def test_finished_results_that_do_not_fit(bicubic_results, hr_folder, tmp_path, image, fails):
+    args = ("--test_data_dir", hr_folder, "--scale", 2, "--sr_dir")
+    fails(*args, bicubic_results, bicubic_results)
+    fails(*args, tmp_path / "none")
+    assert "--sample_dir" in fails(*args, bicubic_results, sample_dir=tmp_path)
+    write_image(bicubic_results / "HR/x2/0001x2.png", image)
+    assert "0001x2.png" in fails(*args, bicubic_results)
+    for name in ("0001x2.png", "0003_HRN.png"):
+        (bicubic_results / "HR/x2" / name).unlink()
+    message = fails(*args, bicubic_results)
+    assert "0001" in message
+    assert "0003" in message
+    assert "0002" not in message

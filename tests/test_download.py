@@ -1,0 +1,116 @@
+"""datasets/download.py, with a local server."""
+
+import hashlib
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hrn.errors import HRNError
+from hrn.model import build_model, preset
+from tests.site import PNG, Server, zipped
+
+
+@pytest.fixture
+def script(root, load_script):
+    return load_script(root / "datasets/download.py")
+
+
+def test_div2k_is_unpacked_where_div2h5_looks_for_it(script, site, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "DIV2K", (f"{site}/gone", f"{site}/DIV2K"))
+    monkeypatch.setattr(script, "MD5", {"DIV2K_train_HR": hashlib.md5(div2k_archive("DIV2K_train_HR")).hexdigest()})
+    whole = script.div2k
+    monkeypatch.setitem(
+        script.SETS, "div2k", lambda scales: replace(whole(scales), counts=dict.fromkeys(whole(scales).counts, 2))
+    )
+    command = ["div2k", "--scales", "2", "--root", str(tmp_path)]
+    assert script.main(command) == 0
+    found = sorted(str(p.relative_to(tmp_path / "DIV2K")) for p in tmp_path.rglob("*.png"))
+    assert found == [
+        f"DIV2K_{part}_{kind}" for part in ("train", "valid") for kind in ("HR/0001.png", "HR/0002.png", "LR_bicubic/X2/0001x2.png", "LR_bicubic/X2/0002x2.png")
+    ]  # fmt: skip
+    assert not list(tmp_path.rglob("*.zip"))
+    asked = len(Server.asked)
+    assert script.main(command) == 0
+    assert len(Server.asked) == asked
+    assert str(tmp_path / "DIV2K") in capsys.readouterr().out
+
+
+def div2k_archive(name):
+    return zipped({f"{name}/000{i}.png": PNG for i in (1, 2)} | {f"{name}/": b""})
+
+
+def test_a_wrong_checksum_is_reported_with_manual_instructions(script, site, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "DIV2K", (f"{site}/DIV2K",))
+    with pytest.raises(HRNError, match="div2k"):
+        script.main(["div2k", "--scales", "2", "--root", str(tmp_path)])
+    printed = capsys.readouterr().err
+    assert "md5:" in printed
+    assert f"{site}/DIV2K/DIV2K_train_HR.zip" in printed
+    assert f"{tmp_path}/DIV2K/DIV2K_train_LR_bicubic/X2/" in printed
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_test_set_from_its_second_address(script, site, tmp_path, monkeypatch):
+    source = script.test_set("Set5", 2, "Set5", "box")
+    dead, other = (alternative[0] for alternative in source.alternatives)
+    alternatives = ((replace(dead, addresses=(f"{site}/gone",)),), (replace(other, addresses=(f"{site}/set",)),))
+    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
+    assert script.main(["set5", "--root", str(tmp_path)]) == 0
+    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
+
+
+def test_an_incomplete_set_is_reported(script, site, tmp_path, monkeypatch, capsys):
+    source = script.test_set("Set5", 5, "Set5", "box")
+    alternatives = ((replace(source.alternatives[1][0], addresses=(f"{site}/set",)),),)
+    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
+    with pytest.raises(HRNError, match="set5"):
+        script.main(["set5", "--root", str(tmp_path)])
+    assert "2 of 5" in capsys.readouterr().err
+
+
+def test_two_sources_are_not_mixed(script, site, tmp_path, monkeypatch):
+    source = script.test_set("Set5", 5, "Set5", "box")
+    archive = replace(source.alternatives[1][0], addresses=(f"{site}/set",))  # two of five images
+    other = replace(archive, addresses=(f"{site}/set",), place=lambda name: f"HR/other_{Path(name).name}")
+    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=((archive,), (other,))))
+    with pytest.raises(HRNError):
+        script.main(["set5", "--root", str(tmp_path)])
+    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_authors_weights_are_checked(script, site, tmp_path, monkeypatch, capsys, good):
+    buffer = io.BytesIO()
+    weights = build_model(preset("hrn_released", [4])).state_dict()
+    torch.save(weights if good else {"conv.weight": torch.zeros(1)}, buffer)
+    monkeypatch.setattr(Server, "weights", buffer.getvalue(), raising=False)
+    monkeypatch.setitem(script.CHECKPOINTS, "authors", ("hrn_released/hrn_x4.pth", (f"{site}/authors",)))
+    command = ["checkpoint", "authors", "--ckpt_dir", str(tmp_path)]
+    if good:
+        assert script.main(command) == 0
+        assert "hrn_x4.pth: hrn_released, x4" in capsys.readouterr().out
+    else:
+        with pytest.raises(HRNError, match="authors"):
+            script.main(command)
+        assert "hrn_x4.pth" in capsys.readouterr().err
+    assert (tmp_path / "hrn_released/hrn_x4.pth").exists() == good
+
+
+@pytest.mark.parametrize("words", [["set6"], ["checkpoint"], ["checkpoint", "mine"]])
+def test_unknown_names(script, words):
+    with pytest.raises(SystemExit) as stop:
+        script.main(words)
+    assert stop.value.code == 2
+
+
+def test_addresses_and_counts(script):
+    for make in script.SETS.values():
+        source = make([2, 3, 4])
+        assert sum(source.counts.values()) in (3600, 5, 14, 100)
+        for archive in (a for alternative in source.alternatives for a in alternative):
+            assert all(
+                address.startswith(("https://", "http://data.vision.ee.ethz.ch/")) for address in archive.addresses
+            )

@@ -1,0 +1,231 @@
+"""Stopped, killed and resumed training runs."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from hrn.checkpoint import load_checkpoint, save_checkpoint
+from hrn.data.h5 import H5Pairs
+from hrn.errors import HRNError
+from hrn.inference.enlarger import Enlarger
+from hrn.training.recipe import Execution
+from hrn.training.run_files import RENAMED_KEYS, RunFiles, load_state
+from hrn.training.trainer import Trainer
+from tests.training.conftest import log_of
+
+
+def stop_at(step, error=KeyboardInterrupt):
+    def progress(now):
+        if now == step:
+            raise error
+
+    return progress
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_resumed_run_is_the_same_run(make, same, optimizer):
+    """Bit for bit: weights, running mean, optimizer, random state, best result and log."""
+    make = partial(make, optimizer=optimizer)
+    straight = make("straight")
+    straight.fit()
+    stopped = make("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(stop_at(7))
+    torch.rand(5)  # changes the state of the global generator
+    resumed = make("stopped")
+    resumed.resume(resumed.files.newest_state())
+    assert resumed.step == 6  # the last multiple of save_interval
+    resumed.fit()
+    same(straight, resumed)
+    assert [line["step"] for line in log_of(resumed.files)] == [2, 4, 6, 8]
+    assert log_of(straight.files) == log_of(resumed.files)
+    same(dict(load_checkpoint(straight.files.best).weights), dict(load_checkpoint(resumed.files.best).weights))
+
+
+def _train_until_killed(h5_path, folder, recipe, config, reached):
+    torch.set_num_threads(1)
+    files = RunFiles(folder, "run")
+    trainer = Trainer(config, recipe, H5Pairs(h5_path, (2,)), [], files)
+    if files.states():
+        trainer.resume(files.newest_state())
+    trainer.fit(lambda step: setattr(reached, "value", step))
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(h5_path, tmp_path, make, small, recipe, same):
+    """SIGKILL while computing and while saving: a readable state, at most one interval lost, and the same final result."""
+    changes = {"max_steps": 400, "save_interval": 2, "print_interval": 5, "schedule": "step", "decay": 100}
+    recipe = replace(recipe, **changes)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    spawn = multiprocessing.get_context("forkserver")
+    spawn.set_forkserver_preload(["hrn.training.trainer"])
+    files, moments = RunFiles(folder, "run"), random.Random(0)
+    in_a_save = 0
+    for moment in range(20):
+        reached = spawn.Value("q", 0)
+        child = spawn.Process(target=_train_until_killed, args=(h5_path, folder, recipe, small, reached))
+        before = len(files.states()) and load_state(files.states()[0]).training["step"]
+        child.start()
+        deadline = time.monotonic() + 60
+        while reached.value <= before and time.monotonic() < deadline and child.is_alive():
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.15))
+        while moment % 2 and child.is_alive() and not list(folder.glob(".*.part")):
+            pass  # every second time inside a save
+        child.kill()
+        child.join()
+        in_a_save += bool(list(folder.glob(".*.part")))
+        saved = files.newest_state().training["step"] if files.states() else 0
+        assert saved >= reached.value - recipe.save_interval
+    assert in_a_save
+    killed, straight = make(folder=folder, valid=False, **changes), make("straight", valid=False, **changes)
+    torch.set_num_threads(1)
+    killed.resume(files.newest_state())
+    for trainer in (killed, straight):
+        trainer.fit()
+    assert not list(folder.glob(".*"))  # what the kills left
+    same(straight, killed)
+    assert log_of(straight.files) == log_of(killed.files)
+
+
+def test_a_validation_interrupted_by_a_stop_is_done_by_the_resumed_run(make, same, monkeypatch):
+    straight = make("straight")
+    straight.fit()
+    stopped, seen = make("stopped"), []
+
+    enlarge = Enlarger.__call__
+
+    def enlarge_and_stop(*args):
+        seen.append(args)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return enlarge(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Enlarger, "__call__", enlarge_and_stop)
+        assert stopped.fit() == signal.SIGTERM
+    assert len(seen) == 3
+    assert [line["step"] for line in log_of(stopped.files)] == [2]
+    resumed = make("stopped")
+    resumed.resume(resumed.files.newest_state())
+    assert (resumed.step, resumed.pending_validation["step"]) == (4, 4)
+    assert resumed.fit() == 0
+    same(straight, resumed)
+    assert log_of(straight.files) == log_of(resumed.files)
+
+
+def test_a_finished_run_writes_its_missing_weights(make):
+    """The run may have been killed between its last state and its weights."""
+    make(valid=False).fit()
+    trainer = make(valid=False)
+    whole = trainer.files.best.read_bytes()
+    trainer.files.best.unlink()
+    trainer.resume(trainer.files.newest_state())
+    assert trainer.fit() == 0
+    assert trainer.files.best.read_bytes() == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(make, number, same):
+    straight = make("straight", print_interval=3)
+    straight.fit()
+    stopped = make("stopped", print_interval=3)
+    assert stopped.fit(lambda step: os.kill(os.getpid(), number) if step == 5 else None) == number
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    resumed = make("stopped", print_interval=3)
+    resumed.resume(resumed.files.newest_state())
+    assert resumed.step == 5
+    assert resumed.fit() == 0
+    same(straight, resumed)
+    assert log_of(straight.files) == log_of(resumed.files)
+
+
+def test_resume_refuses_another_run(make, small):
+    trainer = make()
+    trainer.fit()
+    state = trainer.files.newest_state()
+    with pytest.raises(HRNError, match="--init_from"):
+        load_state(trainer.files.best)
+    with pytest.raises(HRNError, match=r"--lr 0\.001"):
+        make(lr=1.0).resume(state)
+    with pytest.raises(HRNError, match="channels"):
+        make(config=replace(small, channels=16)).resume(state)
+    longer = make(max_steps=10, execution=Execution(keep=1, accumulate=1))
+    longer.resume(state)
+    assert longer.step == 8
+
+
+def test_resume_refuses_another_training_file(make):
+    trainer = make(max_steps=3)
+    trainer.info["train_data"] = "a.h5"
+    trainer.fit()
+    other = make()
+    other.info["train_data"] = "b.h5"
+    with pytest.raises(HRNError, match=r"--train_data_path a\.h5"):
+        other.resume(trainer.files.newest_state())
+    assert other.step == 0
+
+
+@pytest.mark.parametrize(("valid", "shave"), [("b.h5", None), ("a.h5", 5)])
+def test_another_validation_setup_resets_the_best_score(make, caplog, valid, shave):
+    trainer = make(max_steps=4)
+    trainer.info["valid_data"] = ["a.h5"]
+    trainer.fit()
+    state = trainer.files.newest_state()
+    assert (state.info["shave"], state.training["best"]) == ([2], trainer.best)
+    resumed = make(shave=shave)
+    resumed.info["valid_data"] = [valid]
+    resumed.resume(state)
+    assert resumed.best is None
+    assert ("valid_data" in caplog.text, "shave" in caplog.text) == (shave is None, shave is not None)
+
+
+def test_a_state_without_the_names_of_its_data_is_resumed(make):
+    """And a shave that was the scale by default equals the same number as a flag."""
+    trainer = make(max_steps=4)
+    trainer.fit()
+    state = trainer.files.newest_state()
+    older = replace(state, info={k: v for k, v in state.info.items() if k != "shave"})
+    for known in (older, state):
+        resumed = make(shave=2)
+        resumed.info |= {"train_data": "a.h5", "valid_data": ["a.h5"]}
+        resumed.resume(known)
+        assert resumed.best == trainer.best
+
+
+def test_a_state_that_lacks_what_a_resume_needs(make):
+    trainer = make(max_steps=4)
+    trainer.fit()
+    state = trainer.files.newest_state()
+    save_checkpoint(state.path, state.config, state.weights, info={}, training={"learner": {}})
+    with pytest.raises(HRNError, match="best, pending_validation, recipe, step"):
+        load_state(state.path)
+
+
+def test_a_state_with_earlier_names_is_resumed(make, same):
+    """Earlier versions had another key for `pending_validation`, and recipes without the newer fields."""
+    straight = make("straight")
+    straight.fit()
+    stopped = make("stopped")
+    assert stopped.fit(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 4 else None) == signal.SIGTERM
+    state = load_checkpoint(stopped.files.states()[0])
+    training = dict(state.training)
+    (earlier_key,) = RENAMED_KEYS
+    training[earlier_key] = training.pop(RENAMED_KEYS[earlier_key])
+    assert training[earlier_key]["step"] == 4
+    training["recipe"] = {k: v for k, v in training["recipe"].items() if k != "adam_lr_ratio"}
+    training["execution"] = {**training["execution"], "compile": False}
+    save_checkpoint(state.path, state.config, state.weights, info=state.info, training=training)
+    resumed = make("stopped")
+    resumed.resume(resumed.files.newest_state())
+    assert resumed.fit() == 0
+    same(straight, resumed)
+    assert log_of(straight.files) == log_of(resumed.files)

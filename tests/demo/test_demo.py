@@ -53,13 +53,13 @@ def test_checkpoints_in_the_manifest_are_grouped_by_model():
     assert all(e.scale == scale for model in models.values() for scale, e in model.enlargers.items())
 
 
-def test_missing_files_of_the_manifest_are_skipped(monkeypatch, caplog):
-    names = {"checkpoints": {"hrn_x4": {}, "hrn_light_x4": {}}}
-    monkeypatch.setattr(demo_backend, "read_manifest", lambda: names)
+def test_unusable_checkpoints_of_the_manifest_are_skipped(monkeypatch, caplog):
+    names = {"checkpoints": {"hrn_x8": {}, "hrn_light_x4": {}}}
+    monkeypatch.setattr(demo_backend, "read_manifest", lambda **flags: names)
     assert load_models(None, CPU).keys() == {"hrn_light"}
-    assert "hrn_x4" in caplog.text
+    assert "hrn_x8" in caplog.text
     with pytest.raises(HRNError):
-        load_models(["hrn_x4"], CPU)
+        load_models(["hrn_x8"], CPU)
     del names["checkpoints"]["hrn_light_x4"]
     with pytest.raises(HRNError, match="--ckpt_path"):
         load_models(None, CPU)

@@ -95,7 +95,7 @@ def recipe_of(path):
     return args, Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
 
 
-@pytest.mark.parametrize("model", ["hrn_light", "hrn_base"])
+@pytest.mark.parametrize("model", ["hrn_light", "hrn_base", "hrn"])
 def test_included_recipes_equal_the_recipes_in_the_checkpoints(root, model):
     """Each file has the rates of the log beside it, and the last stage of each network the recipe in its checkpoint."""
     folder = root / "checkpoint" / model

@@ -42,6 +42,11 @@ VALIDATIONS = 6
 """Number of validations of a run."""
 
 
+def folder_of(flags: str, steps: int, work: Path) -> Path:
+    """The folder of a variant's runs. It depends on the settings, so that runs of other settings are not taken for them."""
+    return work / f"steps{steps}" / re.sub(r"[^\w.-]+", "_", f"{flags} {COMMON}")
+
+
 def table(results: dict[str, list[list[Line]]], batch_size: int = 16) -> str:
     """A Markdown table: one row per variant, PSNR-Y at thirds of the run and the spread of the seeds at its end."""
     steps = [int(line["step"]) for line in next(iter(results.values()))[0]]
@@ -79,8 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     results: dict[str, list[list[Line]]] = {}
     for variant, flags in VARIANTS[args.comparison].items():
-        settings = re.sub(r"[^\w.-]+", "_", f"{flags} {COMMON}")  # runs of other settings are not taken for this one
-        folder = args.work / args.comparison / f"steps{args.steps}" / settings
+        folder = folder_of(flags, args.steps, args.work)
         words = f"{flags} {COMMON}".split()
         runs = [Run(variant, words, seed, folder / f"seed{seed}") for seed in args.seeds]
         logs = [run.finish(args, lines=VALIDATIONS, validations=VALIDATIONS) for run in runs]

@@ -31,7 +31,7 @@ def test_random_weights(root, name):
 
 
 def test_missing_weights_and_unknown_scales(root):
-    with pytest.raises(HRNError, match="hrn_x4"):
-        load(root, "hrn")
+    with pytest.raises(HRNError, match="hrn_x8"):
+        load(root, "hrn", scale=8)
     with pytest.raises(ValueError, match="5"):
         load(root, "hrn_light", scale=5)

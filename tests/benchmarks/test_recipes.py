@@ -15,9 +15,9 @@ LINES = [
 @pytest.fixture
 def finished(tmp_path):
     """A folder of growth runs with two seeds whose logs reach the last step."""
-    for number in range(2):
+    for number, flags in enumerate(recipes.VARIANTS["growth"].values()):
         for seed in range(2):
-            folder = tmp_path / f"growth/{number}_steps600/seed{seed}"
+            folder = recipes.folder_of(flags, 600, tmp_path) / f"seed{seed}"
             folder.mkdir(parents=True)
             lines = [{**line, "psnr_y": line["psnr_y"] + number + 0.5 * seed} for line in LINES]
             (folder / "run_x4.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -36,11 +36,11 @@ def gap(a, b):
 def test_first_update_is_adams_formula(learner):
     """Without history Adam moves each weight by lr * g / (|g| + eps), with g clipped to the given norm."""
     one = learner(ema=0.0, clip=1e-3)
-    before = {name: p.detach().clone() for name, p in one.model.named_parameters()}
+    before = {name: p.detach().clone() for name, p in one.network.named_parameters()}
     one.step([patches()], 1e-3)
-    gradients = {name: p.grad for name, p in one.model.named_parameters()}
+    gradients = {name: p.grad for name, p in one.network.named_parameters()}
     assert torch.cat([g.flatten() for g in gradients.values()]).norm() == pytest.approx(1e-3, rel=1e-3)
-    for name, p in one.model.named_parameters():
+    for name, p in one.network.named_parameters():
         g = gradients[name]
         torch.testing.assert_close(p - before[name], -1e-3 * g / (g.abs() + 1e-8), atol=1e-7, rtol=1e-3)
 
@@ -65,7 +65,7 @@ def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer
     skipped_by_scaler = good["skipped"]
     before, mean_before = weights(one), {k: v.clone() for k, v in one.shipped.state_dict().items()}
     moments = {i: {k: v.clone() for k, v in s.items()} for i, s in one.optimizer.state_dict()["state"].items()}
-    handle = one.model.head.register_forward_hook(lambda module, x, y: y + float("inf"))
+    handle = one.network.head.register_forward_hook(lambda module, x, y: y + float("inf"))
     for _ in range(2):
         one.step([patches()], 1e-4)
     handle.remove()
@@ -91,7 +91,7 @@ def test_every_precision_learns_and_keeps_float32_weights(learner, precision):
         losses.append(one.tally()["loss"])
     losses = [x for x in losses if x is not None]
     assert losses[-1] < 0.97 * losses[0]
-    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in one.model.parameters())
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in one.network.parameters())
 
 
 def test_tally_means_over_the_interval_and_by_scale(learner, small):
@@ -114,7 +114,7 @@ def stop_and_resume(straight, first, second):
         straight.step([part], 1e-3)
     for part in data[:3]:
         first.step([part], 1e-3)
-    second.load_state_dict(first.model.state_dict(), first.state_dict())
+    second.load_state_dict(first.network.state_dict(), first.state_dict())
     for part in data[3:]:
         second.step([part], 1e-3)
 
@@ -126,7 +126,7 @@ def test_a_state_is_resumed_bit_for_bit(learner, same, optimizer):
     stop_and_resume(straight, first, second)
     drop = {"rng"}
     same(*({k: v for k, v in x.state_dict().items() if k not in drop} for x in (straight, second)))
-    same(straight.model.state_dict(), second.model.state_dict())
+    same(straight.network.state_dict(), second.network.state_dict())
 
 
 def test_the_running_mean_is_the_formula(learner):
@@ -163,7 +163,7 @@ def test_compiled_learning_is_the_same_learning(learner):
         eager.step([data], 1e-4)
         compiled.step([data], 1e-4)
     assert gap(weights(eager), weights(compiled)) < 1e-5
-    assert list(compiled.model.state_dict()) == list(eager.model.state_dict())
+    assert list(compiled.network.state_dict()) == list(eager.network.state_dict())
 
 
 def test_layout_does_not_change_the_result(learner):
@@ -188,7 +188,7 @@ def test_a_muon_state_without_a_ratio_is_resumed(learner):
     state = first.state_dict()
     for group in state["optimizer"]["param_groups"]:
         group.pop("lr_ratio", None)
-    second.load_state_dict(first.model.state_dict(), state)
+    second.load_state_dict(first.network.state_dict(), state)
     second.step([patches()], 1e-3)
     assert [group["lr"] for group in second.optimizer.param_groups] == [1e-3, 1e-3]
 

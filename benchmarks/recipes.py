@@ -44,7 +44,7 @@ VALIDATIONS = 6
 
 def folder_of(flags: str, steps: int, work: Path) -> Path:
     """The folder of a variant's runs. It depends on the settings, so that runs of other settings are not taken for them."""
-    return work / f"steps{steps}" / re.sub(r"[^\w.-]+", "_", f"{flags} {COMMON}")
+    return work / f"steps{steps}" / re.sub(r"\W*--|\s", "_", f"{flags} {COMMON}").strip("_")
 
 
 def table(results: dict[str, list[list[Line]]], batch_size: int = 16) -> str:

@@ -78,6 +78,11 @@ def save_checkpoint(
     }
     if training is not None:
         contents["training"] = dict(training)
+    write_torch_file(path, contents)
+
+
+def write_torch_file(path: str | Path, contents: Any) -> None:
+    """Write tensors and plain data by `torch.save`, atomically. Raises HRNError if the file cannot be written."""
     buffer = io.BytesIO()  # torch.save to a file hides the OSError of a full disk
     torch.save(contents, buffer)
     with atomic_write(path) as temporary, buffer.getbuffer() as data:

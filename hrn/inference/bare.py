@@ -3,18 +3,15 @@
 Programs that load models from many repositories, such as those built on spandrel, expect such files.
 """
 
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from hrn.checkpoint import Checkpoint
+from hrn.checkpoint import Checkpoint, write_torch_file
 from hrn.errors import HRNError
-from hrn.files import atomic_write
 from hrn.model.config import LATER_FIELDS, HRNConfig
 
 REQUIRED = ("head.weight", "body.0.frequency.blocks.0.attention.gate_h.weight", "body.0.fuse2.weight")
@@ -83,10 +80,7 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
     inferred, expected = config_from_shapes(weights), replace(config, scales=(scale,))
     if replace(inferred, reduction=expected.reduction, expansion=expected.expansion) != expected:
         raise HRNError(f"{checkpoint.path}: its configuration does not follow from the shapes of its weights")
-    buffer = io.BytesIO()  # torch.save to a file hides the OSError of a full disk
-    torch.save({"params": weights}, buffer)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_torch_file(path, {"params": weights})
 
 
 def _tails(contents: Mapping[str, object]) -> dict[int, int]:

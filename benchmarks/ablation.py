@@ -10,30 +10,22 @@ the figure (--figure) are written with the seeds up to then. Each row is compare
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(ROOT)]
 
-from benchmarks.runs import Line, Run, add_flags, seconds_per_step, write_results
+from benchmarks.runs import SCALE, Outcome, Run, add_flags, finish, write_results
 from hrn.cli import run_cli
-from hrn.data.benchmark import TestSet, find_test_set
-from hrn.evaluation.evaluate import evaluate
-from hrn.evaluation.metrics import mean_scores
-from hrn.files import write_text
-from hrn.inference.enlarger import Enlarger
-from hrn.inference.upscale import load_model
+from hrn.data.benchmark import find_test_set
 from hrn.model import HRNConfig, preset
 from hrn.model.config import with_settings
 from hrn.model.summary import summarise
 
-SCALE = 4
 FULL = "full"
 """Variant that the others are compared with."""
 VARIANTS = {
@@ -54,12 +46,12 @@ VARIANTS = {
 }
 """Values of `--set`. If a part changes the Multi-Adds, the channels make them equal within 2 %; if no whole number of channels
 does, the expansion is adjusted too."""
-BATCH = 16
+VALIDATION = "validation"
+BATCH = 8
 RECIPE = (
     f"--patch_size 32 --batch_size {BATCH} --optimizer muon --lr 5e-3 --schedule cosine --warmup 100 --ema 0.99 "
     "--precision bf16 --compile"
 )
-LOG_LINES = 10
 
 
 def config_of(variant: str) -> HRNConfig:
@@ -67,38 +59,15 @@ def config_of(variant: str) -> HRNConfig:
     return with_settings(preset("hrn_light", [SCALE]), VARIANTS[variant].split())
 
 
-def run_of(variant: str, seed: int, steps: int, work: Path) -> Run:
-    """The run of a variant. Its folder depends on the settings, so that runs of other settings are not taken for it."""
-    settings = VARIANTS[variant].split()
-    flags = ["--model", "hrn_light", *RECIPE.split(), *(["--set", *settings] if settings else [])]
-    return Run(variant, flags, seed, work / f"steps{steps}" / ("_".join(settings) or FULL) / f"seed{seed}")
+def run_of(variant: str, seed: int, steps: int) -> Run:
+    """The run of a variant."""
+    settings = f" --set {VARIANTS[variant]}" if VARIANTS[variant] else ""
+    return Run(variant, f"--model hrn_light {RECIPE}{settings}", seed, steps)
 
 
-@dataclass
-class Result:
-    """The finished runs of a variant."""
-
-    logs: list[Sequence[Line]] = field(default_factory=list)
-    """Training log of each seed."""
-    psnr: dict[str, list[float]] = field(default_factory=dict)
-    """PSNR-Y of each seed, by test set."""
-
-    def add(self, log: Sequence[Line], psnr: dict[str, float]) -> None:
-        """Add the run of one seed."""
-        self.logs.append(log)
-        for name, value in psnr.items():
-            self.psnr.setdefault(name, []).append(value)
-
-
-def score_test_set(run: Run, test_set: TestSet) -> float:
-    """PSNR-Y of a finished run on a test set. Stored beside the weights."""
-    path = run.folder / "scores.json"
-    scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if test_set.name not in scores:
-        enlarger = Enlarger(load_model(run.weights), SCALE)
-        scores[test_set.name] = mean_scores([image.scores for image in evaluate(enlarger, test_set)])["psnr_y"]
-        write_text(path, json.dumps(scores))
-    return scores[test_set.name]
+def psnr_of(outcomes: Sequence[Outcome], name: str) -> list[float]:
+    """PSNR-Y of each seed on a test set, or on the validation images at the end of the training."""
+    return [o.validations[-1]["psnr_y"] if name == VALIDATION else o.psnr[name] for o in outcomes]
 
 
 def difference(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float | None]:
@@ -111,36 +80,36 @@ def difference(values: Sequence[float], reference: Sequence[float]) -> tuple[flo
     return statistics.mean(differences), error
 
 
-def table(results: dict[str, Result], steps: int, seeds: Sequence[int]) -> str:
+def table(results: dict[str, list[Outcome]], names: Sequence[str]) -> str:
     """A Markdown table: one row per variant, with PSNR-Y and the difference to the full network on each test set."""
-    names = list(results[FULL].psnr)
+    seeds = ", ".join(str(outcome.seed) for outcome in results[FULL])
     head = ["variant", "`--set`", "parameters", "Multi-Adds", "s per step", "steps"]
-    head += [cell for name in names for cell in (f"{name} PSNR-Y, seeds {', '.join(map(str, seeds))}", "difference")]
+    head += [cell for name in names for cell in (f"{name} PSNR-Y, seeds {seeds}", "difference")]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for variant, result in results.items():
+    for variant, outcomes in results.items():
         total = summarise(config_of(variant))[-1]
+        seconds = BATCH / statistics.mean(outcome.images_per_second for outcome in outcomes)
         cells = [variant, f"`{VARIANTS[variant]}`" if VARIANTS[variant] else "", f"{total.parameters:,}"]
-        cells += [f"{total.multi_adds / 1e9:.2f} G", f"{seconds_per_step(result.logs, BATCH):.3f}", f"{steps:,}"]
+        cells += [f"{total.multi_adds / 1e9:.2f} G", f"{seconds:.3f}", f"{outcomes[0].steps:,}"]
         for name in names:
-            values = result.psnr[name]
-            mean, error = difference(values, results[FULL].psnr[name])
+            values = psnr_of(outcomes, name)
+            mean, error = difference(values, psnr_of(results[FULL], name))
             cells.append(f"{statistics.mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})")
             cells.append("" if variant == FULL else f"{mean:+.3f}" + (f" ± {error:.3f}" if error is not None else ""))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
-def draw(path: Path, results: dict[str, Result]) -> None:
+def draw(path: Path, results: dict[str, list[Outcome]], names: Sequence[str]) -> None:
     """Draw the differences to the full network with their standard errors, one panel per test set."""
     from hrn.evaluation.figures.canvas import OTHERS, OURS, plt, save
 
-    full = results[FULL].psnr
     variants = [variant for variant in results if variant != FULL]
-    size = (1.5 + 3.2 * len(full), 1.2 + 0.28 * len(variants))
-    figure, axes = plt.subplots(1, len(full), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], full, strict=True):
+    size = (1.5 + 3.2 * len(names), 1.2 + 0.28 * len(variants))
+    figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], names, strict=True):
         for row, variant in enumerate(variants):
-            mean, error = difference(results[variant].psnr[name], full[name])
+            mean, error = difference(psnr_of(results[variant], name), psnr_of(results[FULL], name))
             axis.errorbar(mean, row, xerr=error, fmt="o", color=OURS, capsize=3)
         axis.axvline(0, color=OTHERS, linewidth=1)
         axis.set(xlabel="PSNR-Y minus that of the full network, dB", title=name)
@@ -156,21 +125,21 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help=text)
     text = "test sets to score the finished runs on"
     parser.add_argument("--test_data_dir", type=Path, nargs="+", default=[], metavar="DIR", help=text)
-    add_flags(parser, steps=3000, seeds=(0, 1, 2), work=Path("sample/ablation"))
+    add_flags(parser, steps=2000, seeds=(0, 1, 2), work=Path("sample/ablation"))
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     test_sets = [find_test_set(path, SCALE) for path in args.test_data_dir]
-    results = {variant: Result() for variant in VARIANTS if variant in (FULL, *args.variants)}
-    for number, seed in enumerate(args.seeds, 1):
-        for variant, result in results.items():
-            run = run_of(variant, seed, args.steps, args.work)
-            log = run.finish(args, lines=LOG_LINES, validations=1)
-            psnr = {"validation": log[-1]["psnr_y"], **{s.name: score_test_set(run, s) for s in test_sets}}
-            result.add(log, psnr)
-        write_results(args, table(results, args.steps, args.seeds[:number]), lambda path: draw(path, results))
+    names = [VALIDATION, *(test_set.name for test_set in test_sets)]
+    results: dict[str, list[Outcome]] = {variant: [] for variant in VARIANTS if variant in (FULL, *args.variants)}
+    for seed in args.seeds:
+        runs = [run_of(variant, seed, args.steps) for variant in results]
+        outcomes = finish(runs, args, validations=1, test_sets=test_sets)
+        for variant, outcome in zip(results, outcomes, strict=True):
+            results[variant].append(outcome)
+        write_results(args, table(results, names), lambda path: draw(path, results, names))
     return 0
 
 

@@ -9,16 +9,16 @@ validation PSNR-Y, averaged over the seeds.
 """
 
 import argparse
-import re
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(ROOT)]
 
-from benchmarks.runs import Line, Run, add_flags, seconds_per_step, write_results
+from benchmarks.runs import Outcome, Run, add_flags, finish, write_results
 from hrn.cli import run_cli
 
 LIGHT = "--model hrn_light --optimizer"
@@ -37,40 +37,49 @@ VARIANTS = {
         "hrn_base grown from hrn_light_x4": "--model hrn_base --optimizer muon --lr 5e-3 --grow_from hrn_light_x4",
     },
 }
-COMMON = "--patch_size 32 --batch_size 16 --schedule cosine --warmup 100 --ema 0.995 --precision bf16 --compile --channels_last"
+BATCH = 16
+COMMON = (
+    f"--patch_size 32 --batch_size {BATCH} --schedule cosine --warmup 100 --ema 0.995 "
+    "--precision bf16 --compile --channels_last"
+)
 VALIDATIONS = 6
 """Number of validations of a run."""
 
 
-def folder_of(flags: str, steps: int, work: Path) -> Path:
-    """The folder of a variant's runs. It depends on the settings, so that runs of other settings are not taken for them."""
-    return work / f"steps{steps}" / re.sub(r"\W*--|\s", "_", f"{flags} {COMMON}").strip("_")
+def runs_of(comparison: str, seeds: Sequence[int], steps: int) -> dict[str, list[Run]]:
+    """The runs of each recipe, one per seed."""
+    return {
+        recipe: [Run(recipe, f"{flags} {COMMON}", seed, steps) for seed in seeds]
+        for recipe, flags in VARIANTS[comparison].items()
+    }
 
 
-def table(results: dict[str, list[list[Line]]], batch_size: int = 16) -> str:
-    """A Markdown table: one row per variant, PSNR-Y at thirds of the run and the spread of the seeds at its end."""
-    steps = [int(line["step"]) for line in next(iter(results.values()))[0]]
+def table(results: dict[str, list[Outcome]]) -> str:
+    """A Markdown table: one row per recipe, PSNR-Y at thirds of the run and the spread of the seeds at its end."""
+    steps = [int(validation["step"]) for validation in next(iter(results.values()))[0].validations]
     shown = [len(steps) // 3 - 1, 2 * len(steps) // 3 - 1]
     head = ["recipe", *(f"step {steps[i]:,}" for i in shown), f"step {steps[-1]:,}", "SSIM-Y", "seeds", "s per step"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for variant, runs in results.items():
+    for recipe, outcomes in results.items():
+        runs = [outcome.validations for outcome in outcomes]
         ends = [run[-1]["psnr_y"] for run in runs]
-        seconds = seconds_per_step(runs, batch_size)
-        cells = [variant, *(f"{statistics.mean(run[i]['psnr_y'] for run in runs):.3f}" for i in shown)]
+        seconds = BATCH / statistics.mean(outcome.images_per_second for outcome in outcomes)
+        cells = [recipe, *(f"{statistics.mean(run[i]['psnr_y'] for run in runs):.3f}" for i in shown)]
         cells += [f"{statistics.mean(ends):.3f} dB", f"{statistics.mean(run[-1]['ssim_y'] for run in runs):.4f}"]
         cells += [", ".join(f"{end:.3f}" for end in ends), f"{seconds:.3f}"]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
-def draw(path: Path, results: dict[str, list[list[Line]]]) -> None:
+def draw(path: Path, results: dict[str, list[Outcome]]) -> None:
     """Draw validation PSNR-Y over the steps, the mean of the seeds."""
     from hrn.evaluation.figures.canvas import plt, save
 
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-    for variant, runs in results.items():
-        means = [statistics.mean(line["psnr_y"] for line in lines) for lines in zip(*runs, strict=True)]
-        axis.plot([line["step"] for line in runs[0]], means, label=variant, linewidth=1.2)
+    for recipe, outcomes in results.items():
+        points = zip(*(outcome.validations for outcome in outcomes), strict=True)
+        means = [(lines[0]["step"], statistics.mean(line["psnr_y"] for line in lines)) for lines in points]
+        axis.plot(*zip(*means, strict=True), label=recipe, linewidth=1.2)
     axis.set(xlabel="step", ylabel="validation PSNR-Y, dB")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
@@ -82,13 +91,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("comparison", choices=VARIANTS)
     add_flags(parser, steps=1500, seeds=(0, 1), work=Path("sample/recipes"))
     args = parser.parse_args(argv)
-    results: dict[str, list[list[Line]]] = {}
-    for variant, flags in VARIANTS[args.comparison].items():
-        folder = folder_of(flags, args.steps, args.work)
-        words = f"{flags} {COMMON}".split()
-        runs = [Run(variant, words, seed, folder / f"seed{seed}") for seed in args.seeds]
-        logs = [run.finish(args, lines=VALIDATIONS, validations=VALIDATIONS) for run in runs]
-        results[variant] = [[line for line in log if "psnr_y" in line] for log in logs]
+    runs = runs_of(args.comparison, args.seeds, args.steps)
+    outcomes = iter(finish([run for group in runs.values() for run in group], args, validations=VALIDATIONS))
+    results = {recipe: [next(outcomes) for _ in group] for recipe, group in runs.items()}
     write_results(args, table(results), lambda path: draw(path, results))
     return 0
 

@@ -1,23 +1,38 @@
 """Series of training runs by `hrn/train.py`. They resume where they stopped, and finished runs are not repeated."""
 
 import argparse
+import json
+import os
+import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from hrn.data.benchmark import TestSet
 from hrn.errors import HRNError
+from hrn.evaluation.evaluate import evaluate
+from hrn.evaluation.metrics import mean_scores
 from hrn.files import write_text
+from hrn.inference.enlarger import Enlarger
+from hrn.inference.upscale import load_model
 from hrn.training.run_files import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
+SCALE = 4
 NAME = "run"
 """Name of a run's files."""
+LINES = 12
+"""Number of entries in a log, and of training states that are saved."""
 
-Line = dict[str, float]
-"""An entry of a training log."""
+Key = tuple[str, int, int]
+"""Flags, seed and steps of a run."""
 
 
 @dataclass(frozen=True)
@@ -25,54 +40,133 @@ class Run:
     """A training run at x4.
 
     Args:
-        label: its name in error messages.
+        label: its name in tables and error messages.
         flags: flags of `hrn/train.py`, without those of `add_flags` and the output files.
         seed: seed of the initialisation and of the patches.
-        folder: output folder, for this run only.
+        steps: number of steps.
     """
 
     label: str
-    flags: Sequence[str]
+    flags: str
     seed: int
-    folder: Path
+    steps: int
 
     @property
-    def weights(self) -> Path:
-        """Best validated weights."""
-        return self.folder / f"{NAME}_x4.pth"
+    def key(self) -> Key:
+        """Identifies the run in a results file."""
+        return self.flags, self.seed, self.steps
 
-    def finish(self, args: argparse.Namespace, *, lines: int, validations: int) -> list[Line]:
-        """Train to the end unless that is done, and return the log.
+    def folder(self, work: Path) -> Path:
+        """The run's output folder. It depends on the settings, so that runs of other settings are not taken for this one."""
+        return work / f"steps{self.steps}" / re.sub(r"\W*--|\s", "_", self.flags).strip("_") / f"seed{self.seed}"
+
+    def weights(self, work: Path) -> Path:
+        """Best validated weights."""
+        return self.folder(work) / f"{NAME}_x{SCALE}.pth"
+
+    def log(self, work: Path) -> list[dict[str, Any]]:
+        """The entries of the log, empty before the first one."""
+        path = self.folder(work) / f"{NAME}_x{SCALE}.jsonl"
+        return read_log(path) if path.is_file() else []
+
+    def train(self, args: argparse.Namespace, validations: int) -> None:
+        """Train to the end unless that is done.
 
         Args:
             args: values of the flags of `add_flags`.
-            lines: number of entries in the log.
             validations: number of validations.
 
         Raises:
             HRNError: `hrn/train.py` failed.
         """
-        log = self.folder / f"{NAME}_x4.jsonl"
-        if not log.is_file() or not (entries := read_log(log)) or entries[-1]["step"] < args.steps:
-            interval = max(1, args.steps // lines)
-            command = [
-                *(sys.executable, str(ROOT / "hrn/train.py"), *self.flags, "--scale", "4"),
-                *("--ckpt_name", NAME, "--ckpt_dir", str(self.folder), "--seed", str(self.seed)),
-                *("--train_data_path", str(args.train_data_path), "--valid_data_path", str(args.valid_data_path)),
-                *("--max_steps", str(args.steps), "--print_interval", str(interval), "--save_interval", str(interval)),
-                *("--valid_interval", str(max(1, args.steps // validations))),
-                *(["--resume"] if list(self.folder.glob("*.train.pth")) else []),
-            ]
-            if subprocess.run(command, check=False).returncode:
-                raise HRNError(f"{self.label}, seed {self.seed}: training failed; its output is above")
-        return read_log(log)
+        log, folder = self.log(args.work), self.folder(args.work)
+        if log and log[-1]["step"] >= self.steps:
+            return
+        interval = max(1, self.steps // LINES)
+        command = [
+            *(sys.executable, str(ROOT / "hrn/train.py"), *self.flags.split(), "--scale", str(SCALE)),
+            *("--ckpt_name", NAME, "--ckpt_dir", str(folder), "--seed", str(self.seed)),
+            *("--train_data_path", str(args.train_data_path), "--valid_data_path", str(args.valid_data_path)),
+            *("--max_steps", str(self.steps), "--print_interval", str(interval), "--save_interval", str(interval)),
+            *("--valid_interval", str(max(1, self.steps // validations))),
+            *(["--resume"] if list(folder.glob("*.train.pth")) else []),
+        ]
+        threads = max(1, (os.cpu_count() or 1) // args.jobs)
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ} if args.jobs > 1 else None
+        if subprocess.run(command, check=False, env=environment).returncode:
+            raise HRNError(f"{self.label}, seed {self.seed}: training failed; its output is above")
 
 
-def seconds_per_step(logs: Iterable[Sequence[Line]], batch_size: int) -> float:
-    """Median over the entries of all logs but their first ones, which include the start."""
-    return statistics.median(
-        batch_size / line["images_per_second"] for log in logs for line in log[1:] if "images_per_second" in line
-    )
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run is reported with."""
+
+    flags: str
+    seed: int
+    steps: int
+    torch: str
+    """Version of PyTorch."""
+    images_per_second: float
+    """Median over the entries of the log but the first one, which includes the start."""
+    validations: list[dict[str, float]]
+    """`step`, `psnr_y` and `ssim_y` of each validation."""
+    psnr: dict[str, float]
+    """PSNR-Y by test set, of the best validated weights."""
+
+    @property
+    def key(self) -> Key:
+        """Identifies the run."""
+        return self.flags, self.seed, self.steps
+
+
+def finish(
+    runs: Sequence[Run], args: argparse.Namespace, *, validations: int, test_sets: Sequence[TestSet] = ()
+) -> list[Outcome]:
+    """Train and score the runs that are not in the results file yet, add them to it, and return the outcomes of all.
+
+    Args:
+        runs: the runs.
+        args: values of the flags of `add_flags`.
+        validations: number of validations of each run.
+        test_sets: test sets to score the weights on.
+
+    Raises:
+        HRNError: a run failed, or the results file is not one.
+    """
+    results = args.results or args.work / "results.jsonl"
+    outcomes = {outcome.key: outcome for outcome in read_outcomes(results)}
+    names = {test_set.name for test_set in test_sets}
+    missing = [run for run in runs if run.key not in outcomes or not names <= set(outcomes[run.key].psnr)]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda run: run.train(args, validations), missing))
+    for run in missing:
+        outcomes[run.key] = score(run, args.work, test_sets)
+        write_text(results, "".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes.values()))
+    return [outcomes[run.key] for run in runs]
+
+
+def score(run: Run, work: Path, test_sets: Sequence[TestSet]) -> Outcome:
+    """Score a run that has been trained."""
+    log = run.log(work)
+    speed = statistics.median(line["images_per_second"] for line in log[1:] if "images_per_second" in line)
+    validations = [{key: line[key] for key in ("step", "psnr_y", "ssim_y")} for line in log if "psnr_y" in line]
+    enlarger = Enlarger(load_model(run.weights(work)), SCALE)
+    psnr = {s.name: mean_scores([image.scores for image in evaluate(enlarger, s)])["psnr_y"] for s in test_sets}
+    return Outcome(run.flags, run.seed, run.steps, torch.__version__, speed, validations, psnr)
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """Read a results file; an absent one is empty.
+
+    Raises:
+        HRNError: not a results file.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return [Outcome(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, TypeError) as error:
+        raise HRNError(f"{path}: not a file of results: {error}") from error
 
 
 def write_results(args: argparse.Namespace, table: str, draw: Callable[[Path], None]) -> None:
@@ -98,6 +192,10 @@ def add_flags(parser: argparse.ArgumentParser, *, steps: int, seeds: Sequence[in
     parser.add_argument("--steps", type=int, default=steps, help="steps of every run" + default)
     text = f"(default: {' '.join(map(str, seeds))})"
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help=text)
+    text = "runs at a time, which share the CPU threads; small networks train faster side by side" + default
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
     parser.add_argument("--work", type=Path, default=work, help="folder of the runs" + default)
+    text = "file of finished runs, which are not repeated (default: results.jsonl in --work)"
+    parser.add_argument("--results", type=Path, metavar="JSONL", help=text)
     parser.add_argument("--table", type=Path, help="Markdown file for the table")
     parser.add_argument("--figure", type=Path, help="PNG, PDF or SVG for the figure")

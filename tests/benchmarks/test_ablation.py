@@ -1,16 +1,20 @@
 """benchmarks/ablation.py: equal Multi-Adds, the table of finished runs, and the commands of the others."""
 
+import argparse
 import json
 import statistics
 
 import pytest
 
 from benchmarks import ablation, runs
-from hrn.model import build_model
+from benchmarks.runs import Outcome
+from hrn.checkpoint import save_checkpoint
+from hrn.model import HRNConfig, build_model
 from hrn.model.summary import summarise
 from hrn.training.flags import parse_args
 
 PSNR = {0: 26.0, 1: 26.2, 2: 26.1}
+SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(4,), reduction=4, upsampler="direct")
 GAINS = {"full": (0.0, 0.0, 0.0), "se": (-0.1, -0.2, -0.3), "no-skip": (0.1, 0.1, 0.1)}
 
 
@@ -39,56 +43,45 @@ def test_multi_adds_of_a_variant_by_hand():
     assert part.multi_adds == expected
 
 
-def test_every_variant_can_be_built_and_is_a_valid_command(tmp_path):
+def test_every_variant_can_be_built_and_is_a_valid_command():
     for variant in ablation.VARIANTS:
         assert build_model(ablation.config_of(variant)).config == ablation.config_of(variant)
-        flags = ablation.run_of(variant, 0, 100, tmp_path).flags
+        flags = ablation.run_of(variant, 0, 100).flags.split()
         args = parse_args([*flags, "--scale", "4", "--ckpt_name", "run"])
         assert " ".join(args.set) == ablation.VARIANTS[variant]
-    folders = {ablation.run_of(v, s, n, tmp_path).folder for v in ablation.VARIANTS for s in (0, 1) for n in (5, 6)}
-    assert len(folders) == 4 * len(ablation.VARIANTS)
+    assert len({ablation.run_of(variant, 0, 100).flags for variant in ablation.VARIANTS}) == len(ablation.VARIANTS)
 
 
-def write_runs(work, steps=100):
+def write_results(path):
+    """Write the results file of 9 runs."""
+    outcomes = []
     for variant, gains in GAINS.items():
         for seed, gain in enumerate(gains):
-            run = ablation.run_of(variant, seed, steps, work)
-            run.folder.mkdir(parents=True)
-            lines = [{"step": step, "images_per_second": 160.0} for step in (10, 50)]
-            lines.append({"step": steps, "images_per_second": 80.0, "psnr_y": PSNR[seed] + gain, "ssim_y": 0.7})
-            (run.folder / "run_x4.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            (run.folder / "scores.json").write_text(json.dumps({"B100": 27 + gain}))
+            validations = [{"step": 100, "psnr_y": PSNR[seed] + gain, "ssim_y": 0.7}]
+            flags = ablation.run_of(variant, seed, 100).flags
+            outcomes.append(Outcome(flags, seed, 100, "2.14", 40.0, validations, {"B100": 27 + gain}))
+    path.write_text("".join(json.dumps(vars(outcome)) + "\n" for outcome in outcomes))
 
 
 def cells(row):
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-def test_table_and_figure_of_finished_runs(tmp_path, monkeypatch, hr_folder):
-    write_runs(tmp_path / "work")
+def test_table_and_figure_of_a_results_file(tmp_path, monkeypatch, hr_folder):
+    write_results(tmp_path / "results.jsonl")
     monkeypatch.setattr(runs.subprocess, "run", lambda *a, **k: pytest.fail("a finished run was trained again"))
     b100 = tmp_path / "B100"
     hr_folder.rename(b100)
-    arguments = [
-        "--train_data_path",
-        "t.h5",
-        "--valid_data_path",
-        "v.h5",
-        "--steps",
-        "100",
-        "--variants",
-        "se",
-        "no-skip",
-    ]
+    data = ["--train_data_path", "t.h5", "--valid_data_path", "v.h5", "--test_data_dir", str(b100)]
+    files = ["--results", str(tmp_path / "results.jsonl"), "--work", str(tmp_path / "work")]
     outputs = ["--table", str(tmp_path / "table.md"), "--figure", str(tmp_path / "figure.png")]
-    work = ["--work", str(tmp_path / "work"), "--test_data_dir", str(b100)]
-    assert ablation.main([*arguments, *outputs, *work]) == 0
+    assert ablation.main([*data, *files, *outputs, "--steps", "100", "--variants", "se", "no-skip"]) == 0
     head, _, *rows = (cells(row) for row in (tmp_path / "table.md").read_text().splitlines())
     table = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
     assert list(table) == ["full", "se", "no-skip"]
     assert table["full"]["validation PSNR-Y, seeds 0, 1, 2"] == "26.100 (26.000, 26.200, 26.100)"
     assert table["full"]["parameters"] == "288,600"
-    assert table["se"]["s per step"] == "0.150"  # median of 16/160 and 16/80
+    assert table["se"]["s per step"] == "0.200"  # 8 / 40
     by_position = {row[0]: row for row in rows}
     assert by_position["full"][7] == ""
     error = statistics.stdev(GAINS["se"]) / 3**0.5
@@ -104,28 +97,24 @@ def test_one_seed_has_no_standard_error():
 
 def test_unfinished_runs_are_resumed_with_their_flags(tmp_path, monkeypatch):
     commands = []
-    arguments = ["--train_data_path", "t.h5", "--valid_data_path", "v.h5", "--steps", "100", "--seeds", "3"]
-    run = ablation.run_of("full", 3, 100, tmp_path)
-    run.folder.mkdir(parents=True)
-    (run.folder / "run_x4.jsonl").write_text('{"step": 90, "images_per_second": 1.0}\n')
-    (run.folder / "run_x4.00000090.train.pth").write_bytes(b"")
+    full, fft = (ablation.run_of(variant, 3, 100).folder(tmp_path) for variant in ("full", "fft"))
+    full.mkdir(parents=True)
+    (full / "run_x4.jsonl").write_text('{"step": 90, "images_per_second": 1.0}\n')
+    (full / "run_x4.00000090.train.pth").write_bytes(b"")
 
-    def train(command, check):
+    def train(command, check, env):
+        folder = full if not commands else fft
         commands.append(command)
-        folder = run.folder if len(commands) == 1 else ablation.run_of("fft", 3, 100, tmp_path).folder
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [{"step": step, "images_per_second": 160.0, "psnr_y": 26.0} for step in (50, 100)]
+        lines = [{"step": step, "images_per_second": 160.0, "psnr_y": 26.0, "ssim_y": 0.7} for step in (50, 100)]
         (folder / "run_x4.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return type("Finished", (), {"returncode": 0})
+        save_checkpoint(folder / "run_x4.pth", SMALL, build_model(SMALL).state_dict(), info={})
+        return argparse.Namespace(returncode=0)
 
     monkeypatch.setattr(runs.subprocess, "run", train)
+    arguments = ["--train_data_path", "t.h5", "--valid_data_path", "v.h5", "--steps", "100", "--seeds", "3"]
     assert ablation.main([*arguments, "--variants", "fft", "--work", str(tmp_path)]) == 0
     full, fft = (parse_args(command[2:]) for command in commands)
-    assert (full.resume, full.set, full.seed, full.valid_interval, full.save_interval) == (True, [], 3, 100, 10)
-    assert (fft.resume, fft.set, fft.optimizer, fft.lr, fft.scale) == (
-        None,
-        ["frequency=fft", "channels=21"],
-        "muon",
-        5e-3,
-        4,
-    )
+    assert (full.resume, full.set, full.seed, full.valid_interval, full.save_interval) == (True, [], 3, 100, 8)
+    assert (fft.resume, fft.set) == (None, ["frequency=fft", "channels=21"])
+    assert (fft.optimizer, fft.lr, fft.batch_size, fft.scale) == ("muon", 5e-3, 8, 4)

@@ -80,15 +80,26 @@ def difference(values: Sequence[float], reference: Sequence[float]) -> tuple[flo
     return statistics.mean(differences), error
 
 
+def pooled_error(results: dict[str, list[Outcome]], name: str) -> float | None:
+    """Root mean square of the variants' standard errors, None for one seed. More reliable than that of a single variant."""
+    full = psnr_of(results[FULL], name)
+    errors = [difference(psnr_of(outcomes, name), full)[1] for v, outcomes in results.items() if v != FULL]
+    known = [error**2 for error in errors if error is not None]
+    return statistics.mean(known) ** 0.5 if known else None
+
+
 def table(results: dict[str, list[Outcome]], names: Sequence[str]) -> str:
-    """A Markdown table: one row per variant, with PSNR-Y and the difference to the full network on each test set."""
+    """A Markdown table: one row per variant, with PSNR-Y and the difference to the full network on each test set.
+
+    With several seeds, a line with the pooled standard error follows.
+    """
     seeds = ", ".join(str(outcome.seed) for outcome in results[FULL])
     head = ["variant", "`--set`", "parameters", "Multi-Adds", "s per step", "steps"]
     head += [cell for name in names for cell in (f"{name} PSNR-Y, seeds {seeds}", "difference")]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for variant, outcomes in results.items():
         total = summarise(config_of(variant))[-1]
-        seconds = BATCH / statistics.mean(outcome.images_per_second for outcome in outcomes)
+        seconds = BATCH / statistics.median(outcome.images_per_second for outcome in outcomes)
         cells = [variant, f"`{VARIANTS[variant]}`" if VARIANTS[variant] else "", f"{total.parameters:,}"]
         cells += [f"{total.multi_adds / 1e9:.2f} G", f"{seconds:.3f}", f"{outcomes[0].steps:,}"]
         for name in names:
@@ -97,7 +108,13 @@ def table(results: dict[str, list[Outcome]], names: Sequence[str]) -> str:
             cells.append(f"{statistics.mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})")
             cells.append("" if variant == FULL else f"{mean:+.3f}" + (f" ± {error:.3f}" if error is not None else ""))
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n"
+    pooled = {name: pooled_error(results, name) for name in names}
+    note = ", ".join(f"{error:.3f} dB ({name})" for name, error in pooled.items() if error is not None)
+    return (
+        "\n".join(rows)
+        + "\n"
+        + (f"\nStandard error of a difference, pooled over the variants: {note}.\n" if note else "")
+    )
 
 
 def draw(path: Path, results: dict[str, list[Outcome]], names: Sequence[str]) -> None:

@@ -32,7 +32,6 @@ from torch.autograd import DeviceType
 from torch.utils.data import DataLoader
 
 from benchmarks.gpu_checks import (
-    AUTOCAST,
     SCALE,
     TOLERANCES,
     NotApplicableError,
@@ -63,7 +62,7 @@ from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel
 from hrn.model.summary import OUTPUT_SIZE, summarise
-from hrn.runtime import keep_memory, peak_memory_meter, pick_device, release_memory, tune_convolutions
+from hrn.runtime import PRECISIONS, keep_memory, peak_memory_meter, pick_device, release_memory, tune_convolutions
 
 TRAINING = (("fp32 eager", "fp32", False), ("bf16 eager", "bf16", False), ("bf16 compiled", "bf16", True))
 """Label, precision, and whether the network is compiled."""
@@ -164,7 +163,7 @@ def seconds_per_call(setup: Setup, call: Callable[[], object], calls: int, warmu
 def peak_flops(setup: Setup, precision: str) -> float:
     """FLOP/s of a large matrix product, as the attainable peak."""
     n = 8192 if setup.cuda else 256 if setup.quick else 2048
-    a = torch.rand(n, n, device=setup.device, dtype=AUTOCAST.get(precision, torch.float32))
+    a = torch.rand(n, n, device=setup.device, dtype=PRECISIONS[precision] or torch.float32)
     return 2 * n**3 / seconds_per_call(setup, lambda: a @ a, 10, warmup=3)
 
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +18,12 @@ from hrn.distributed import Processes, join_processes
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel
 from hrn.model import HRNConfig, build_model, preset
-from hrn.runtime import empty_cache, tune_convolutions
+from hrn.runtime import PRECISIONS, empty_cache, tune_convolutions
 from hrn.training.learner import Learner
 from hrn.training.recipe import Execution, Recipe
 
 SCRIPT = Path(__file__).with_name("gpu.py")
 SCALE = 4
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCES = {"fp32": (1e-5, 1e-3), "bf16": (0.01, 0.1), "fp16": (0.002, 0.02)}
 """Largest relative errors of the output and of the gradient, by precision. A CPU in bf16 has 0.002 and 0.013."""
 
@@ -90,17 +88,13 @@ def network_and_pair(setup: Setup) -> tuple[nn.Module, Tensor, Tensor]:
     return network, lr, F.interpolate(lr, scale_factor=SCALE, mode="bicubic")
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    dtype = AUTOCAST.get(precision)
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
-
-
 def forward_backward(setup: Setup, device: torch.device, precision: str) -> tuple[Tensor, Tensor, Tensor]:
     """Output, loss and gradient on a device, as float32 vectors on the CPU."""
     network, lr, hr = network_and_pair(setup)
     network, lr, hr = network.to(device), lr.to(device), hr.to(device)
     tune_convolutions(tf32=False)
-    with autocast(device, precision):
+    dtype = PRECISIONS[precision]
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
         sr = network(lr, SCALE)
         loss = F.l1_loss(sr.float(), hr)
     factor = 1024.0 if precision == "fp16" else 1.0  # small gradients would underflow

@@ -63,7 +63,7 @@ def table(results: dict[str, list[Outcome]]) -> str:
     for recipe, outcomes in results.items():
         runs = [outcome.validations for outcome in outcomes]
         ends = [run[-1]["psnr_y"] for run in runs]
-        seconds = BATCH / statistics.mean(outcome.images_per_second for outcome in outcomes)
+        seconds = BATCH / statistics.median(outcome.images_per_second for outcome in outcomes)
         cells = [recipe, *(f"{statistics.mean(run[i]['psnr_y'] for run in runs):.3f}" for i in shown)]
         cells += [f"{statistics.mean(ends):.3f} dB", f"{statistics.mean(run[-1]['ssim_y'] for run in runs):.4f}"]
         cells += [", ".join(f"{end:.3f}" for end in ends), f"{seconds:.3f}"]

@@ -76,7 +76,7 @@ def test_table_and_figure_of_a_results_file(tmp_path, monkeypatch, hr_folder):
     files = ["--results", str(tmp_path / "results.jsonl"), "--work", str(tmp_path / "work")]
     outputs = ["--table", str(tmp_path / "table.md"), "--figure", str(tmp_path / "figure.png")]
     assert ablation.main([*data, *files, *outputs, "--steps", "100", "--variants", "se", "no-skip"]) == 0
-    head, _, *rows = (cells(row) for row in (tmp_path / "table.md").read_text().splitlines())
+    head, _, *rows, _, note = (cells(row) for row in (tmp_path / "table.md").read_text().splitlines())
     table = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
     assert list(table) == ["full", "se", "no-skip"]
     assert table["full"]["validation PSNR-Y, seeds 0, 1, 2"] == "26.100 (26.000, 26.200, 26.100)"
@@ -87,6 +87,8 @@ def test_table_and_figure_of_a_results_file(tmp_path, monkeypatch, hr_folder):
     error = statistics.stdev(GAINS["se"]) / 3**0.5
     assert by_position["se"][7] == by_position["se"][9] == f"-0.200 ± {error:.3f}"
     assert by_position["no-skip"][7] == "+0.100 ± 0.000"
+    pooled = (error**2 / 2) ** 0.5  # no-skip has no error
+    assert note[0].endswith(f"{pooled:.3f} dB (validation), {pooled:.3f} dB (B100).")
     assert head[8] == "B100 PSNR-Y, seeds 0, 1, 2"
     assert (tmp_path / "figure.png").stat().st_size > 1000
 

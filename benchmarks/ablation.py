@@ -2,10 +2,10 @@
 
     python benchmarks/ablation.py --train_data_path dataset/train_x4.h5 --valid_data_path dataset/valid.h5 \\
         --test_data_dir dataset/B100 --table benchmarks/results/ablation.md --figure Figs/ablation.png
-    python benchmarks/ablation.py ... --variants no-frequency no-dense --steps 12000
+    python benchmarks/ablation.py ... --variants dem-4 gates-add --steps 4000
 
-Every variant is trained by `hrn/train.py --model hrn_light --set ...` with each seed. Runs are kept under --work: calling the
-command again resumes the one that was interrupted and skips those that are finished. After each seed the table (--table) and
+Every variant is trained by `hrn/train.py --model hrn_light --set ...` with each seed. Runs are kept under --work and their
+outcomes in --results: calling the command again resumes interrupted runs and skips those that are finished. After each seed the table (--table) and
 the figure (--figure) are written with the seeds up to then. Each row is compared with the full network.
 """
 
@@ -93,9 +93,9 @@ def table(results: dict[str, list[Outcome]], names: Sequence[str]) -> str:
 
     With several seeds, a line with the pooled standard error follows.
     """
-    seeds = ", ".join(str(outcome.seed) for outcome in results[FULL])
+    seeds = ("seeds " if len(results[FULL]) > 1 else "seed ") + ", ".join(str(o.seed) for o in results[FULL])
     head = ["variant", "`--set`", "parameters", "Multi-Adds", "s per step", "steps"]
-    head += [cell for name in names for cell in (f"{name} PSNR-Y, seeds {seeds}", "difference")]
+    head += [cell for name in names for cell in (f"{name} PSNR-Y, {seeds}", "difference")]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for variant, outcomes in results.items():
         total = summarise(config_of(variant))[-1]

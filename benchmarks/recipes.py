@@ -3,8 +3,8 @@
     python benchmarks/recipes.py optimizers --train_data_path dataset/train_x4.h5 --valid_data_path dataset/valid.h5
     python benchmarks/recipes.py growth --train_data_path ... --valid_data_path ... --steps 6000
 
-Every variant is trained by `hrn/train.py` with each seed. Runs are kept under --work: calling the command again resumes
-the one that was interrupted and skips those that are finished. Writes a table (--table) and curves (--figure) of
+Every variant is trained by `hrn/train.py` with each seed. Runs are kept under --work and their outcomes in --results:
+calling the command again resumes interrupted runs and skips those that are finished. Writes a table (--table) and curves (--figure) of
 validation PSNR-Y, averaged over the seeds.
 """
 

@@ -5,8 +5,8 @@
     python benchmarks/ablation.py ... --variants dem-4 gates-add --steps 4000
 
 Every variant is trained by `hrn/train.py --model hrn_light --set ...` with each seed. Runs are kept under --work and their
-outcomes in --results: calling the command again resumes interrupted runs and skips those that are finished. After each seed the table (--table) and
-the figure (--figure) are written with the seeds up to then. Each row is compared with the full network.
+outcomes in --results: calling the command again resumes interrupted runs and skips those that are finished. After each seed
+the table (--table) and the figure (--figure) are written with the seeds up to then. Each row is compared with the full network.
 """
 
 import argparse
@@ -110,11 +110,9 @@ def table(results: dict[str, list[Outcome]], names: Sequence[str]) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     pooled = {name: pooled_error(results, name) for name in names}
     note = ", ".join(f"{error:.3f} dB ({name})" for name, error in pooled.items() if error is not None)
-    return (
-        "\n".join(rows)
-        + "\n"
-        + (f"\nStandard error of a difference, pooled over the variants: {note}.\n" if note else "")
-    )
+    if note:
+        rows += ["", f"Standard error of a difference, pooled over the variants: {note}."]
+    return "\n".join(rows) + "\n"
 
 
 def draw(path: Path, results: dict[str, list[Outcome]], names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,10 @@ def finish(
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda run: run.train(args, validations), missing))
     for run in missing:
-        outcomes[run.key] = score(run, args.work, test_sets)
+        outcome, known = score(run, args.work, test_sets), outcomes.get(run.key)
+        if known and known.validations == outcome.validations:  # the same weights: keep scores on other test sets
+            outcome = replace(outcome, psnr=known.psnr | outcome.psnr)
+        outcomes[run.key] = outcome
         write_text(results, "".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes.values()))
     return [outcomes[run.key] for run in runs]
 

@@ -47,6 +47,15 @@ def test_a_trained_run_is_scored_once_and_its_folder_is_then_unnecessary(args, m
     assert runs.finish([RUN], args, validations=1, test_sets=[test_set]) == [outcome]
 
 
+def test_another_test_set_is_added_to_a_result(args, hr_folder):
+    write_run(RUN, args.work)
+    first = find_test_set(hr_folder, 4)
+    (before,) = runs.finish([RUN], args, validations=1, test_sets=[first])
+    second = find_test_set(hr_folder.rename(hr_folder.with_name("other")), 4)
+    (after,) = runs.finish([RUN], args, validations=1, test_sets=[second])
+    assert after.psnr == {first.name: before.psnr[first.name], second.name: before.psnr[first.name]}
+
+
 def test_only_missing_runs_are_trained(args, monkeypatch):
     stored = [Outcome(RUN.flags, seed, 100, "2.14", 30.0, [], {}) for seed in (0, 1)]
     args.results = args.work / "results.jsonl"

@@ -184,7 +184,7 @@ def check_compile(setup: Setup) -> str:
     skip_if_quick(setup)
     tune_convolutions(tf32=False)
     start = make_learner(setup, 2)
-    before = torch.cat([p.detach().cpu().flatten() for p in start.model.parameters()])
+    before = torch.cat([p.detach().cpu().flatten() for p in start.network.parameters()])
     update = weights_after(setup, start, range(3)) - before
     started = time.perf_counter()
     error = relative_error(weights_after(setup, make_learner(setup, 2, compile=True), range(3)) - before, update)

@@ -48,6 +48,12 @@ class Processes:
             values /= self.count
         return values
 
+    def mean_of_each(self, tensors: list[Tensor]) -> None:
+        """Average every tensor in place over all processes, in one transfer. They are on `device` and of one type."""
+        if self.count > 1:
+            means = self.mean(torch.cat([t.flatten() for t in tensors])).split([t.numel() for t in tensors])
+            torch._foreach_copy_(tensors, [mean.view(t.shape) for mean, t in zip(means, tensors, strict=True)])
+
     def max(self, value: int) -> int:
         """Return the largest `value` of all processes."""
         if self.count == 1:

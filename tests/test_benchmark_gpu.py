@@ -1,6 +1,7 @@
 """benchmarks/gpu.py on a CPU."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,13 @@ def test_wrong_results_are_failures(setup, monkeypatch):
     )
     with pytest.raises(ArithmeticError):
         gpu_checks.check_resume(setup)
+
+
+def test_compiled_and_eager_updates_are_compared(setup, monkeypatch):
+    """With an eager learner in place of the compiled one, which would take long to compile."""
+    make = gpu_checks.make_learner
+    monkeypatch.setattr(gpu_checks, "make_learner", lambda setup, batch, compile=False: make(setup, batch))
+    assert gpu_checks.check_compile(replace(setup, quick=False)).startswith("updates differ by 0.0e+00")
 
 
 def test_report_on_a_cpu(tmp_path, capsys):

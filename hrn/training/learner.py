@@ -6,17 +6,15 @@ for the log and for periodic checks.
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from hrn.distributed import Processes
 from hrn.errors import HRNError
-from hrn.model import ReleasedConfig, build_model
+from hrn.model import build_model
 from hrn.model.config import Config
 from hrn.model.norm import BatchNorm, set_norm_group
 from hrn.runtime import PRECISIONS, check_gpu_generation, has_tf32, missing_for_compile
@@ -59,7 +57,8 @@ class Learner:
         self.optimizer = recipe.make_optimizer(self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.scales = config.scales
-        self.wrapped = self._wrap(config)
+        self.called = self._compile() if self.compiled else self.network
+        """The network that training calls; it shares the weights of `network`."""
         self.sums = torch.zeros(len(self.scales), 3, dtype=torch.float64, device=device)
         """Loss, gradient norm and count for each scale, (scales, 3): sums over the finite steps since the last `tally`."""
         self.skipped = torch.zeros(2, dtype=torch.int64, device=device)
@@ -85,15 +84,15 @@ class Learner:
         for i, (lr_patch, hr_patch) in enumerate(parts):
             if i:
                 self._set_statistics(statistics_before)
-            with self._gradient_sync(last=i == len(parts) - 1):
-                loss = self._loss(lr_patch, hr_patch)
-                self.scaler.scale(loss / len(parts)).backward()
+            loss = self._loss(lr_patch, hr_patch)
+            self.scaler.scale(loss / len(parts)).backward()
             losses.append(loss.detach())
             statistics.append(self._statistics())
         # every part has the same number of patches, so a plain mean is the mean over the batch
         means = torch.cat([torch.stack(losses).float().mean()[None], torch.stack(statistics).mean(0)])
         means = self.processes.mean(means)
         loss, statistics_after = means[0], means[1:]
+        self.processes.mean_of_each([p.grad for p in self.parameters if p.grad is not None])
 
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
@@ -125,7 +124,7 @@ class Learner:
             for x in (lr_patch, hr_patch)
         )
         with torch.autocast(device.type, autocast_type, enabled=autocast_type is not None):
-            sr = self.wrapped(lr_patch, hr_patch.shape[-1] // lr_patch.shape[-1])
+            sr = self.called(lr_patch, hr_patch.shape[-1] // lr_patch.shape[-1])
             return LOSSES[self.recipe.loss_fn](sr, hr_patch)
 
     @torch.no_grad()
@@ -192,28 +191,16 @@ class Learner:
 
     # execution
 
-    def _wrap(self, config: Config) -> nn.Module:
-        """Return the network that training calls: compiled and distributed if requested. It shares the weights of the model."""
-        network, device = self.network, self.processes.device
-        if self.compiled:
-            if self.execution.deterministic:
-                from torch._inductor import config as inductor  # slow to import
+    def _compile(self) -> nn.Module:
+        """Return the compiled network. On CUDA it runs as CUDA graphs, which do not support gradient accumulation."""
+        cuda = self.processes.device.type == "cuda"
+        if self.execution.deterministic:
+            from torch._inductor import config as inductor  # slow to import
 
-                if hasattr(inductor, "deterministic"):
-                    inductor.deterministic = True  # choose kernels by rule instead of by timing
-            cuda_graphs = device.type == "cuda" and self.processes.count == self.execution.accumulate == 1
-            mode = "reduce-overhead" if cuda_graphs else None
-            network = torch.compile(network, fullgraph=True, dynamic=False, mode=mode)
-        if self.processes.count > 1:
-            some_unused = len(config.scales) > 1 or isinstance(config, ReleasedConfig)
-            ids = [device] if device.type == "cuda" else None
-            network = DistributedDataParallel(network, device_ids=ids, find_unused_parameters=some_unused)
-            network.broadcast_buffers = False  # `step` averages the running statistics
-        return network
-
-    def _gradient_sync(self, *, last: bool) -> AbstractContextManager:
-        """Synchronise gradients between processes in the last part only."""
-        return nullcontext() if last or self.processes.count == 1 else self.wrapped.no_sync()
+            if hasattr(inductor, "deterministic"):
+                inductor.deterministic = True  # choose kernels by rule instead of by timing
+        mode = "reduce-overhead" if cuda and self.execution.accumulate == 1 else None
+        return torch.compile(self.network, fullgraph=True, dynamic=False, mode=mode)
 
     def _statistics(self) -> Tensor:
         """Copy BatchNorm's running statistics into one vector."""

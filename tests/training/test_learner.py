@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hrn import distributed
 from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.training import learner as learner_module
@@ -209,18 +210,22 @@ def test_compile_by_default_on_cuda_only(monkeypatch, caplog):
             decide_compile(True, device)
 
 
-def test_several_processes_do_not_broadcast_buffers(small, recipe, monkeypatch):
-    """The running statistics are averaged in `step`, so DDP must not copy them at each forward pass."""
+def test_gradients_and_statistics_are_averaged_over_processes(small, recipe, monkeypatch):
+    """Two processes with equal patches learn what one does, to the last bit."""
+    sent = []
 
-    class Wrapped(torch.nn.Module):
-        broadcast_buffers = True
+    def all_reduce(values):
+        sent.append(values.numel())
+        values *= 2
 
-        def __init__(self, module, **options):
-            super().__init__()
-
-    monkeypatch.setattr(learner_module, "DistributedDataParallel", Wrapped)
-    learner = Learner(small, replace(recipe, norm_batch=2), PLAIN, Processes(count=2))
-    assert learner.wrapped.broadcast_buffers is False
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    recipe = replace(recipe, norm_batch=2)
+    one, two = (Learner(small, recipe, PLAIN, Processes(count=count)) for count in (1, 2))
+    data = patches()
+    for learner in (one, two):
+        learner.step([data, data], 1e-3)
+    assert gap(weights(one), weights(two)) == 0
+    assert sent == [1 + sum(map(len, two._running)), sum(p.numel() for p in two.parameters)]
 
 
 def test_layout_by_default(monkeypatch):

@@ -4,7 +4,7 @@
     python tools/publish.py hub hrn_light_x2 hrn_light_x4 --out hub/
     python tools/publish.py half checkpoint/mine/hrn_x4.pth checkpoint/hrn/hrn_x4.pth
 
-`half` writes a copy with weights in float16, half the size. Score the copy before you publish it. `manifest` adds a
+`half` writes a copy with parameters in float16, half the size. Score the copy before you publish it. `manifest` adds a
 checkpoint and its scores, as written by hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
 for the Hugging Face Hub: safetensors files, config.json and a model card. It uploads nothing; `hf upload OWNER/REPO hub/` does.
 It needs `pip install "hrn[export,hub]"`.
@@ -20,7 +20,7 @@ from typing import Any
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
-from hrn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from hrn.checkpoint import Checkpoint, load_checkpoint, load_network, save_checkpoint
 from hrn.cli import run_cli
 from hrn.data.benchmark import STANDARD_SETS
 from hrn.errors import HRNError
@@ -107,13 +107,16 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = F
 
 
 def write_half(source: Path, target: Path) -> None:
-    """Copy a checkpoint with its floating-point weights in float16; the network is still built in float32.
+    """Copy a checkpoint with its parameters in float16; the network is still built in float32.
+
+    The running statistics of BatchNorm stay in float32, because they are small in size and can be large in value.
 
     Raises:
-        HRNError: the file is not a checkpoint, a weight does not fit into float16, or the copy cannot be written.
+        HRNError: the file is not a checkpoint, a parameter does not fit into float16, or the copy cannot be written.
     """
     checkpoint = load_checkpoint(source)
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint.weights.items()}
+    parameters = dict(load_network(checkpoint).named_parameters())
+    weights = {k: v.half() if k in parameters else v for k, v in checkpoint.weights.items()}
     if large := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise HRNError(f"{source}: float16 cannot hold {', '.join(large[:3])}")
     save_checkpoint(target, checkpoint.config, weights, info={**checkpoint.info, "weights": "float16"})

@@ -140,6 +140,17 @@ def test_a_copy_in_half_precision_gives_the_same_network(folder, tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6, msg=name)
 
 
+def test_running_statistics_stay_in_single_precision(tmp_path):
+    """Those of the full network are larger than the largest float16."""
+    config = preset("hrn_light", [2])
+    weights = build_model(config).state_dict()
+    (name, *_) = (k for k in weights if k.endswith("running_var"))
+    weights[name] = weights[name] + 177_723.39
+    save_checkpoint(tmp_path / "large.pth", config, weights, info={})
+    write_half(tmp_path / "large.pth", tmp_path / "half.pth")
+    assert torch.equal(load_checkpoint(tmp_path / "half.pth").weights[name], weights[name])
+
+
 def test_weights_beyond_half_precision_are_refused(tmp_path):
     config = preset("hrn_light", [2])
     weights = build_model(config).state_dict()

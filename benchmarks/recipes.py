@@ -24,8 +24,10 @@ from hrn.cli import run_cli
 LIGHT = "--model hrn_light --optimizer"
 VARIANTS = {
     "optimizers": {
+        "Adam 7.5e-4": f"{LIGHT} adam --lr 7.5e-4",
         "Adam 1.5e-3": f"{LIGHT} adam --lr 1.5e-3",
         "Adam 3e-3": f"{LIGHT} adam --lr 3e-3",
+        "Muon 2.5e-3": f"{LIGHT} muon --lr 2.5e-3",
         "Muon 5e-3": f"{LIGHT} muon --lr 5e-3",
         "Muon 1e-2": f"{LIGHT} muon --lr 1e-2",
         "Muon 2e-2": f"{LIGHT} muon --lr 2e-2",

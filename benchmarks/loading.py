@@ -49,8 +49,6 @@ class InMemory:
 
 def measure(method: str, path: Path, scale: int, patch_size: int, samples: int) -> None:
     """Print seconds to start, samples per second of one process, and the increase of its peak resident memory in MiB."""
-    import torch  # noqa: F401  loaded in both cases
-
     base = peak_memory(CPU)
     start = time.perf_counter()
     if method == "memory":

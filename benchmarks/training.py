@@ -122,11 +122,11 @@ def step_table(args: argparse.Namespace) -> tuple[str, float]:
     return "\n".join(lines), args.batch_size / min(medians)
 
 
-def loaded_per_second(args: argparse.Namespace, batches: int = 60) -> float:
+def loaded_per_second(args: argparse.Namespace) -> float:
     """Return the number of patches per second that one process loads, augments and collates."""
     pairs = H5Pairs(args.path, (args.scale,))
     dataset = PatchDataset(pairs, patch_size=args.patch_size, batch_size=args.batch_size, length=10**9, seed=0)
-    size = args.batch_size
+    size, batches = args.batch_size, 60
     for i in range(0, 10 * size, size):
         default_collate([dataset[j] for j in range(i, i + size)])
     start = time.perf_counter()

@@ -8,7 +8,9 @@ python datasets/div2h5.py --hr HR/ --lr LR/ --scales 2 4 --out dataset/mine.h5
 import argparse
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--min_size",
         type=int,
-        default=1,
+        default=0,
         metavar="PIXELS",
         help="skip HR images with a shorter side; training needs patch_size x scale (default: %(default)s)",
     )
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def convert(
-    hr_folders: list[Path], lr_folder: Path | None, out: Path, scales: list[int], workers: int, min_size: int = 1
+    hr_folders: list[Path], lr_folder: Path | None, out: Path, scales: list[int], workers: int, min_size: int = 0
 ) -> None:
     """Write all images of `hr_folders` and their LR images to an h5 file.
 
@@ -128,10 +130,10 @@ def convert(
     for s, folder in lr_folders.items():
         print(f"X{s}: {folder or 'MATLAB bicubic of HR'}")
     with atomic_write(out) as temporary, h5py.File(temporary, "w") as file, ProcessPoolExecutor(workers) as pool:
-        loaded = pool.map(partial(load_pair, lr_folders=lr_folders), paths, chunksize=4)
+        loaded = load_ahead(pool, 4 * workers, paths, partial(load_pair, lr_folders=lr_folders, min_size=min_size))
         key = 0
         for path, images in zip(paths, tqdm(loaded, total=len(paths), unit="image", desc=out.name), strict=True):
-            if min(images["HR"].shape[:2]) < min_size:
+            if images is None:
                 continue
             for group, image in images.items():
                 file.create_dataset(f"{group}/{key}", data=image)
@@ -143,15 +145,29 @@ def convert(
     print(f"wrote {out}: {key} images, {out.stat().st_size / 1e6:.0f} MB{skipped}")
 
 
-def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.ndarray]:
+def load_ahead(
+    pool: Executor, ahead: int, paths: list[Path], load: Callable[[Path], dict[str, np.ndarray] | None]
+) -> Iterator[dict[str, np.ndarray] | None]:
+    """Yield `load(path)` for each path in order. At most `ahead` results are computed in advance, which limits memory."""
+    pending: deque[Future] = deque()
+    for path in paths:
+        pending.append(pool.submit(load, path))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def load_pair(path: Path, lr_folders: dict[int, Path | None], min_size: int = 0) -> dict[str, np.ndarray] | None:
     """Read an HR image; read or make its LR images.
 
     Args:
         path: the HR file.
         lr_folders: for each scale the folder of its LR images, or None to make them.
+        min_size: the least height and width of HR, after it is cropped.
 
     Returns:
-        The images by group name (`HR`, `X2`, ...), (H, W, 3) uint8.
+        The images by group name (`HR`, `X2`, ...), (H, W, 3) uint8. None if HR is smaller than `min_size`.
 
     Raises:
         HRNError: see :func:`convert`.
@@ -159,6 +175,8 @@ def load_pair(path: Path, lr_folders: dict[int, Path | None]) -> dict[str, np.nd
     hr = read_rgb(path)
     if not any(lr_folders.values()):
         hr = modcrop(hr, int(np.lcm.reduce(list(lr_folders))))
+    if min(hr.shape[:2]) < min_size:
+        return None
     if min(hr.shape[:2]) < max(lr_folders):
         raise HRNError(f"{path}: too small for the scales {', '.join(map(str, lr_folders))}")
     images = {"HR": hr}

@@ -116,7 +116,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             ) from None
         raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
     if isinstance(contents, dict) and contents.get("format") == FORMAT:
-        return _own_checkpoint(path, contents)
+        return checkpoint_of(path, contents)
     weights = _bare_state_dict(contents)
     if weights is None:
         raise HRNError(f"{path}: not a checkpoint of HRN: neither the format {FORMAT!r} nor the authors' state dict")
@@ -170,15 +170,14 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
     return [k for k in own if k not in matching], [k for k in checkpoint.weights if k not in matching]
 
 
-def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any], limit: int = 3) -> str:
+def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """Describe the first differences in names and shapes between two state dicts; empty if there are none.
 
     Args:
         expected: the state dict that is needed.
         found: the state dict to compare with it.
-        limit: the number of names to list for each kind of difference.
     """
-    parts = []
+    parts, limit = [], 3  # names to list for each kind of difference
     for label, names in (
         ("missing", [k for k in expected if k not in found]),
         ("unknown", [k for k in found if k not in expected]),
@@ -193,8 +192,8 @@ def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any], limit:
     return "; ".join(parts)
 
 
-def _own_checkpoint(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
-    """Validate the contents of a file in this package's format."""
+def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
+    """Validate the contents of a file in this package's format. Raises HRNError if they are not those of a checkpoint."""
     try:
         config = config_from_dict(contents["config"])
         weights, info, training = contents["weights"], contents["info"], contents.get("training")
@@ -214,7 +213,8 @@ def _misfit(checkpoint: Checkpoint) -> str:
     stored = sum(storages.values())  # bytes; an expanded tensor can claim a size larger than its storage
     too_few = sum(w.nbytes for w in weights.values()) > stored
     if isinstance(config, HRNConfig):  # its sizes are unbounded; compare them with the least storage that they need
-        too_few |= config.n_dem * config.n_wrab > len(weights) or config.channels**2 * config.expansion > stored
+        too_few |= config.n_dem * config.n_wrab > len(weights) or config.channels > stored
+        too_few = too_few or config.channels**2 * config.expansion > stored
     if too_few:
         return f"{len(weights)} tensors with {stored:,} bytes are too few"
     return differing_keys(_meta_state_dict(config), weights)

@@ -1,9 +1,16 @@
-"""Shared command-line error handling."""
+"""What the command lines share: errors and labels."""
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from hrn.errors import HRNError
+
+
+def split_label(text: str) -> tuple[str, str]:
+    """Split `LABEL=PATH` into the label and the path. The label is empty if `text` is an existing folder or has no `=`."""
+    label, _, path = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
+    return label, path
 
 
 def run_cli(main: Callable[[], int | None]) -> int:

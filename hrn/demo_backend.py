@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 import shutil
 import threading
 import time
@@ -23,6 +22,7 @@ from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference.batch import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger
+from hrn.inference.methods import name_without_scale
 from hrn.inference.resizer import Resizer, Size
 from hrn.pretrained import find_checkpoint, read_manifest
 from hrn.runtime import peak_memory_meter, release_memory
@@ -30,7 +30,7 @@ from hrn.runtime import peak_memory_meter, release_memory
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS, MAX_RESULT_PIXELS = 16_000_000, 64_000_000
-"""Pixel limits for the upload and for the result."""
+"""Pixel limits for the upload and for the largest image that is computed."""
 MAX_FACTOR, FACTOR_STEP = 8, 0.5
 PREVIEW_SIDE = 1600
 """Largest side of the two preview images. Larger results are cropped to their centre; the download is complete."""
@@ -71,15 +71,14 @@ def load_models(checkpoints: list[str] | None, device: torch.device) -> dict[str
             continue
         checkpoint = load_checkpoint(path)
         scales, stem = set(checkpoint.config.scales), checkpoint.path.stem
-        label = re.sub(r"(_x\d|x\d)+$", "", stem) or stem
+        label = name_without_scale(stem)
         if label in models and scales & models[label].enlargers.keys():
             label = stem
         if label in models and scales & models[label].enlargers.keys():
             raise HRNError(f"two checkpoints are named {label}; rename one of the files")
-        networks = {scale: load_network(checkpoint, scale=scale).to(device) for scale in checkpoint.config.scales}
-        parameters = sum(p.numel() for p in next(iter(networks.values())).parameters())
-        model = models.setdefault(label, DemoModel(parameters))
-        model.enlargers |= {scale: Enlarger(network, scale) for scale, network in networks.items()}
+        network = load_network(checkpoint).to(device)
+        model = models.setdefault(label, DemoModel(sum(p.numel() for p in network.parameters())))
+        model.enlargers |= {scale: Enlarger(network, scale) for scale in checkpoint.config.scales}
     if not models:
         raise HRNError("no checkpoint is available; name one with --ckpt_path")
     return models
@@ -123,7 +122,7 @@ class DemoBackend:
             The result's path, two preview images of equal size (bicubic and the model's), and a summary.
 
         Raises:
-            HRNError: not an image, an image or result that is too large, an unknown model, a factor out of range, a full
+            HRNError: not an image, an image that is or becomes too large, an unknown model, a factor out of range, a full
                 disk quota, or a server that is stopping.
         """
         if model not in self.models:
@@ -131,31 +130,36 @@ class DemoBackend:
         if not isinstance(factor, int | float) or not 1 <= factor <= MAX_FACTOR:
             raise HRNError(f"the factor must be between 1 and {MAX_FACTOR}, not {factor}")
         make_room(self.folder)
-        pixels = check_pixels(upload, MAX_PIXELS)
-        if pixels * factor**2 > MAX_RESULT_PIXELS:
-            limit = math.floor((MAX_RESULT_PIXELS / pixels) ** 0.5 / FACTOR_STEP) * FACTOR_STEP
-            raise HRNError(f"the result would exceed {MAX_RESULT_PIXELS:,} pixels; the largest factor is {limit:g}")
+        if not upload.is_file():
+            raise HRNError("the uploaded file has expired; upload it again")
+        size = check_pixels(upload, MAX_PIXELS)
+        enlargers = list(self.models[model].enlargers.values())
+        if computed_pixels(enlargers, size, factor) > MAX_RESULT_PIXELS:
+            smaller = (n * FACTOR_STEP for n in range(math.ceil(factor / FACTOR_STEP) - 1, 0, -1))
+            limit = next(f for f in smaller if computed_pixels(enlargers, size, f) <= MAX_RESULT_PIXELS)
+            raise HRNError(
+                f"more than {MAX_RESULT_PIXELS:,} pixels would have to be computed; the largest factor of {model} is {limit:g}"
+            )
         with self.busy:
             target = self.folder / uuid.uuid4().hex / f"{upload.stem[:80]}_x{factor:g}.png"
             self.results.add(str(target))
             target.parent.mkdir()
             try:
-                summary = self._enlarge(upload, target, self.models[model], factor, self._counter(pixels, progress))
-                return target, previews(upload, target), summary
+                original = read_rgb(upload)  # now, because the file may expire during the enlargement
+                resizer = Resizer(enlargers, Size(factor=factor))
+                summary = self._enlarge(upload, target, resizer, self._counter(math.prod(size), progress))
+                return target, previews(original, target), summary
             except BaseException:
                 shutil.rmtree(target.parent, ignore_errors=True)
                 raise
 
-    def _enlarge(
-        self, upload: Path, target: Path, model: DemoModel, factor: float, count: Callable[[int], None]
-    ) -> str:
+    def _enlarge(self, upload: Path, target: Path, resizer: Resizer, count: Callable[[int], None]) -> str:
         """Write the result and return a summary of the steps, the time and the memory."""
-        enlargers = list(model.enlargers.values())
-        device = enlargers[0].device
+        device = next(iter(resizer.enlargers.values())).device
         count(0)
         start, peak = time.perf_counter(), peak_memory_meter(device)
         try:
-            line = enlarge_file(Job(upload, target), Resizer(enlargers, Size(factor=factor)), count)
+            line = enlarge_file(Job(upload, target), resizer, count)
             cost = f"{time.perf_counter() - start:.1f} s on {device}, {peak():,.0f} MiB of additional memory"
         finally:
             release_memory(device)
@@ -177,14 +181,23 @@ class DemoBackend:
         return count
 
 
-def previews(source: Path, target: Path) -> tuple[Image.Image, Image.Image]:
-    """The source after bicubic interpolation, and the target, both cropped to the central PREVIEW_SIDE pixels."""
+def computed_pixels(enlargers: list[Enlarger], size: tuple[int, int], factor: float) -> int:
+    """The number of pixels of the largest image computed to enlarge height and width `size` by `factor`.
+
+    This can exceed the result's: a model for x4 alone enlarges by 16 to reach 4.5, and the image is then reduced.
+    """
+    passes = Resizer(enlargers, Size(factor=factor)).passes(size)
+    return math.ceil(math.prod(size) * max(factor, math.prod(passes)) ** 2)
+
+
+def previews(original: np.ndarray, target: Path) -> tuple[Image.Image, Image.Image]:
+    """The original after bicubic interpolation, and the target, both cropped to the central PREVIEW_SIDE pixels."""
     with Image.open(target) as result:
         w, h = result.size
         left, top = max(0, w - PREVIEW_SIDE) // 2, max(0, h - PREVIEW_SIDE) // 2
         right, bottom = min(w, left + PREVIEW_SIDE), min(h, top + PREVIEW_SIDE)
         after = result.crop((left, top, right, bottom))
-    rows = imresize(read_rgb(source), size=(h, w), rows=(top, bottom))
+    rows = imresize(original, size=(h, w), rows=(top, bottom))
     before = Image.fromarray(np.ascontiguousarray(rows[:, left:right]))
     if after.mode in ("LA", "RGBA"):
         before.putalpha(after.getchannel("A"))

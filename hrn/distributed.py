@@ -155,7 +155,10 @@ def exit_process(code: int) -> NoReturn:
 
 
 def launch(script: str, argv: list[str], processes: int) -> int:
-    """Run a script in several processes on this machine. Returns 0, or the exit code of the first that failed."""
+    """Run a script in several processes on this machine.
+
+    Returns 0, or the exit code of the first process that failed: 128 plus the number if a signal ended it.
+    """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
@@ -165,7 +168,8 @@ def launch(script: str, argv: list[str], processes: int) -> int:
         torchrun(["--standalone", f"--nproc_per_node={processes}", script, *argv])
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        return abs(failure.exitcode)
+        code = failure.exitcode  # negative if a signal ended the process
+        return code if code >= 0 else 128 - code
     except SignalException as error:
         return 128 + error.sigval
     return 0

@@ -41,7 +41,15 @@ TRIES = 3
 MAX_BYTES = 16 << 30
 """The largest accepted download, and the largest accepted unpacked size. DIV2K's largest archive is under 4 GiB."""
 USER_AGENT = "hrn-download/1"
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
 """The exceptions raised for damaged, unsafe or (RuntimeError) encrypted archives."""
 
 

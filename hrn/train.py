@@ -1,6 +1,6 @@
 """Train HRN.
 
-    python hrn/train.py --model hrn --ckpt_name hrn --ckpt_dir checkpoint/hrn --scale 4 --train_data_path dataset/DIV2K_train.h5
+    python hrn/train.py --model hrn --ckpt_name mine --ckpt_dir checkpoint/mine --scale 4 --train_data_path dataset/DIV2K_train.h5
     python hrn/train.py --config recipe.toml     flags from a file; the command line wins
     python hrn/train.py ... --set frequency=none channels=29    a variant of the preset; the fields are those of HRNConfig
     python hrn/train.py ... --resume             continue after an interruption
@@ -33,7 +33,7 @@ from hrn.runtime import check_driver, keep_memory, tune_convolutions, warm_up_ke
 from hrn.training.dry_run import measure_plan
 from hrn.training.flags import parse_args
 from hrn.training.initial_weights import grow_from, init_from
-from hrn.training.setup import Setup, build_trainer, find_state, open_outputs, prepare, resume_command
+from hrn.training.setup import Setup, build_trainer, find_state, open_outputs, prepare, resume_command, verify_images
 from hrn.training.trainer import Trainer
 
 
@@ -80,7 +80,7 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
             print(plan)
         return 0
     processes.run_on_main(partial(open_outputs, trainer, args.tensorboard))
-    processes.run_on_all(partial(setup.pairs.verify, processes.rank, processes.count))
+    processes.run_on_all(partial(verify_images, setup, args.shave, processes))
     log_start(args.model, trainer)
     total = trainer.recipe.max_steps
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=None if processes.is_main else True)

@@ -123,7 +123,7 @@ def crafted(tmp_path, small_config):
 
 
 @pytest.mark.parametrize("name", ["channels", "n_dem", "n_wrab", "expansion"])
-@pytest.mark.parametrize("size", [10**6, 10**30])
+@pytest.mark.parametrize("size", [10**6, 10**30, 10**400])
 def test_a_configuration_larger_than_the_weights_costs_no_memory(crafted, monkeypatch, name, size):
     made = []
     monkeypatch.setattr(checkpoint_module, "build_model", made.append)

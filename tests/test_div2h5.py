@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -75,6 +77,10 @@ def test_small_images_can_be_skipped(div2h5, hr_folder, tmp_path, capsys):
     div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), "--scales", "2", "--min_size", "96"])
     assert len(H5Pairs(tmp_path / "a.h5", (2,))) == 3
     assert "--min_size" in capsys.readouterr().out
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(hr_folder / "0002.png")  # too small for x2 to x8 together
+    flags = ["--scales", "2", "3", "4", "8", "--min_size", "96", "--workers", "1"]
+    div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "c.h5"), *flags])
+    assert len(H5Pairs(tmp_path / "c.h5", (2,))) == 3
     with pytest.raises(HRNError, match="--min_size 1000"):
         div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "b.h5"), "--min_size", "1000"])
     assert not (tmp_path / "b.h5").exists()
@@ -118,6 +124,16 @@ def test_names_are_those_of_the_images(div2h5, hr_folder, tmp_path):
     div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), "--scales", "2", "--workers", "1"])
     pairs = H5Pairs(tmp_path / "a.h5", (2,))
     assert [pairs.name(i) for i in range(4)] == ["0000", "0001", "0002", "0003"]
+
+
+def test_images_are_loaded_a_few_ahead(div2h5):
+    paths, loaded = [Path(f"{i}") for i in range(20)], []
+    with ThreadPoolExecutor(1) as pool:
+        results = div2h5.load_ahead(pool, 3, paths, lambda path: loaded.append(path) or path)
+        assert next(results) == paths[0]
+        pool.submit(lambda: None).result()  # all that were submitted are loaded
+        assert loaded == paths[:4]
+        assert [*results] == paths[1:]
 
 
 @pytest.mark.parametrize("workers", ["0", "-1"])

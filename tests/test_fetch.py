@@ -206,7 +206,9 @@ def test_damaged_archives(tmp_path):
     make_zip(tmp_path / "z", {"x": DATA})
     zipped = bytearray((tmp_path / "z").read_bytes())
     zipped[5000] ^= 1
-    others = []
+    make_zip(tmp_path / "é", {"é.png": DATA})
+    misnamed = (tmp_path / "é").read_bytes().replace("é".encode(), b"\xff\xff")  # the header says UTF-8
+    others = [misnamed]
     (tmp_path / "noise").write_bytes(np.random.default_rng(0).integers(0, 9, 1 << 19, np.uint8).tobytes())
     for kind, quick in (("bz2", {"compresslevel": 1}), ("xz", {"preset": 0})):
         with tarfile.open(tmp_path / kind, f"w:{kind}", **quick) as file:

@@ -232,7 +232,7 @@ def test_two_checkpoints_of_one_model(light, hr_folder, tmp_path, capsys):
     args = ("--ckpt_path", light, save_light(tmp_path / "light_x3.pth", [3]), "--sample_dir", tmp_path / "s")
     assert main(*args, "--input", hr_folder / "0001.png", "--scale", 2.9) == 0
     assert "x3" in capsys.readouterr().out
-    assert read_rgb(tmp_path / "s/hrn_light/x2.9/SR/0001.png").shape[:2] == (290, 282)
+    assert read_rgb(tmp_path / "s/light/x2.9/SR/0001.png").shape[:2] == (290, 282)
     assert main(*args, "--test_data_dir", hr_folder, "--no_images") == 0
     found = {str(p.parent.relative_to(tmp_path / "s")) for p in (tmp_path / "s").rglob("scores.json")}
     assert found == {"light_x2/HR/x2", "light_x3/HR/x3"}

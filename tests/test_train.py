@@ -96,6 +96,17 @@ def test_an_earlier_state_is_resumed_only_if_no_newer_one_exists(h5_path, tmp_pa
     assert load_checkpoint(moved.parent / last.name).training["step"] == 3
 
 
+def test_unusable_validation_images_are_found_at_the_start(h5_path, hr_folder, tmp_path):
+    flags = training_flags(h5_path, tmp_path / "ck", valid_data_path=hr_folder)
+    with pytest.raises(HRNError, match="border of 60"):
+        train.main([*flags, "--shave", "60"])
+    path = hr_folder / "0003.png"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(HRNError, match=r"0003\.png"):
+        train.main(flags)
+    assert not list((tmp_path / "ck").iterdir())
+
+
 @pytest.mark.parametrize("name", ["a_x2.pth", "a_x2.jsonl"])
 def test_files_of_an_earlier_run_are_not_overwritten(h5_path, tmp_path, name):
     flags = training_flags(h5_path, tmp_path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from hrn.data.images import EXTENSIONS, Picture, list_images, picture_of, read_picture, read_rgb
+from hrn.data.images import EXTENSIONS, list_images, picture_of, read_rgb
 from hrn.data.resize import bicubic_lr, modcrop
 from hrn.errors import HRNError
 
@@ -44,8 +44,8 @@ class TestImage:
     """An image of a test set."""
 
     name: str
-    read: Callable[[], tuple[Picture, np.ndarray | None]]
-    """Reads the HR picture and the LR image, which is None if the set has no LR images."""
+    read: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+    """Reads HR and LR, (H, W, 3) uint8. LR is None if the set has no LR images."""
 
     def load(self, scale: int) -> Pair:
         """Read the pair. A missing LR image is made from the cropped HR image by MATLAB's bicubic.
@@ -53,12 +53,12 @@ class TestImage:
         Raises:
             HRNError: an image is unreadable or too small, or the sizes of HR and LR do not match.
         """
-        picture, lr = self.read()
-        height, width = picture.rgb.shape[:2]
+        hr, lr = self.read()
+        height, width = hr.shape[:2]
         h, w = height // scale, width // scale
         if min(h, w) < 1:
             raise HRNError(f"{self.name}: {width}x{height} is too small for x{scale}")
-        hr = modcrop(picture.rgb, scale)
+        hr = modcrop(hr, scale)
         if lr is None:
             lr = bicubic_lr(hr, scale)
         if lr.shape[:2] != (h, w):
@@ -77,6 +77,22 @@ class TestSet:
     images: tuple[TestImage, ...]
     source: str
     """The origin of the HR and LR images, for the report."""
+
+    def verify(self, shave: int, first: int = 0, every: int = 1) -> None:
+        """Read each pair once, to find before a long run what would stop it.
+
+        Args:
+            shave: border in HR pixels that scores leave out.
+            first: the index of the first image to read.
+            every: the step between two indices, so that several processes can share the work.
+
+        Raises:
+            HRNError: a pair cannot be read, or nothing is left of it without the border.
+        """
+        for image in self.images[first::every]:
+            h, w = image.load(self.scale).hr.shape[:2]
+            if min(h, w) <= 2 * shave:
+                raise HRNError(f"{self.name}: {image.name}: {w}x{h} pixels are too few for a border of {shave}")
 
 
 def find_test_set(path: str | Path, scale: int) -> TestSet:
@@ -149,10 +165,10 @@ def photographs(scale: int) -> TestSet:
     return TestSet("photographs", scale, images, "HR scikit-image's data, LR MATLAB bicubic of HR")
 
 
-def _read_photograph(name: str) -> tuple[Picture, None]:
+def _read_photograph(name: str) -> tuple[np.ndarray, None]:
     import skimage.data
 
-    return picture_of(Image.fromarray(getattr(skimage.data, name)())), None
+    return picture_of(Image.fromarray(getattr(skimage.data, name)())).rgb, None
 
 
 def _h5_test_set(path: Path, scale: int) -> TestSet:
@@ -163,9 +179,9 @@ def _h5_test_set(path: Path, scale: int) -> TestSet:
     return TestSet(path.stem, scale, images, f"{path}: HR and X{scale}")
 
 
-def _read_h5(pairs: "H5Pairs", index: int, scale: int) -> tuple[Picture, np.ndarray]:
-    return Picture(pairs.read("HR", index), None, False), pairs.read(f"X{scale}", index)
+def _read_h5(pairs: "H5Pairs", index: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    return pairs.read("HR", index), pairs.read(f"X{scale}", index)
 
 
-def _read_files(hr: Path, lr: Path | None) -> tuple[Picture, np.ndarray | None]:
-    return read_picture(hr), read_rgb(lr) if lr else None
+def _read_files(hr: Path, lr: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    return read_rgb(hr), read_rgb(lr) if lr else None

@@ -1,6 +1,7 @@
 """Read and write image files as uint8 RGB arrays."""
 
 import io
+import math
 import struct
 import threading
 import warnings
@@ -26,6 +27,8 @@ WITHOUT_GREY = (".webp", ".avif")
 """Formats that cannot store a single grey channel."""
 WITHOUT_PROFILE = (".bmp",)
 """Formats that cannot store a colour profile."""
+LARGEST_FILE = dict.fromkeys((".tif", ".tiff", ".bmp"), 2**32 - 2**20)
+"""The largest image of uncompressed formats in bytes: offsets in the file have 32 bits, and the header needs some space."""
 LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".avif": 65536}
 """The largest height and width of formats that have a limit, in pixels."""
 _QUALITY = {
@@ -69,6 +72,11 @@ class Picture:
     frames: int = 1
     """The number of frames in the file. Only the first is decoded."""
 
+    @property
+    def channels(self) -> int:
+        """The number of channels of a file that stores everything: grey or RGB, and opacity."""
+        return (1 if self.grey else 3) + (self.alpha is not None)
+
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
     """Return the image files in a folder, sorted by path. Hidden files are skipped."""
@@ -79,13 +87,13 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
 def count_pixels(path: Path) -> int:
     """Return width times height from the file's header, or 0 if it cannot be read."""
     try:
-        return _count_pixels(path)
+        return math.prod(_read_size(path))
     except (*_DAMAGED, Image.DecompressionBombError):
         return 0
 
 
-def check_pixels(path: Path, limit: int) -> int:
-    """Return width times height from the file's header, without decoding the image.
+def check_pixels(path: Path, limit: int) -> tuple[int, int]:
+    """Return height and width from the file's header, without decoding the image. EXIF orientation is ignored.
 
     Raises:
         HRNError: the file is missing, is not an image, or has more than `limit` pixels.
@@ -93,19 +101,19 @@ def check_pixels(path: Path, limit: int) -> int:
     if not path.is_file():
         raise HRNError(f"no such image file: {path}")
     try:
-        pixels = _count_pixels(path)
+        height, width = _read_size(path)
     except Image.DecompressionBombError:
         raise HRNError(f"{path}: has more pixels than the limit of {limit:,}") from None
     except _DAMAGED:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
-    if pixels > limit:
-        raise HRNError(f"{path}: has {pixels:,} pixels, more than the limit of {limit:,}")
-    return pixels
+    if height * width > limit:
+        raise HRNError(f"{path}: has {height * width:,} pixels, more than the limit of {limit:,}")
+    return height, width
 
 
-def _count_pixels(path: Path) -> int:
+def _read_size(path: Path) -> tuple[int, int]:
     with _opened(path) as image:
-        return image.width * image.height
+        return image.height, image.width
 
 
 @contextmanager
@@ -238,7 +246,7 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     path = Path(path)
     if isinstance(picture, np.ndarray):
         picture = Picture(picture, None, False)
-    check_side(path, picture.rgb.shape[:2])
+    check_size(path, picture.rgb.shape[:2], picture.channels)
     if path.suffix.lower() in WITHOUT_ALPHA:
         picture = replace(picture, alpha=None)
     if path.suffix.lower() in WITHOUT_GREY and picture.grey:
@@ -252,7 +260,7 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     with atomic_write(path) as temporary:
         try:
             image.save(temporary, format=kind, **options)
-        except (ValueError, RuntimeError) as error:  # raised by Pillow's encoders
+        except (ValueError, RuntimeError, struct.error) as error:  # raised by Pillow's encoders
             raise HRNError(f"cannot write {path}: {error}") from None
 
 
@@ -264,10 +272,11 @@ def _in_colour(picture: Picture) -> Picture:
     return replace(picture, rgb=np.asarray(image), grey=False, icc_profile=None)
 
 
-def check_side(path: Path, size: tuple[int, int]) -> None:
-    """Check the height and width `size` against the limit of the format. Raises HRNError if it is exceeded."""
-    limit = LONGEST_SIDE.get(path.suffix.lower())
-    if limit and max(size) > limit:
-        raise HRNError(
-            f"{path}: {size[1]}x{size[0]} exceeds the limit of {path.suffix}, {limit} pixels per side; use PNG"
-        )
+def check_size(path: Path, size: tuple[int, int], channels: int) -> None:
+    """Check the height and width `size` against the limits of the format. Raises HRNError if one is exceeded."""
+    suffix = path.suffix.lower()
+    side, largest = LONGEST_SIDE.get(suffix), LARGEST_FILE.get(suffix)
+    if side and max(size) > side:
+        raise HRNError(f"{path}: {size[1]}x{size[0]} exceeds the limit of {suffix}, {side} pixels per side; use PNG")
+    if largest and size[0] * size[1] * channels > largest:
+        raise HRNError(f"{path}: {size[1]}x{size[0]} exceeds the limit of {suffix}, 4 GiB; use PNG")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hrn.cli import run_cli
+from hrn.cli import run_cli, split_label
 from hrn.data.benchmark import STANDARD_SETS
 from hrn.errors import HRNError
 from hrn.evaluation.score_files import SetScores, index_scores, read_scores
@@ -51,13 +51,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     rows: dict[str, list[SetScores]] = {}
     for text in parser.parse_args(argv).folders:
-        label, _, folder = text.rpartition("=")
+        label, folder = split_label(text)
         found = read_scores(Path(folder))
         if not found:
             raise HRNError(
                 f"{folder}: no scores.json; pass an output folder of hrn/sample.py, such as sample/hrn_light_x4"
             )
-        rows.setdefault(label or Path(folder).name, []).extend(found)
+        rows.setdefault(label or Path(folder).resolve().name, []).extend(found)
     print(comparison_table({label: index_scores(found) for label, found in rows.items()}))
     return 0
 

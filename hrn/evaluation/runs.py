@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from hrn.cli import split_label
 from hrn.data.benchmark import Pair, TestSet, find_test_set, photographs
 from hrn.data.images import write_image
 from hrn.data.resize import Bicubic
@@ -107,7 +108,7 @@ def result_methods(folders: Sequence[str], scales: Sequence[int]) -> list[Method
     """
     named: dict[str, ResultFolder] = {}
     for text in folders:
-        name, _, path = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
+        name, path = split_label(text)
         label = name or Path(path).resolve().name
         if label in named:
             raise HRNError(f"--sr_dir: two folders are called {label}; name them, as in NAME=FOLDER")

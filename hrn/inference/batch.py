@@ -12,7 +12,7 @@ from hrn.data.images import (
     WITHOUT_ALPHA,
     WITHOUT_PROFILE,
     Picture,
-    check_side,
+    check_size,
     list_images,
     read_picture,
     to_pillow,
@@ -90,7 +90,7 @@ def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object]
     picture = read_picture(job.source)
     h, w = picture.rgb.shape[:2]
     new_h, new_w = enlarger.size_of((h, w))
-    check_side(job.target, (new_h, new_w))
+    check_size(job.target, (new_h, new_w), picture.channels)
     try:
         _write(job.target, picture, (new_h, new_w), _strips(picture, enlarger, progress))
     except (RuntimeError, MemoryError) as error:
@@ -110,9 +110,8 @@ def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object]
 def _write(target: Path, picture: Picture, size: tuple[int, int], strips: Iterator[Picture]) -> None:
     """Write the strips of an enlarged picture of height and width `size`."""
     if target.suffix == ".png":
-        channels = (1 if picture.grey else 3) + (picture.alpha is not None)
         samples = (np.asarray(to_pillow(strip)) for strip in strips)
-        write_png(target, size, channels, samples, picture.icc_profile)
+        write_png(target, size, picture.channels, samples, picture.icc_profile)
         return
     rgb = np.empty((*size, 3), np.uint8)
     alpha = np.empty(size, np.uint8) if picture.alpha is not None else None

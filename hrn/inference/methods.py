@@ -4,6 +4,7 @@ Without a checkpoint, the model is chosen from the manifest of included checkpoi
 the device.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from hrn.checkpoint import Checkpoint, load_checkpoint, load_network
 from hrn.errors import HRNError
 from hrn.files import file_hash
-from hrn.inference.enlarger import Enlarger, Mode, default_mode
+from hrn.inference.enlarger import Enlarger, Mode
 from hrn.model import config_from_dict, preset_of
 from hrn.pretrained import find_checkpoint, read_manifest
 
@@ -42,6 +43,11 @@ class LoadedCheckpoint:
 
     checkpoint: Checkpoint
     sha256: str
+
+
+def name_without_scale(stem: str) -> str:
+    """Return the name of a checkpoint file without the scales at its end: `mine` for `mine_x4` or `minex2x3`."""
+    return re.sub(r"(_x\d|x\d)+$", "", stem) or stem
 
 
 def find_checkpoints(
@@ -89,12 +95,12 @@ def network_method(
     scale: int,
     device: torch.device,
     *,
-    model: str | None = None,
-    mode: Mode | None = None,
-    ensemble: bool = False,
-    precision: str = "fp32",
-    compile: bool = False,
-    max_memory: int | None = None,
+    model: str | None,
+    mode: Mode,
+    ensemble: bool,
+    precision: str,
+    compile: bool,
+    max_memory: int | None,
 ) -> Method:
     """A method that runs the network of a checkpoint.
 
@@ -107,7 +113,6 @@ def network_method(
     """
     checkpoint = loaded.checkpoint
     network = load_network(checkpoint, model=model, scale=scale).to(device)
-    mode = mode or default_mode(checkpoint.config)
     enlarger = Enlarger(
         network, scale, mode, ensemble=ensemble, precision=precision, compile=compile, max_memory=max_memory
     )

@@ -12,7 +12,7 @@ from hrn.data.resize import Bicubic
 from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.inference.batch import Job, enlarge_file, jobs
-from hrn.inference.methods import Method
+from hrn.inference.methods import Method, name_without_scale
 from hrn.inference.resizer import Resizer, Size
 
 
@@ -33,8 +33,8 @@ class BatchSettings:
 def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettings, processes: Processes) -> list[str]:
     """Enlarge `source` to each requested size and print one line per image.
 
-    Results go to SAMPLE_DIR/LABEL/[folder name/]SIZE/SR/, where LABEL is the checkpoint's name, or the model's name if
-    several checkpoints are in use.
+    Results go to SAMPLE_DIR/LABEL/[folder name/]SIZE/SR/, where LABEL is the checkpoint's name. Several checkpoints
+    are named without their scales, and different names are joined by `+`.
 
     Args:
         source: an image file, or a folder that is searched recursively.
@@ -48,9 +48,10 @@ def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettin
     Raises:
         HRNError: no images, or a single file that cannot be enlarged.
     """
-    labels = {method.label for method in methods}
-    label = labels.pop() if len(labels) == 1 else str(methods[0].settings["model"])
-    folder = settings.sample_dir / label / (source.resolve().name if source.is_dir() else "")
+    labels = dict.fromkeys(method.label for method in methods)
+    if len(labels) > 1:
+        labels = dict.fromkeys(map(name_without_scale, labels))
+    folder = settings.sample_dir / "+".join(labels) / (source.resolve().name if source.is_dir() else "")
     failures = []
     for enlarger, name in _enlargers(methods, settings.sizes):
         failures += _enlarge_all(source, enlarger, folder / name / "SR", settings, processes)

@@ -18,7 +18,7 @@ from typing import Any
 
 from spandrel import MAIN_REGISTRY, Architecture, ArchSupport, ImageModelDescriptor, ModelTiling
 
-from hrn.checkpoint import FORMAT, Checkpoint, load_network
+from hrn.checkpoint import FORMAT, Checkpoint, checkpoint_of, load_network
 from hrn.inference.bare import config_from_shapes, is_bare_state_dict
 from hrn.inference.enlarger import Mode
 from hrn.inference.local import FixedScale, make_local
@@ -36,15 +36,16 @@ class HRNArchitecture(Architecture[FixedScale]):
         """Build the network of a checkpoint's contents or of a bare state dict, in mode local.
 
         Raises:
-            HRNError: the weights do not fit the configuration.
-            ValueError: the configuration is invalid.
+            HRNError: the contents are not those of a checkpoint, or the weights do not fit the configuration.
+            ValueError: the shapes are not those of a network.
         """
+        path = Path("state dict")  # for error messages
         if state_dict.get("format") == FORMAT:
-            config, weights = config_from_dict(state_dict["config"]), state_dict["weights"]
+            checkpoint = checkpoint_of(path, state_dict)
         else:
-            config, weights = config_from_shapes(state_dict), state_dict
+            checkpoint = Checkpoint(path, config_from_shapes(state_dict), state_dict, {})
         warm_up_kernels()
-        network = load_network(Checkpoint(Path("state dict"), config, weights, {}))
+        network, config = load_network(checkpoint), checkpoint.config
         scale = config.scales[0]
         module = FixedScale(make_local(network, Mode.window), scale).eval()
         return ImageModelDescriptor(

@@ -51,9 +51,9 @@ def pass_on(fuse: nn.Conv2d, *, newest: int) -> None:
     groups[:, newest] += torch.eye(channels)
 
 
-def shrink(conv: nn.Conv2d, factor: float = 0.1) -> None:
-    """Multiply the default weights by `factor` and set the bias to 0."""
-    conv.weight.mul_(factor)
+def shrink(conv: nn.Conv2d) -> None:
+    """Multiply the default weights by 0.1 and set the bias to 0."""
+    conv.weight.mul_(0.1)
     nn.init.zeros_(conv.bias)
 
 

@@ -197,8 +197,7 @@ class Learner:
         if self.execution.deterministic:
             from torch._inductor import config as inductor  # slow to import
 
-            if hasattr(inductor, "deterministic"):
-                inductor.deterministic = True  # choose kernels by rule instead of by timing
+            inductor.deterministic = True  # choose kernels by rule instead of by timing
         mode = "reduce-overhead" if cuda and self.execution.accumulate == 1 else None
         return torch.compile(self.network, fullgraph=True, dynamic=False, mode=mode)
 

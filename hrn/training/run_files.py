@@ -47,7 +47,7 @@ class RunFiles:
         return self.folder / f"{self.name}.jsonl"
 
     @property
-    def pictures(self) -> Path:
+    def tensorboard(self) -> Path:
         """Folder of TensorBoard's event files."""
         return self.folder / f"{self.name}.tensorboard"
 

@@ -61,6 +61,13 @@ def prepare(args: argparse.Namespace, processes: int) -> Setup:
     return Setup(config, recipe, execution, pairs, valid, files)
 
 
+def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None:
+    """Read this process's share of the training and validation images once. Raises HRNError if one cannot be used."""
+    setup.pairs.verify(processes.rank, processes.count)
+    for test_set in setup.valid:
+        test_set.verify(test_set.scale if shave is None else shave, processes.rank, processes.count)
+
+
 def find_state(args: argparse.Namespace, files: RunFiles) -> Checkpoint | None:
     """Load the training state to resume: the requested one, or the newest one after a restart by torchrun.
 
@@ -110,7 +117,7 @@ def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
     except OSError as error:
         raise HRNError(f"--ckpt_dir {trainer.files.folder}: {error.strerror}") from None
     if tensorboard:
-        trainer.tensorboard = TensorBoard(trainer.files.pictures, trainer.step)
+        trainer.tensorboard = TensorBoard(trainer.files.tensorboard, trainer.step)
 
 
 def resume_command(argv: list[str]) -> str:

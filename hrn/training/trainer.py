@@ -88,7 +88,7 @@ class Trainer:
         self.tensorboard: TensorBoard | None = None
         self.step = 0
         self.pending_validation: dict[str, Any] | None = None
-        """The log entry of a step whose validation was interrupted by a stop."""
+        """The log entry of a step whose validation was interrupted."""
         self.best: dict[str, float] | None = None
         """Step and scores of the best weights so far."""
 
@@ -145,12 +145,17 @@ class Trainer:
     def _finish_step(self, line: dict[str, Any], request: StopSignal, stopped: int) -> int:
         """Validate, log and save if due. Returns 0 or the signal that stops the run.
 
-        If a stop interrupts a validation, the training state holds the log entry, and the resumed run validates first.
+        If a stop or an error interrupts a validation, the training state holds the log entry, and the resumed run validates
+        first.
         """
         if self.valid and self._is_due(self.recipe.valid_interval):
-            scores = None if stopped else self.validate(request)
+            self.pending_validation = line
+            try:
+                scores = None if stopped else self.validate(request)
+            except HRNError:  # an image cannot be read, or the last weights cannot be written
+                self.save_state()
+                raise
             if scores is None:
-                self.pending_validation = line
                 self.save_state()
                 return stopped or self.processes.max(request.signal)
             line = {"step": self.step, **line, **scores}
@@ -236,6 +241,9 @@ class Trainer:
 
         Returns:
             Mean `psnr_y` and `ssim_y`, or None if a stop was requested meanwhile.
+
+        Raises:
+            HRNError: an image cannot be read, or, after the last step, the weights cannot be written.
         """
         board, step = self.tensorboard, self.step
         scores = validate(
@@ -252,6 +260,8 @@ class Trainer:
             try:
                 self.save_weights(best)
             except HRNError as error:
+                if self.finished:
+                    raise
                 logger.error("%s; training continues", error)
             else:
                 self.best = best

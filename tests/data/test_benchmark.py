@@ -126,6 +126,19 @@ def test_sizes_that_do_not_match(tmp_path, image):
         find_test_set(tmp_path / "Set5", 4).images[0].load(4)
 
 
+def test_verifying(tmp_path, image):
+    save(tmp_path / "a.png", image)
+    save(tmp_path / "b.png", image[:20, :20])
+    test_set = find_test_set(tmp_path, 4)
+    test_set.verify(shave=9)
+    test_set.verify(10, first=0, every=2)  # b is in the share of the other process
+    with pytest.raises(HRNError, match="b: 20x20"):
+        test_set.verify(10, first=1, every=2)
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:300])
+    with pytest.raises(HRNError, match=r"b\.png"):
+        test_set.verify(9)
+
+
 def test_too_small(tmp_path, image):
     save(tmp_path / "Set5/a.png", image[:3])
     with pytest.raises(HRNError, match=r"a: 64x3.*x4"):

@@ -1,5 +1,6 @@
 import base64
 import io
+import math
 import struct
 import zlib
 
@@ -12,6 +13,7 @@ from PIL import Image, ImageCms
 from hrn.data import images
 from hrn.data.images import (
     check_pixels,
+    check_size,
     count_pixels,
     list_images,
     picture_of,
@@ -211,7 +213,7 @@ def test_the_pixel_limit(tmp_path, monkeypatch, name):
     path = tmp_path / name
     before = Image.MAX_IMAGE_PIXELS
     path.write_bytes(headers(20_000, 10_000)[name])
-    assert count_pixels(path) == check_pixels(path, 400_000_000) == 200_000_000
+    assert count_pixels(path) == math.prod(check_pixels(path, 400_000_000)) == 200_000_000
     with pytest.raises(HRNError, match=r"200,000,000.* 1,000"):
         check_pixels(path, 1000)
     path.write_bytes(headers(20_050, 20_000)[name])
@@ -289,6 +291,15 @@ def test_a_broken_exif_block(tmp_path, image):
 def test_size_limits_of_formats(tmp_path, suffix, side):
     with pytest.raises(HRNError, match=suffix):
         write_image(tmp_path / f"a{suffix}", np.zeros((1, side, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".bmp"])
+def test_files_of_more_than_4_gib(tmp_path, suffix):
+    huge = np.broadcast_to(np.zeros(3, np.uint8), (40_000, 40_000, 3))  # needs no memory
+    with pytest.raises(HRNError, match="4 GiB"):
+        write_image(tmp_path / f"a{suffix}", huge)
+    check_size(tmp_path / f"a{suffix}", (40_000, 40_000), channels=1)
     assert not list(tmp_path.iterdir())
 
 

@@ -141,9 +141,10 @@ def test_invalid_choices(backend, upload, model, factor, value):
 
 
 def test_invalid_files(backend, tmp_path):
-    for path in (tmp_path / "none.png", Path(__file__)):
-        with pytest.raises(HRNError, match=path.name):
-            backend.enlarge(path, "hrn_light", 4)
+    with pytest.raises(HRNError, match="expired"):
+        backend.enlarge(tmp_path / "none.png", "hrn_light", 4)
+    with pytest.raises(HRNError, match=Path(__file__).name):
+        backend.enlarge(Path(__file__), "hrn_light", 4)
 
 
 def test_pixel_limits(backend, upload, monkeypatch):
@@ -151,11 +152,21 @@ def test_pixel_limits(backend, upload, monkeypatch):
     with pytest.raises(HRNError, match="3,072"):
         backend.enlarge(upload, "hrn_light", 4)
     monkeypatch.undo()
-    monkeypatch.setattr(demo_backend, "MAX_RESULT_PIXELS", 64 * 48 * 2.9**2)
-    with pytest.raises(HRNError, match=r"\b2\.5\b"):  # the largest factor
-        backend.enlarge(upload, "hrn_light", 4)
+    monkeypatch.setattr(demo_backend, "MAX_RESULT_PIXELS", 64 * 48 * 16.5)  # enough for x4, which also serves 2.5
+    with pytest.raises(HRNError, match=r"hrn_light is 4\b"):  # 4.5 needs x4 twice
+        backend.enlarge(upload, "hrn_light", 4.5)
     backend.enlarge(upload, "hrn_light", 2.5)
     assert len(list(backend.folder.rglob("*.*"))) == 1
+    monkeypatch.setattr(demo_backend, "MAX_RESULT_PIXELS", 64 * 48 * 15)
+    with pytest.raises(HRNError, match=r"hrn_light is 1\b"):
+        backend.enlarge(upload, "hrn_light", 2.5)
+
+
+def test_an_upload_may_expire_during_its_enlargement(backend, upload):
+    _, (before, after), _ = backend.enlarge(
+        upload, "hrn_light", 2, lambda share: share and upload.unlink(missing_ok=True)
+    )
+    assert before.size == after.size
 
 
 def test_expired_files_are_deleted_before_an_enlargement(backend, upload):

@@ -31,6 +31,16 @@ def test_rows_are_compared_with_the_first_of_their_scale(tmp_path, capsys):
     ]
 
 
+def test_labels(tmp_path, capsys, monkeypatch):
+    write(tmp_path / "lr=1e-3", 2, "Set5", 37.5, 0.95)
+    main([str(tmp_path / "lr=1e-3")])
+    monkeypatch.chdir(tmp_path / "lr=1e-3")
+    main(["."])
+    main(["a=b=."])
+    labels = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines() if "37.50" in line]
+    assert labels == ["| lr=1e-3", "| lr=1e-3", "| a=b"]
+
+
 def test_results_of_one_name_are_not_mixed(tmp_path):
     write(tmp_path / "a/net", 2, "Set5", 37.5, 0.95)
     write(tmp_path / "b/net", 2, "Set5", 37.0, 0.94)

@@ -4,11 +4,12 @@ import torch
 
 spandrel = pytest.importorskip("spandrel", reason="needs spandrel: pip install spandrel")
 
-from hrn.checkpoint import save_checkpoint  # noqa: E402
+from hrn.checkpoint import FORMAT, save_checkpoint  # noqa: E402
+from hrn.errors import HRNError  # noqa: E402
 from hrn.inference.export import main  # noqa: E402
 from hrn.inference.spandrel import register  # noqa: E402
 from hrn.inference.upscale import enlarge, load_model  # noqa: E402
-from hrn.model import build_model, preset  # noqa: E402
+from hrn.model import build_model, config_to_dict, preset  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,13 @@ def test_presets(tmp_path, name):
     path = tmp_path / "a.pth"
     save_checkpoint(path, preset(name, [4]), build_model(preset(name, [4])).state_dict(), info={})
     assert_equal(path, torch.rand(1, 3, 20, 50), load_model(path, device="cpu"), 4)
+
+
+def test_checkpoints_without_weights(tmp_path):
+    config = config_to_dict(preset("hrn_light", [2]))
+    torch.save({"format": FORMAT, "config": config, "info": {}}, tmp_path / "a.pth")
+    with pytest.raises(HRNError, match="weights"):
+        spandrel.ModelLoader("cpu").load_from_file(tmp_path / "a.pth")
 
 
 def test_the_released_network_is_not_supported(tmp_path):

@@ -171,6 +171,14 @@ def test_a_single_process():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("ending", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 128 + 9)])
+def test_the_exit_code_of_a_failed_process(tmp_path, ending, code):
+    (tmp_path / "fail.py").write_text(f"import os, sys; {ending}")
+    script = f"import sys; from hrn.distributed import launch; sys.exit(launch({str(tmp_path / 'fail.py')!r}, [], 2))"
+    assert subprocess.run([sys.executable, "-c", script], stderr=subprocess.DEVNULL).returncode == code
+
+
+@pytest.mark.slow
 def test_a_worker_skips_interpreter_teardown():
     script = "import atexit, os; from hrn.distributed import exit_process; atexit.register(os.abort); print('done', end=''); exit_process(3)"
     env = {**os.environ, "TORCHELASTIC_RUN_ID": "1"}

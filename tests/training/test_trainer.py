@@ -212,6 +212,49 @@ def test_best_score_is_kept_only_if_its_weights_were_written(make, monkeypatch, 
     assert "No space left on device" in caplog.text
 
 
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_validation_that_fails_is_repeated_by_a_resumed_run(make, same, monkeypatch, step):
+    """The state of that step is saved before the run ends with an error."""
+    straight, trainer = make("straight"), make()
+    straight.fit()
+
+    def fail(*args, **more):
+        if trainer.step == step:
+            raise HRNError("an image cannot be read")
+        return validate(*args, **more)
+
+    validate = trainer_module.validate
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "validate", fail)
+        with pytest.raises(HRNError, match="cannot be read"):
+            trainer.fit()
+    resumed = make()
+    resumed.resume(resumed.files.newest_state())
+    assert resumed.step == step
+    resumed.fit()
+    same(straight, resumed)
+    assert read_log(resumed.files.log)[-1]["step"] == 8
+
+
+def test_the_last_weights_that_cannot_be_written_are_an_error(make, monkeypatch):
+    """The resumed run validates again and writes them."""
+    trainer, save = make(valid_interval=8), trainer_module.save_checkpoint
+
+    def fail(path, *args, **more):
+        if path == trainer.files.best:
+            raise HRNError("cannot write run.pth: No space left on device")
+        save(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "save_checkpoint", fail)
+        with pytest.raises(HRNError, match=r"run\.pth"):
+            trainer.fit()
+    resumed = make(valid_interval=8)
+    resumed.resume(resumed.files.newest_state())
+    assert resumed.fit() == 0
+    assert load_checkpoint(resumed.files.best).info["validation"] == resumed.best
+
+
 def test_workers_load_the_same_patches(make):
     alone, helped = make(), make(execution=Execution(workers=2))
     for one, other in zip(alone.batches(), helped.batches(), strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hrn.cli import split_label
 from hrn.data.benchmark import Pair, TestImage, find_test_set, image_file
 from hrn.data.resize import Bicubic
 from hrn.errors import HRNError
@@ -146,7 +147,7 @@ def _find_originals(images: Sequence[str], test_sets: Sequence[Path], scale: int
 
 def _method(text: str, scale: int) -> tuple[str, SuperResolver]:
     """Parse METHOD or LABEL=METHOD; returns the label and the method."""
-    label, _, name = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
+    label, name = split_label(text)
     if name == "bicubic":
         bicubic = Bicubic(scale)
         return label or name, lambda _, pair: bicubic(pair.lr)

@@ -10,27 +10,28 @@ from matplotlib.transforms import Bbox
 from hrn.evaluation.figures.canvas import OTHERS, OURS, plt, save
 from hrn.evaluation.tables import ours, published
 
+TEST_SET = "Set5"
+MAX_MULTI_ADDS = 1000
+"""Methods with more Multi-Adds, in units of 10^9, are left out."""
 PLACES = [(side, dy, align) for dy in (3, -10, 13, -20) for side, align in ((1, "left"), (-1, "right"))]
 """Label positions relative to a point, in order of preference: side (1 is right), offset upwards in points, alignment."""
 
 
-def tradeoff(path: Path, scale: int, test_set: str = "Set5", max_multi_adds: float = 1000) -> None:
-    """Draw PSNR-Y on a test set against Multi-Adds; the area of a point grows with the number of parameters.
+def tradeoff(path: Path, scale: int) -> None:
+    """Draw PSNR-Y on TEST_SET against Multi-Adds; the area of a point grows with the number of parameters.
 
     Args:
         path: PNG, PDF or SVG file to write.
         scale: scale of the results.
-        test_set: test set to show.
-        max_multi_adds: methods with more Multi-Adds, in units of 10^9, are left out.
     """
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     own = ours(scale)
-    shown = [r for r in (*own, *published(scale)) if 0 < r.multi_adds <= max_multi_adds and test_set in r.scores]
-    points = [(r.multi_adds, r.scores[test_set][0]) for r in shown]
+    shown = [r for r in (*own, *published(scale)) if 0 < r.multi_adds <= MAX_MULTI_ADDS and TEST_SET in r.scores]
+    points = [(r.multi_adds, r.scores[TEST_SET][0]) for r in shown]
     areas = [20 + r.parameters / 2e4 for r in shown]
     for r, point, area in zip(shown, points, areas, strict=True):
         axis.scatter(*point, s=area, color=OURS if r in own else OTHERS, alpha=0.75, linewidth=0)
-    axis.set(xscale="log", xlabel="Multi-Adds for 1280x720 output, G", ylabel=f"PSNR-Y on {test_set} x{scale}, dB")
+    axis.set(xscale="log", xlabel="Multi-Adds for 1280x720 output, G", ylabel=f"PSNR-Y on {TEST_SET} x{scale}, dB")
     axis.margins(0.12)
     axis.grid(alpha=0.3)
     figure.canvas.draw()  # fixes the positions of the points

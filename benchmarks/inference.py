@@ -140,7 +140,7 @@ def written_out(network: nn.Module) -> nn.Module:
 
     def attend(self: CoordinateAttention, x: Tensor) -> Tensor:
         rows, columns = x.mean(dim=3, keepdim=True), x.mean(dim=2, keepdim=True).mT
-        y_h, y_w = self.describe(self.squeeze(torch.cat([rows, columns], dim=2))).split(x.shape[-2:], dim=2)
+        y_h, y_w = self.normalise(self.squeeze(torch.cat([rows, columns], dim=2))).split(x.shape[-2:], dim=2)
         return x * torch.sigmoid(self.gate_h(y_h)) * torch.sigmoid(self.gate_w(y_w)).mT
 
     def widen(self: WRAB, x: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Run:
         return self.flags, self.seed, self.steps
 
     def folder(self, work: Path) -> Path:
-        """The run's output folder. It depends on the settings, so that runs of other settings are not taken for this one."""
+        """The run's output folder. Its name holds the settings, so that runs with other settings use other folders."""
         return work / f"steps{self.steps}" / re.sub(r"\W*--|\s", "_", self.flags).strip("_") / f"seed{self.seed}"
 
     def weights(self, work: Path) -> Path:
@@ -99,7 +99,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run is reported with."""
+    """Results of a finished run, as stored in the results file."""
 
     flags: str
     seed: int
@@ -107,7 +107,7 @@ class Outcome:
     torch: str
     """Version of PyTorch."""
     images_per_second: float
-    """Median over the entries of the log but the first one, which includes the start."""
+    """Median over all log entries except the first, which includes the start."""
     validations: list[dict[str, float]]
     """`step`, `psnr_y` and `ssim_y` of each validation."""
     psnr: dict[str, float]
@@ -193,7 +193,7 @@ def add_flags(parser: argparse.ArgumentParser, *, steps: int, seeds: Sequence[in
     parser.add_argument("--train_data_path", type=Path, required=True, metavar="H5", help="training pairs")
     parser.add_argument("--valid_data_path", type=Path, required=True, metavar="PATH", help="validation images")
     parser.add_argument("--steps", type=int, default=steps, help="steps of every run" + default)
-    text = f"(default: {' '.join(map(str, seeds))})"
+    text = f"seeds; every variant is trained once with each (default: {' '.join(map(str, seeds))})"
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help=text)
     text = "runs at a time, which share the CPU threads; small networks train faster side by side" + default
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)

@@ -46,7 +46,7 @@ class Archive:
     place: Callable[[str], str | None]
     """Maps a member's path to its path in the data set's folder, or to None to skip it."""
     subfolder: str
-    """The folder, within the data set's, that the images go to."""
+    """The folder of the images, relative to that of the data set."""
     checksum: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""What the command lines share: errors and labels."""
+"""Shared command-line helpers: error handling and LABEL=PATH arguments."""
 
 import sys
 from collections.abc import Callable

@@ -37,7 +37,7 @@ PREVIEW_SIDE = 1600
 KEEP_SECONDS = 1800
 """Age at which uploads and results are deleted."""
 MAX_STORED = 4 * 2**30
-"""Total size in bytes of all uploads and results."""
+"""Maximum total size in bytes of all uploads and results."""
 
 
 @dataclass
@@ -138,7 +138,7 @@ class DemoBackend:
             smaller = (n * FACTOR_STEP for n in range(math.ceil(factor / FACTOR_STEP) - 1, 0, -1))
             limit = next(f for f in smaller if computed_pixels(enlargers, size, f) <= MAX_RESULT_PIXELS)
             raise HRNError(
-                f"more than {MAX_RESULT_PIXELS:,} pixels would have to be computed; the largest factor of {model} is {limit:g}"
+                f"factor {factor:g} needs more than {MAX_RESULT_PIXELS:,} pixels; for this image and model use at most {limit:g}"
             )
         with self.busy:
             target = self.folder / uuid.uuid4().hex / f"{upload.stem[:80]}_x{factor:g}.png"

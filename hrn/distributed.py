@@ -100,7 +100,7 @@ def join_processes(device: str, timeout: timedelta | None = None) -> Iterator[Pr
     """Join the processes that torchrun started. Without torchrun, this process is alone.
 
     Args:
-        device: as for :func:`hrn.runtime.pick_device`. With `auto`, each process of a machine gets its own GPU.
+        device: as for :func:`hrn.runtime.pick_device`. With `auto` or `cuda`, each process of a machine gets its own GPU.
         timeout: how long processes wait for each other. PyTorch's default is several minutes.
 
     Raises:

@@ -68,7 +68,7 @@ def fetch(
 
     Args:
         addresses: http or https addresses of the same file.
-        target: the file to write. An existing file with the right checksum, or any if `checksum` is None, is kept.
+        target: the file to write. An existing file is kept if its checksum is right or `checksum` is None.
         checksum: `md5:` or `sha256:` followed by hexadecimal digits.
         timeout: seconds without data after which an attempt fails.
         wait: seconds between two attempts.

@@ -200,7 +200,8 @@ def peak_memory(device: torch.device) -> int:
 
 
 def peak_memory_meter(device: torch.device) -> Callable[[], float]:
-    """Start measuring peak memory. The returned function gives the peak since now, in MiB above the present use.
+    """Start measuring peak memory. The returned function gives the peak since this call, in MiB above the memory in use
+    at this call.
 
     CPU memory is resident memory. Outside Linux the peak cannot be reset, and the increase of the process's peak is returned.
     """

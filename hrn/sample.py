@@ -10,7 +10,7 @@
     python hrn/sample.py --sr_dir EDSR=results/edsr RCAN=results/rcan --test_data_dir dataset/Set5 --scale 4
 
 Images are written to SAMPLE_DIR/<checkpoint>/<set or folder>/x4/SR/. For test sets, scores.csv and scores.json are written
-beside SR/, and summary.md and, with --report, report.html to SAMPLE_DIR/<checkpoint>/.
+beside SR/, and summary.md to SAMPLE_DIR/<checkpoint>/, as is report.html with --report.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--test_data_dir", type=Path, nargs="+", default=[], metavar="SET", help="test sets to score (see docs/data.md)"
     )
     add("--sr_dir", nargs="+", metavar="[NAME=]FOLDER", help="score finished results, without a network")
-    text = "2, 3, 4 or 8; any factor with --input; or auto (default)"
+    text = "factors: 2, 3, 4 or 8, any with --input; auto (default): those of --ckpt_path, or x4 of an included model"
     add("--scale", type=parse_scale, nargs="+", metavar="S", help=text)
     add("--size", type=parse_size, metavar="WxH", help="output size of --input in pixels")
     add("--long_edge", type=int, metavar="N", help="length of the longer output side of --input in pixels")
@@ -55,9 +55,18 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=(*PRESETS, "bicubic"), help="included model to use, or model that --ckpt_path must hold")
     add("--ckpt_path", type=Path, nargs="+", metavar="FILE", help="checkpoints, or names such as hrn_light_x4")
-    add("--mode", choices=MODES, help="context of the network (default: local, or full for hrn_released)")
-    add("--window", type=int, default=Mode.window, help="size of the context in LR pixels (default: %(default)s)")
-    add("--overlap", type=int, default=Mode.overlap, help="overlap of windows in LR pixels (default: %(default)s)")
+    add(
+        "--mode",
+        choices=MODES,
+        help="local: DCT and pooling over blocks of the training size; windows: overlapping windows; full: the whole image (default: local, or full for hrn_released)",
+    )
+    add("--window", type=int, default=Mode.window, help="side of a block or window in LR pixels (default: %(default)s)")
+    add(
+        "--overlap",
+        type=int,
+        default=Mode.overlap,
+        help="overlap of windows in LR pixels, in mode windows (default: %(default)s)",
+    )
     add("--self_ensemble", action="store_true", help="average over eight flips and rotations; eight times slower")
 
     add = parser.add_argument_group("computation").add_argument

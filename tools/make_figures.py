@@ -10,8 +10,8 @@ A generated table stands between `<!-- from SOURCE -->` and `<!-- end -->`. SOUR
     presets x4    the presets and their cost at a scale
     results x4    published methods and the included checkpoints at a scale
 
-If a results file does not exist, the text between its two comments is left unchanged. So are the comparison figures
-without dataset/Set5, dataset/Set14 and dataset/Urban100, and the picture of the demo without Gradio, Playwright or Chromium.
+If a results file does not exist, the text between its two comments is left unchanged. The comparison figures are left unchanged
+if dataset/Set5, dataset/Set14 or dataset/Urban100 is missing, and the picture of the demo if Gradio, Playwright or Chromium is.
 """
 
 import argparse

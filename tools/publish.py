@@ -54,7 +54,7 @@ upscale(model, "photo.jpg").save("photo_upscaled.png")
 
 ## Scores
 
-PSNR in dB / SSIM on the Y channel, without a border of `scale` pixels. LR images are made by MATLAB's bicubic.
+PSNR in dB / SSIM on the Y channel, with `scale` pixels of border left out. LR images are made by MATLAB's bicubic.
 
 {scores}
 """

@@ -79,7 +79,7 @@ class TestSet:
     """The origin of the HR and LR images, for the report."""
 
     def verify(self, shave: int, first: int = 0, every: int = 1) -> None:
-        """Read each pair once, to find before a long run what would stop it.
+        """Read each pair once, so that unusable images are found before a long run.
 
         Args:
             shave: border in HR pixels that scores leave out.

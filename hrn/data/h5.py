@@ -1,6 +1,6 @@
 """HR and LR image pairs in one HDF5 file, in the layout of the CARN repository (2018). Needs no torch.
 
-The file has the groups `HR`, `X2`, `X3`, `X4` and `X8`. Each holds uint8 (H, W, 3) datasets with the keys "0", "1", ...; a key
+The file has the group `HR` and a group `X{s}` for each scale. Each holds uint8 (H, W, 3) datasets with the keys "0", "1", ...; a key
 names the same image in all groups.
 """
 

@@ -65,8 +65,8 @@ def score_images(
         super_resolve: the method to score.
         test_set: from :func:`hrn.data.benchmark.find_test_set`.
         shave: border in HR pixels to leave out; the scale by default.
-        raw_grey: names of grey images to score on their own 0 to 255, as the published bicubic rows score Set14's
-            `bridge`. Network papers convert its three equal channels to Y like those of any other image.
+        raw_grey: names of grey images to score on their grey values, 0 to 255, instead of Y. Published bicubic rows score
+            Set14's `bridge` so. Papers on networks convert it to RGB and score Y.
         bicubic: bicubic interpolation, to score it too.
 
     Raises:

@@ -1,11 +1,11 @@
 """Enlarge any image with bounded memory.
 
-The DCT and the attention pools of the network cover the whole feature map. An image that is processed in parts therefore
-differs from one that is processed as a whole, and a whole image differs from the training patches. There are three modes:
+The DCT and the pooling in the attention act on the whole feature map. The result therefore depends on how an image is divided,
+and the statistics of a whole image differ from those of a training patch. There are three modes:
 
-    local    pools and transforms have the size of the training patches (hrn.inference.local)
-    windows  overlapping windows of about that size
-    full     the network as trained, on the whole image
+    local    DCT and pooling act on regions of the size of a training patch (hrn.inference.local)
+    windows  the image is divided into overlapping windows of about that size
+    full     DCT and pooling act on the whole image
 
 Modes local and full process large images in tiles. `benchmarks/modes.py` measures quality and time of each mode; the
 default follows from its table.
@@ -42,7 +42,7 @@ TILE = 752
 """Default side of the largest tile in LR pixels. Larger tiles need more memory and are not faster."""
 TILE_OVERLAP = 32
 """Overlap of neighbouring tiles in LR pixels."""
-SMALLEST_TILE = 16
+MIN_TILE_STRIDE = 16
 """Smallest distance between the starts of neighbouring tiles in LR pixels."""
 BATCH_PIXELS = {"cpu": 2 * 64 * 64, "cuda": 64 * 64 * 64}
 """Number of LR pixels in a batch of windows, by device type: they fit into the caches of a CPU, or keep a GPU busy."""
@@ -65,7 +65,7 @@ class Mode:
     name: str = "local"
     """`local`, `windows` or `full`."""
     window: int = 48
-    """The side of a window in mode windows; the size of pools and DCT blocks in mode local. In LR pixels."""
+    """Side of a window in mode windows, or of a region of DCT and pooling in mode local, in LR pixels."""
     overlap: int = 16
     """Overlap of neighbouring windows in mode windows, in LR pixels."""
     tile: int = TILE
@@ -117,7 +117,7 @@ class Mode:
         if size[0] * size[1] <= self.tile**2 and self.computed(size) <= max_pixels:
             return Layout(size, 0)
         # tiles start at multiples of whole blocks, so that the blocks of neighbouring tiles coincide
-        least = max(self.block, SMALLEST_TILE)
+        least = max(self.block, MIN_TILE_STRIDE)
         fitting = int(max_pixels**0.5) - -(-TILE_OVERLAP // self.block) * self.block
         step = min(max(self.tile - TILE_OVERLAP, least), fitting) // self.block * self.block
         if step < least:

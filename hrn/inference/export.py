@@ -173,8 +173,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint file or name, such as hrn_light_x4")
     add("--format", choices=SUFFIXES, help="output format (default: by the suffix of --out, else onnx)")
     add("--scale", type=int, help="scale of the ONNX graph or state dict (default: the checkpoint's first)")
-    add("--mode", choices=[m for m in MODES if m != "windows"], help="mode of the ONNX graph (default: as sample.py)")
-    add("--window", type=int, default=Mode.window, help="pool and block size of mode local (default: %(default)s)")
+    add(
+        "--mode",
+        choices=[m for m in MODES if m != "windows"],
+        help="mode of the ONNX graph (default: local, or full for hrn_released)",
+    )
+    add(
+        "--window",
+        type=int,
+        default=Mode.window,
+        help="side of a block in mode local, in LR pixels (default: %(default)s)",
+    )
     add("--out", type=Path, metavar="FILE", help="output file (default: the checkpoint's name in this folder)")
     args = parser.parse_args(argv)
     if args.format is None:

@@ -1,8 +1,8 @@
-"""HRN with pools and transforms of the size of the training patches.
+"""HRN with DCT and pooling over regions of the size of a training patch.
 
-The network is trained on patches. On a whole image, the DCT and the means over whole rows and columns have other statistics
-than in training. Here, the DCT is taken over blocks of the patch size, and each pixel is gated by means over that many pixels
-of its row and column. "Test-time Local Converter" does this for other pools (X. Chu et al., "Improving Image Restoration by
+The network is trained on patches. On a whole image, the statistics of the DCT and of the means over rows and columns
+differ from those in training. Here, the DCT is taken over blocks of the patch size, and each pixel is gated by means over that many pixels
+of its row and column. "Test-time Local Converter" does this for other pooling layers (X. Chu et al., "Improving Image Restoration by
 Revisiting Global Information Aggregation", ECCV 2022, arXiv 2112.04491). The weights do not change. Distant pixels then
 hardly affect each other, so that tiles give nearly the same result as the whole image.
 """
@@ -19,7 +19,7 @@ from hrn.model.hrn import HRN, Domain
 
 
 def make_local(network: nn.Module, size: int) -> HRN:
-    """A copy of `network` whose pools and DCT blocks have `size` pixels; it shares the parameters and buffers.
+    """A copy of `network` whose DCT and pooling regions have `size` pixels; it shares the parameters and buffers.
 
     Raises:
         HRNError: the network is not an :class:`HRN`.
@@ -101,7 +101,7 @@ class LocalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         squeezed = self.whole.squeeze(x)  # before the means: both are linear, and this has fewer channels
-        y_h, y_w = (self.whole.describe(local_mean(squeezed, self.size, dim)) for dim in (3, 2))
+        y_h, y_w = (self.whole.normalise(local_mean(squeezed, self.size, dim)) for dim in (3, 2))
         return self.whole.gate(x, y_h, y_w)
 
 

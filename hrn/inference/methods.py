@@ -55,7 +55,7 @@ def find_checkpoints(
 ) -> dict[int, LoadedCheckpoint]:
     """Load checkpoints and index them by the scales that they support.
 
-    Prints which other models are included, if the model is chosen by its default.
+    If the model is chosen by default, prints the other included models.
 
     Args:
         names: paths, or names in the manifest; by default included checkpoints.

@@ -46,10 +46,10 @@ class CoordinateAttention(nn.Module):
         h, w = x.shape[-2:]
         pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C): means of channels_last memory are faster in this order
         means = torch.cat([pixels.mean(2), pixels.mean(1)], dim=1).mT[..., None]  # (B, C, H + W, 1): rows, then columns
-        y_h, y_w = self.describe(conv1x1(self.squeeze, means)).split([h, w], dim=2)
+        y_h, y_w = self.normalise(conv1x1(self.squeeze, means)).split([h, w], dim=2)
         return self.gate(x, y_h, y_w.mT)
 
-    def describe(self, squeezed: Tensor) -> Tensor:
+    def normalise(self, squeezed: Tensor) -> Tensor:
         """Apply normalisation and ELU to squeezed means of any shape (B, max(1, C // r), ...)."""
         return F.elu(self.norm(squeezed))
 

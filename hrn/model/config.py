@@ -10,10 +10,10 @@ SCALES = (2, 3, 4, 8)
 
 @dataclass(frozen=True)
 class HRNConfig:
-    """Sizes and variants of :class:`hrn.model.HRN`, from outside to inside as in the paper."""
+    """Sizes and variants of :class:`hrn.model.HRN`."""
 
     scales: tuple[int, ...] = (4,)
-    """Enlargement factors. The network has one body and one tail for each scale."""
+    """Enlargement factors. All scales share one body; each has its own tail."""
     channels: int = 64
     """Number of channels C of the feature maps between blocks."""
     n_dem: int = 4
@@ -81,7 +81,7 @@ class ReleasedConfig:
 Config = HRNConfig | ReleasedConfig
 
 LATER_FIELDS = ("frequency", "dense", "attention", "norm", "skip")
-"""Fields that are stored only if they differ from their defaults, so that earlier versions can read other checkpoints."""
+"""Fields that are stored only if they differ from their defaults, so that earlier versions can read checkpoints without them."""
 
 PRESETS: dict[str, Config] = {
     "hrn": HRNConfig(),

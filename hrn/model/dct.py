@@ -4,7 +4,7 @@
 two dimensions", IEEE Trans. ASSP 28, 1980). `matrix` multiplies by a constant matrix, which is cheaper for short lengths and
 can be exported. `benchmarks/dct.py` measures both.
 
-FFTs have no useful reduced precision, so both methods compute in float32 or float64, also inside autocast.
+FFTs have no useful reduced precision, so both methods compute in float32 or float64, even inside autocast.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The orthonormal real FFT with its real and imaginary parts as channels: an alternative to :mod:`hrn.model.dct`.
 
-As there, it is computed in float32 or float64, also inside autocast. It cannot be exported to ONNX.
+As there, it is computed in float32 or float64, even inside autocast. It cannot be exported to ONNX.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""1x1 convolutions by the kernels that suit the device.
+"""1x1 convolutions, computed as is fastest on the device.
 
 On CUDA, few large products are faster than many small ones, because each kernel takes time to launch. On a CPU, copies cost
 more than calls.
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 PRODUCT_DEVICES = ("cuda",)
-"""Types of devices that compute 1x1 convolutions as few matrix products."""
+"""Types of devices on which a 1x1 convolution is a matrix product, and a fusion is a single convolution."""
 
 
 def conv1x1(conv: nn.Conv2d, x: Tensor) -> Tensor:

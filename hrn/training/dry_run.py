@@ -15,7 +15,7 @@ from hrn.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run costs, measured in one process. `str` gives it as a table of text."""
+    """Estimated cost of a run, measured in one process. `str()` formats it as a text table."""
 
     trainer: Trainer
     step_seconds: float
@@ -69,7 +69,7 @@ def measure_plan(trainer: Trainer, steps: int = 5) -> Plan:
     with kill_loaders_on_error():
         warm_up(trainer, rate)
         batches = iter(trainer.batches())
-        # the first batches include the start of the workers and what they loaded ahead
+        # the first steps are not timed: workers are still starting, and some batches are already loaded
         for _ in range(min(WARMUP_STEPS + steps, trainer.recipe.max_steps - trainer.step)):
             start = time.perf_counter()
             parts = next(batches)
@@ -89,7 +89,7 @@ def measure_plan(trainer: Trainer, steps: int = 5) -> Plan:
 
 
 def warm_up(trainer: Trainer, rate: float) -> None:
-    """Take steps on random patches at every scale, so that compiling and recording are over before the measurement."""
+    """Take steps on random patches at every scale, so that compiling and recording CUDA graphs end before the measurement."""
     p = trainer.recipe.patch_size
     for scale in trainer.config.scales:
         lr, hr = (

@@ -56,9 +56,9 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     add("--shave", type=int, help="border in HR pixels left out of validation scores (default: the scale)")
     text = "continue from the newest training state, or from FILE"
     add("--resume", type=Path, nargs="?", const=True, metavar="FILE", help=text)
-    text = "start from the weights of a checkpoint that fit; a file, or a name such as hrn_light_x4"
+    text = "start from the weights of a checkpoint whose names and shapes match; a file, or a name such as hrn_light_x4"
     add("--init_from", type=Path, metavar="FILE", help=text)
-    text = "start from a smaller trained HRN of the same scales, with the same output; a file or a name"
+    text = "start from a smaller trained HRN of the same scales and first compute the same as it; a file or a name"
     add("--grow_from", type=Path, metavar="FILE", help=text)
     add("--dry_run", action="store_true", help="measure a few steps, print time and memory, and write nothing")
     for f in (*fields(Recipe), *fields(Execution)):

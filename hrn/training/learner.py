@@ -57,7 +57,7 @@ class Learner:
         self.optimizer = recipe.make_optimizer(self.parameters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.scales = config.scales
-        self.called = self._compile() if self.compiled else self.network
+        self.training_network = self._compile() if self.compiled else self.network
         """The network that training calls; it shares the weights of `network`."""
         self.sums = torch.zeros(len(self.scales), 3, dtype=torch.float64, device=device)
         """Loss, gradient norm and count for each scale, (scales, 3): sums over the finite steps since the last `tally`."""
@@ -65,7 +65,7 @@ class Learner:
         """Number of steps that were not finite: in total, and in a row up to now."""
 
     @property
-    def shipped(self) -> nn.Module:
+    def eval_network(self) -> nn.Module:
         """The network that is validated and saved for use."""
         return self.ema.module if self.ema else self.network
 
@@ -124,7 +124,7 @@ class Learner:
             for x in (lr_patch, hr_patch)
         )
         with torch.autocast(device.type, autocast_type, enabled=autocast_type is not None):
-            sr = self.called(lr_patch, hr_patch.shape[-1] // lr_patch.shape[-1])
+            sr = self.training_network(lr_patch, hr_patch.shape[-1] // lr_patch.shape[-1])
             return LOSSES[self.recipe.loss_fn](sr, hr_patch)
 
     @torch.no_grad()

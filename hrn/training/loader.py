@@ -97,7 +97,7 @@ def decide_data_on_gpu(requested: bool | None, device: torch.device, needed: int
 
 
 def check_shared_memory(*, workers: int, micro_batch: int, patch_size: int, scale: int, processes: int) -> None:
-    """Check that /dev/shm can hold the batches that the workers load ahead. If it is full, they die of a bus error.
+    """Check that /dev/shm can hold the batches that the workers load ahead. If it is full, they crash with SIGBUS.
 
     Args:
         workers: DataLoader workers of a training process.

@@ -37,7 +37,7 @@ def setting(default: Any, help: str, choices: Iterable[str] | None = None) -> An
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that the result depends on. A resumed run may change only its length and its intervals.
+    """The settings that determine the result, besides the network and the data. A resumed run may change only those in `FREE`.
 
     Raises:
         HRNError: a value out of range.
@@ -50,11 +50,11 @@ class Recipe:
     )
     max_steps: int = setting(500_000, "number of updates")
     optimizer: str = setting("adam", "muon: Muon for convolutions, Adam for the rest", OPTIMIZERS)
-    lr: float = setting(1e-4, "highest learning rate")
+    lr: float = setting(1e-4, "peak learning rate")
     adam_lr_ratio: float = setting(1.0, "with muon: Adam's learning rate divided by --lr")
     weight_decay: float = setting(0.0, "weight decay; with muon, of the convolutions only")
     schedule: str = setting("step", "learning rate schedule", SCHEDULES)
-    decay: int = setting(200_000, "steps after which schedule step halves the learning rate")
+    decay: int = setting(200_000, "steps after which --schedule step halves the learning rate, again and again")
     warmup: int = setting(0, "steps of linear warm-up of the learning rate")
     clip: float = setting(10.0, "maximum norm of the gradient")
     loss_fn: str = setting("L1", "training loss", LOSSES)

@@ -78,7 +78,7 @@ class RunFiles:
                 )
 
     def clear_after(self, step: int) -> None:
-        """Delete what a run resumed at `step` cannot use: later (damaged) states, and files left half-written by a kill."""
+        """Delete states later than `step`, which are damaged, and files that a kill left half-written."""
         later = [p for p in self.states() if step_of(p) > step]
         for path in (*later, *self.folder.glob(f".{self.name}.*.part")):
             with suppress(OSError):
@@ -112,7 +112,7 @@ class RunFiles:
             try:
                 return load_state(path)
             except UnreadableError:
-                raise  # training on from an older state would delete this one
+                raise  # continuing from an older state would delete this one
             except HRNError as error:
                 logger.warning("%s", error)
                 damaged.append(path.name)
@@ -156,7 +156,7 @@ def step_of(path: Path) -> int:
 
 
 def load_state(path: Path) -> Checkpoint:
-    """Read a training state, also of an earlier version. Raises HRNError if `path` is not one."""
+    """Read a training state, of this or an earlier version. Raises HRNError if `path` is not one."""
     state = load_checkpoint(path)
     if state.training is None:
         raise HRNError(f"{path} contains weights only and cannot be resumed; start a new run from it with --init_from")

@@ -11,7 +11,7 @@ def lr_at(
     """Return the learning rate of update `step`, counted from 0.
 
     Args:
-        base: the highest rate.
+        base: the peak learning rate.
         max_steps: length of the run.
         schedule: `step` halves the rate every `decay` steps, as the released code does. `cosine` falls to 0 at `max_steps`.
         decay: see `schedule`.

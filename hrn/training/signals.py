@@ -12,8 +12,8 @@ class StopSignal:
     """Context manager that records SIGTERM and SIGINT in `signal` instead of stopping. `signal` is 0 before the first one.
 
     Args:
-        repeated: keep recording after the first signal. Otherwise the default handlers are restored, so that a second
-            signal stops the process at once.
+        repeated: keep recording after the first signal. Otherwise the previous handlers are restored, so that a second
+            signal takes effect at once.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -247,7 +247,7 @@ class Trainer:
         """
         board, step = self.tensorboard, self.step
         scores = validate(
-            self.learner.shipped.eval(),
+            self.learner.eval_network.eval(),
             self.valid,
             self.processes,
             shave=self.shave,
@@ -273,7 +273,7 @@ class Trainer:
         """Write the weights for inference. `scores` are those of the validation, or empty."""
         if self.processes.is_main:
             info = {**self.info, "steps": self.step, "recipe": asdict(self.recipe), "validation": scores}
-            save_checkpoint(self.files.best, self.config, self.learner.shipped.state_dict(), info=info)
+            save_checkpoint(self.files.best, self.config, self.learner.eval_network.state_dict(), info=info)
 
     def save_state(self, *, required: bool = True) -> None:
         """Write everything that a resume needs. Unless `required`, a failure is logged and training continues.

@@ -95,7 +95,7 @@ def one_at_a_time(enlarge: Enlarge) -> Enlarge:
 
 @contextmanager
 def ordered_map(threads: int) -> Iterator[Callable]:
-    """A `map` that computes ahead in `threads` threads; with 0, Python's. At the end, calls that have not begun are dropped."""
+    """Yield a `map` that computes ahead in `threads` threads, or the built-in one if 0. On exit, calls not begun are cancelled."""
     if not threads:
         yield map
         return

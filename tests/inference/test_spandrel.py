@@ -51,7 +51,7 @@ def test_safetensors(two_scales, tmp_path, lr):
 
 
 @pytest.mark.parametrize("name", ["hrn_light_x4", "hrn_light_x2x3x4"])
-def test_released_checkpoints(root, name, lr):
+def test_included_checkpoints(root, name, lr):
     path = root / f"checkpoint/hrn_light/{name}.pth"
     model = load_model(path, device="cpu")
     assert_equal(path, lr, model, model.config.scales[0])

@@ -64,7 +64,7 @@ def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer
         one.step([patches()], 1e-4)
     good = one.tally()
     skipped_by_scaler = good["skipped"]
-    before, mean_before = weights(one), {k: v.clone() for k, v in one.shipped.state_dict().items()}
+    before, mean_before = weights(one), {k: v.clone() for k, v in one.eval_network.state_dict().items()}
     moments = {i: {k: v.clone() for k, v in s.items()} for i, s in one.optimizer.state_dict()["state"].items()}
     handle = one.network.head.register_forward_hook(lambda module, x, y: y + float("inf"))
     for _ in range(2):
@@ -72,7 +72,7 @@ def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer
     handle.remove()
     assert one.skipped_in_a_row() == 2
     assert gap(before, weights(one)) == 0
-    assert all(torch.equal(v, mean_before[k]) for k, v in one.shipped.state_dict().items())
+    assert all(torch.equal(v, mean_before[k]) for k, v in one.eval_network.state_dict().items())
     after = one.optimizer.state_dict()["state"]
     assert all(torch.equal(v, after[i][k]) for i, s in moments.items() for k, v in s.items())
     assert one.tally() == {"loss": None, "grad_norm": None, "skipped": skipped_by_scaler + 2}
@@ -139,7 +139,7 @@ def test_the_running_mean_is_the_formula(learner):
         now = {k: v.double() for k, v in weights(one).items()}
         share = max(0.7, 9 / (10 + n))  # 9/11, 9/12, then 0.7
         wanted = {k: v if wanted is None else wanted[k] + share * (v - wanted[k]) for k, v in now.items()}
-    mean = one.shipped.state_dict()
+    mean = one.eval_network.state_dict()
     assert sum("running_" in name for name in wanted) >= 2
     for name, value in wanted.items():
         torch.testing.assert_close(mean[name].double(), value, atol=1e-6, rtol=1e-5)

@@ -61,13 +61,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("log", type=Path, nargs="+", help="NAME_xS.jsonl of hrn/train.py")
 
     add = _adder(kinds, "schedules", "learning-rate schedules of hrn/train.py")
-    add("--lr", type=float, default=1e-4, help="highest learning rate (default: %(default)s)")
+    add("--lr", type=float, default=1e-4, help="peak learning rate (default: %(default)s)")
     add("--max_steps", type=int, default=500_000, help="length of the run (default: %(default)s)")
     add(
         "--decay",
         type=int,
         default=200_000,
-        help="steps after which schedule step halves the rate (default: %(default)s)",
+        help="steps after which --schedule step halves the rate, again and again (default: %(default)s)",
     )
     add("--warmup", type=int, default=20_000, help="steps of linear warm-up (default: %(default)s)")
 

@@ -18,7 +18,7 @@ def save(figure: plt.Figure, path: Path) -> None:
     """Write a figure in the format of the path's suffix, and close it. Raises HRNError for an unsupported format."""
     kind = path.suffix.removeprefix(".").lower()
     if kind not in figure.canvas.get_supported_filetypes():
-        raise HRNError(f"{path}: unsupported figure format {kind!r}; use .png, .pdf or .svg")
+        raise HRNError(f"{path}: unsupported figure format {kind!r}; use .png, .pdf, .svg or .webp")
     # without the date, the same figure gives the same file
     dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with atomic_write(path) as beside, plt.rc_context({"svg.hashsalt": "hrn"}):

@@ -22,7 +22,7 @@ def spectrum(path: Path, network: nn.Module, images: Sequence[np.ndarray], scale
         scale: one of the network's scales.
 
     Raises:
-        HRNError: the network has no DEMs.
+        HRNError: the network has no DEMs or no frequency branch.
     """
     spectra = branch_spectra(network, images, scale)
     shares = spectra / spectra.sum(axis=1, keepdims=True)

@@ -137,9 +137,9 @@ def check_cudnn(setup: Setup) -> str:
 def make_learner(
     setup: Setup, batch: int, precision: str = "fp32", processes: Processes | None = None, **how
 ) -> Learner:
-    """A learner with fixed initial weights; `how` are fields of Execution."""
+    """A learner with fixed initial weights, without TF32; `how` are fields of Execution."""
     recipe = Recipe(patch_size=setup.patch, batch_size=batch, norm_batch=batch, precision=precision, ema=0.999)
-    execution = Execution(**{"compile": False, **how})
+    execution = Execution(**{"compile": False, "tf32": False, **how})
     return Learner(setup.config, recipe, execution, processes or Processes(device=setup.device))
 
 

@@ -137,7 +137,7 @@ def convert(
                 continue
             for group, image in images.items():
                 file.create_dataset(f"{group}/{key}", data=image)
-            file[f"HR/{key}"].attrs["name"] = path.name
+            file[f"HR/{key}"].attrs["name"] = path.name.encode(errors="backslashreplace").decode()
             key += 1
         if key == 0:
             raise HRNError(f"all {len(paths)} images have a side shorter than --min_size {min_size}")

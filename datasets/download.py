@@ -22,7 +22,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 from hrn.cli import run_cli
 from hrn.data.images import list_images
 from hrn.errors import HRNError
-from hrn.fetch import ArchiveError, fetch, unpack
+from hrn.fetch import ArchiveError, fetch, locked, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -212,18 +212,20 @@ def get_set(source: Source, args: argparse.Namespace) -> None:
 
 def get_archive(archive: Archive, folder: Path, counts: dict[str, int], args: argparse.Namespace) -> None:
     """Download and unpack an archive, unless its images exist already. Raises HRNError."""
-    if not missing(folder, {archive.subfolder: counts[archive.subfolder]}):
-        return
     path = folder / archive.name
-    fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
-    try:
-        count = unpack(path, folder, archive.place)
-    except ArchiveError:
-        path.unlink()  # the next run downloads it again
-        raise
-    print(f"{folder}: {count} files from {archive.name}")
-    if not args.keep:
-        path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / f".{archive.name}.unpacking.lock"):  # another process may do the same
+        if not missing(folder, {archive.subfolder: counts[archive.subfolder]}):
+            return
+        fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
+        try:
+            count = unpack(path, folder, archive.place)
+        except ArchiveError:
+            path.unlink()  # the next run downloads it again
+            raise
+        print(f"{folder}: {count} files from {archive.name}")
+        if not args.keep:
+            path.unlink()
 
 
 def missing(folder: Path, counts: dict[str, int]) -> str:

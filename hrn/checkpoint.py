@@ -93,7 +93,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint (.pth or .safetensors) or the authors' state dict. No code in the file is run.
 
     Raises:
-        UnreadableError: the file cannot be read now, for example for lack of permission.
+        UnreadableError: the file may be intact: no permission to read it, or another version.
         HRNError: the file is missing or damaged, holds more than plain data, or is not a checkpoint of HRN.
     """
     path = Path(path)
@@ -193,7 +193,7 @@ def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str
 
 
 def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
-    """Validate the contents of a file in this package's format. Raises HRNError if they are not those of a checkpoint."""
+    """Validate the contents of a file in this package's format. Raises UnreadableError if this version cannot read them."""
     try:
         config = config_from_dict(contents["config"])
         weights, info, training = contents["weights"], contents["info"], contents.get("training")
@@ -202,7 +202,7 @@ def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
         if not all(isinstance(k, str) and _is_dense(v) for k, v in weights.items()):
             raise ValueError("the weights are not a dict of dense tensors")
     except (KeyError, TypeError, ValueError) as error:
-        raise HRNError(f"{path}: this version cannot read the checkpoint ({error})") from None
+        raise UnreadableError(f"{path}: this version cannot read the checkpoint ({error})") from None
     return Checkpoint(path, config, weights, info, training)
 
 

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 MAX_PIXELS, MAX_RESULT_PIXELS = 16_000_000, 64_000_000
 """Pixel limits for the upload and for the largest image that is computed."""
+MAX_SIDE = 20_000
+"""Limit for the sides of the upload. Extremely long images would take much more time and memory than others."""
 MAX_FACTOR, FACTOR_STEP = 8, 0.5
 PREVIEW_SIDE = 1600
 """Largest side of the two preview images. Larger results are cropped to their centre; the download is complete."""
@@ -133,6 +135,8 @@ class DemoBackend:
         if not upload.is_file():
             raise HRNError("the uploaded file has expired; upload it again")
         size = check_pixels(upload, MAX_PIXELS)
+        if max(size) > MAX_SIDE:
+            raise HRNError(f"the image has a side of {max(size):,} pixels, more than the limit of {MAX_SIDE:,}")
         enlargers = list(self.models[model].enlargers.values())
         if computed_pixels(enlargers, size, factor) > MAX_RESULT_PIXELS:
             smaller = (n * FACTOR_STEP for n in range(math.ceil(factor / FACTOR_STEP) - 1, 0, -1))

@@ -6,4 +6,4 @@ class HRNError(Exception):
 
 
 class UnreadableError(HRNError):
-    """A file cannot be read now, for example for lack of permission. It may be intact."""
+    """A file that may be intact cannot be read now, for example for lack of permission or because of its version."""

@@ -83,7 +83,7 @@ def fetch(
         return False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f".{target.name}.lock")):
+        with locked(target.with_name(f".{target.name}.lock")):
             if _is_complete(target, checksum):  # another process has downloaded it meanwhile
                 return False
             if target.is_file():
@@ -100,7 +100,7 @@ def _is_complete(target: Path, checksum: str | None) -> bool:
 
 
 @contextmanager
-def _locked(lock: Path) -> Iterator[None]:
+def locked(lock: Path) -> Iterator[None]:
     """Hold an exclusive lock on a temporary file. Systems without file locks do not wait."""
     if not fcntl:
         yield

@@ -34,9 +34,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file atomically. Raises HRNError as :func:`atomic_write` does."""
+    """Write a UTF-8 text file atomically. Raises HRNError as :func:`atomic_write` does.
+
+    What UTF-8 cannot encode, such as a file name in another encoding, is escaped.
+    """
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def file_hash(path: str | Path, kind: str = "sha256") -> str:

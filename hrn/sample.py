@@ -14,6 +14,7 @@ beside SR/, and summary.md to SAMPLE_DIR/<checkpoint>/, as is report.html with -
 """
 
 import argparse
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -181,6 +182,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def cli() -> int:
     """Entry point of the console script hrn-sample."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that unfinished files are deleted
     return run_cli(main)
 
 

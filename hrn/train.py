@@ -26,7 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hrn.checkpoint import load_checkpoint
 from hrn.cli import run_cli
-from hrn.distributed import Processes, exit_process, is_worker, join_processes, launch
+from hrn.distributed import Processes, exit_process, is_restarted, is_worker, join_processes, launch
 from hrn.errors import HRNError
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import check_driver, keep_memory, tune_convolutions, warm_up_kernels
@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     with join_processes(args.device if args.num_gpu else "cpu") as processes:
         if processes.device.type == "mps":
             raise HRNError("--device mps: MPS lacks float64, which training needs; train on cuda or cpu")
-        return train(args, processes, prepare(args, processes.count))
+        restarted = processes.max(is_restarted()) > 0  # torchrun does not count every restart on every machine
+        return train(args, processes, prepare(args, processes.count, restarted=restarted))
 
 
 def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
@@ -68,7 +69,7 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
     keep_memory()
     warm_up_kernels()
     tune_convolutions(tf32=args.tf32, deterministic=args.deterministic)
-    state = processes.run_on_main(partial(find_state, args, setup.files))
+    state = processes.run_on_main(partial(find_state, args, setup))
     trainer = build_trainer(args, setup, processes, state)
     for flag, start in ((args.init_from, init_from), (args.grow_from, grow_from)):
         if flag and not state:
@@ -89,6 +90,8 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
     if trainer.tensorboard:
         trainer.tensorboard.close()
     if not stopped:
+        if processes.is_main:
+            setup.files.marker.unlink(missing_ok=True)
         return 0
     if processes.is_main:
         name = signal.Signals(stopped).name

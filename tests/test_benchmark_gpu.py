@@ -67,6 +67,16 @@ def test_compiled_and_eager_updates_are_compared(setup, monkeypatch):
     monkeypatch.setattr(gpu_checks, "make_learner", lambda setup, batch, compile=False: make(setup, batch))
     assert gpu_checks.check_compile(replace(setup, quick=False)).startswith("updates differ by 0.0e+00")
 
+    def wrong(setup, batch, compile=False):
+        learner = make(setup, batch)
+        if compile:
+            learner.network.head.weight.data.mul_(2)
+        return learner
+
+    monkeypatch.setattr(gpu_checks, "make_learner", wrong)
+    with pytest.raises(ArithmeticError):
+        gpu_checks.check_compile(replace(setup, quick=False))
+
 
 def test_report_on_a_cpu(tmp_path, capsys):
     torch.manual_seed(0)

@@ -185,7 +185,8 @@ def test_a_foreign_state_dict_without_shapes(tmp_path):
 def test_the_scale_of_the_authors_state_dict(tmp_path, scale, prefix):
     with torch.device("meta"):
         weights = build_model(preset("hrn_released", [scale])).state_dict()
-    torch.save({prefix + name: torch.zeros(value.shape) for name, value in weights.items()}, tmp_path / "a.pth")
+    small = {prefix + name: torch.zeros(()).expand(value.shape) for name, value in weights.items()}
+    torch.save(small, tmp_path / "a.pth")
     checkpoint = load_checkpoint(tmp_path / "a.pth")
     assert checkpoint.model_name == "hrn_released"
     assert checkpoint.config.scales == (scale,)

@@ -1,3 +1,5 @@
+import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -116,8 +118,32 @@ def test_bad_input_is_named_and_nothing_is_left(div2h5, hr_folder, tmp_path, rng
     fails(r"0000\.png.*X2.*0000x2", *common)
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(lr / "0000x2.png")
     fails(r"0000x2\.png.*10x10.*0000\.png.*120x96.*60x48", *common)
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(hr_folder / "0002.png")
+    fails(r"0002\.png: too small", "--hr", str(hr_folder), "--out", str(out), "--scales", "2", "3", "4", "8")
     (hr_folder / "0003.png").write_bytes((hr_folder / "0003.png").read_bytes()[:300])
     fails(r"0003\.png", "--hr", str(hr_folder), "--out", str(out))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not have such names")
+def test_a_name_that_is_not_utf_8(div2h5, hr_folder, tmp_path):
+    (hr_folder / "0000.png").rename(hr_folder / os.fsdecode(b"caf\xe9.png"))
+    div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), "--scales", "2", "--workers", "1"])
+    assert len(H5Pairs(tmp_path / "a.h5", (2,))) == 4
+
+
+def test_several_folders(div2h5, hr_folder, tmp_path):
+    other = hr_folder.rename(tmp_path / "other")
+    shutil.copytree(other, hr_folder)
+    flags = ["--out", str(tmp_path / "a.h5"), "--scales", "2", "--workers", "1"]
+    div2h5.main(["--hr", str(hr_folder), str(other), *flags])
+    pairs = H5Pairs(tmp_path / "a.h5", (2,))
+    assert [pairs.name(i) for i in range(8)] == [f"000{i}" for i in range(4)] * 2
+
+
+def test_hr_needs_out(div2h5, capsys):
+    with pytest.raises(SystemExit):
+        div2h5.main(["--hr", "photos"])
+    assert "--out" in capsys.readouterr().err
 
 
 def test_names_are_those_of_the_images(div2h5, hr_folder, tmp_path):

@@ -2,15 +2,11 @@
 
 import ast
 import graphlib
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import h5py
-from PIL import Image
-
-NOT_FOR_INFERENCE = ("torchvision", "h5py", "matplotlib")
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -46,27 +42,6 @@ def test_no_import_circle(root):
 
 def test_pretrained_is_a_leaf(root):
     assert import_graph(root)["hrn.pretrained"] == {"hrn.errors", "hrn.files"}
-
-
-def test_inference_needs_neither_torchvision_nor_h5py_nor_matplotlib(root, tmp_path, image):
-    Image.fromarray(image[:20, :24]).save(tmp_path / "a.png")
-    script = f"""
-import json, runpy, sys
-import numpy as np
-import hrn
-loaded = lambda: [name for name in {NOT_FOR_INFERENCE} if name in sys.modules]
-hrn.upscale(hrn.load_model("hrn_light_x2", device="cpu"), np.zeros((8, 9, 3), np.uint8))
-report = [loaded()]
-sys.argv = ["sample.py", "--input", "{tmp_path}/a.png", "--scale", "2", "--sample_dir", "{tmp_path}/out", "--device", "cpu"]
-try:
-    runpy.run_path("hrn/sample.py", run_name="__main__")
-except SystemExit as end:
-    report += [loaded(), end.code]
-json.dump(report, open("{tmp_path}/report.json", "w"))
-"""
-    subprocess.run([sys.executable, "-c", script], cwd=root, check=True, capture_output=True)
-    assert json.loads((tmp_path / "report.json").read_text()) == [[], [], 0]
-    assert len(list((tmp_path / "out").rglob("a.png"))) == 1
 
 
 def test_div2h5_runs_without_torch(root, tmp_path, hr_folder):

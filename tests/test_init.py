@@ -25,12 +25,11 @@ def test_public_functions():
         _ = hrn.unknown
 
 
-def test_enlarging_imports_no_heavy_optional_package(tmp_path):
+def test_enlarging_imports_no_heavy_optional_package():
     """Enlarging an image or a tensor loads no optional package."""
     code = """
 import numpy, torch, hrn
-from hrn.model import build_model, preset
-network = build_model(preset("hrn_light", [2])).eval()
+network = hrn.load_model("hrn_light_x2", device="cpu")
 hrn.upscale(network, numpy.zeros((4, 4, 3), numpy.uint8))
 hrn.enlarge(network, torch.zeros(1, 3, 4, 4))
 """

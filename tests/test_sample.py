@@ -1,6 +1,9 @@
 """hrn/sample.py: flags, enlarging of files and scoring of test sets."""
 
 import json
+import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from hrn.checkpoint import save_checkpoint
 from hrn.data.images import read_picture, read_rgb, write_image
 from hrn.data.resize import imresize
 from hrn.distributed import Processes
+from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.inference import methods
 from hrn.model import build_model, preset
@@ -50,14 +54,15 @@ print(json.dumps({"code": code, "loaded": loaded, "shadowed": shadowed}))
 """
 
 
-def test_script_from_another_folder_imports_only_what_it_needs(run, root, light, image, tmp_path):
-    """`hrn/data` must not become a top-level `data`, and enlarging needs no evaluation or data-set libraries."""
+def test_script_from_another_folder_imports_only_what_it_needs(run, root, image, tmp_path):
+    """`hrn/data` must not become a top-level `data`, and enlarging by an included checkpoint needs no other libraries."""
     folder = tmp_path / "elsewhere"
     write_image(folder / "a.png", image)
     (folder / "probe.py").write_text(PROBE)
-    out = run("probe.py", root / "hrn/sample.py", "--ckpt_path", light, "--input", "a.png", cwd=folder).stdout
+    flags = ["--input", "a.png", "--scale", "2", "--device", "cpu"]
+    out = run("probe.py", root / "hrn/sample.py", *flags, cwd=folder).stdout
     assert json.loads(out.splitlines()[-1]) == {"code": 0, "loaded": [], "shadowed": []}
-    assert read_rgb(folder / "sample/light_x2/x2/SR/a.png").shape == (96, 128, 3)
+    assert read_rgb(folder / "sample/hrn_light_x2/x2/SR/a.png").shape == (96, 128, 3)
 
 
 @pytest.mark.slow
@@ -266,6 +271,40 @@ def test_gain_of_the_self_ensemble(light, hr_folder, tmp_path, capsys):
     assert f"self-ensemble: {gain:+.3f} dB" in out
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not have such names")
+def test_scores_of_a_name_that_is_not_utf_8(light, hr_folder, tmp_path):
+    (hr_folder / "0001.png").rename(hr_folder / os.fsdecode(b"caf\xe9.png"))
+    flags = ("--ckpt_path", light, "--test_data_dir", hr_folder, "--sample_dir", tmp_path / "s", "--report")
+    assert main(*flags) == 0
+    assert "caf" in next((tmp_path / "s").rglob("scores.csv")).read_text()
+
+
+def test_bicubic_enlarges_files(hr_folder, tmp_path):
+    assert main("--model", "bicubic", "--scale", 2, 3, "--input", hr_folder, "--sample_dir", tmp_path / "s") == 0
+    for s in (2, 3):
+        sr = read_rgb(tmp_path / f"s/bicubic/HR/x{s}/SR/0001.png")
+        assert (sr == imresize(read_rgb(hr_folder / "0001.png"), scale=s)).all()
+
+
+def test_devices_and_processes(monkeypatch):
+    devices, started = [], []
+
+    @contextmanager
+    def join(device, timeout):
+        devices.append(device)
+        yield Processes(count=2)
+
+    monkeypatch.setattr(sample, "join_processes", join)
+    monkeypatch.setattr(sample, "launch", lambda script, argv, count: started.append(count) or 7)
+    monkeypatch.setattr(sample, "build_methods", lambda *args: [])
+    for flags in ((), ("--num_gpu", 0), ("--cuda",)):
+        with pytest.raises(HRNError, match="one process"):
+            main("--test_data_dir", "a", *flags)
+    assert devices == ["auto", "cpu", "cuda"]
+    assert main("--input", "a.png", "--num_gpu", 2) == 7
+    assert started == [2]
+
+
 @pytest.mark.slow
 def test_a_folder_shared_by_two_processes(run, root, light, photos, tmp_path):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", root / "hrn/sample.py"]
@@ -292,6 +331,10 @@ def test_a_folder_shared_by_two_processes(run, root, light, photos, tmp_path):
         "--input a.png --test_data_dir a",
         "--num_gpu 2",
         "--model bicubic --scale 2 --report",
+        "--model bicubic --scale 2 --ckpt_path a.pth",
+        "--model bicubic --scale 2.5 --input a.png",
+        "--input a.png --size 9x9 --scale 2",
+        "--format jpg",
         "--skip_existing",
         "--size 10x10 --long_edge 9 --input a.png",
         "--model bicubic",

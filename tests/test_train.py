@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from hrn import train
 from hrn.checkpoint import load_checkpoint, load_network, save_checkpoint
 from hrn.cli import run_cli
+from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.model import build_model, preset
 from hrn.training.run_files import RunFiles, read_log
@@ -94,6 +97,46 @@ def test_an_earlier_state_is_resumed_only_if_no_newer_one_exists(h5_path, tmp_pa
     flags[flags.index("--ckpt_dir") + 1] = str(moved.parent)
     train.main([*flags, "--init_from", str(last), "--resume", str(moved)])  # --resume wins
     assert load_checkpoint(moved.parent / last.name).training["step"] == 3
+
+
+def test_a_restarted_run_replaces_only_its_own_files(h5_path, tmp_path, monkeypatch):
+    """torchrun also restarts a run that was refused because of earlier files."""
+    flags, weights, marker = training_flags(h5_path, tmp_path), tmp_path / "a_x2.pth", tmp_path / ".a_x2.running"
+    weights.write_text("kept")
+    marker.touch()  # of an earlier run that was killed
+    for count in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        with pytest.raises(HRNError, match=r"a_x2\.pth"):
+            train.main(flags)
+    assert weights.read_text() == "kept"
+    marker.touch()
+    assert train.main(flags) == 0
+    assert load_checkpoint(weights).info["steps"] == 3
+    assert not marker.exists()
+
+
+def test_gpu_flags_reach_cudnn(h5_path, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "tune_convolutions", lambda **flags: asked.append(flags))
+    flags = [*training_flags(h5_path, tmp_path), "--dry_run"]
+    train.main(flags)
+    train.main([*flags, "--deterministic", "--no-tf32", "--group", "1", "--sample_dir", "x"])
+    assert asked == [{"tf32": True, "deterministic": False}, {"tf32": False, "deterministic": True}]
+
+
+def test_training_on_mps_is_refused(h5_path, tmp_path, monkeypatch):
+    devices = []
+
+    @contextmanager
+    def join(device):
+        devices.append(device)
+        yield Processes(device=torch.device("mps"))
+
+    monkeypatch.setattr(train, "join_processes", join)
+    for more in ([], ["--num_gpu", "0"]):
+        with pytest.raises(HRNError, match="--device mps"):
+            train.main([*training_flags(h5_path, tmp_path, device="mps"), *more])
+    assert devices == ["mps", "cpu"]
 
 
 def test_unusable_validation_images_are_found_at_the_start(h5_path, hr_folder, tmp_path):

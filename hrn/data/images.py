@@ -6,7 +6,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ WITHOUT_PROFILE = (".bmp",)
 """Formats that cannot store a colour profile."""
 LARGEST_FILE = dict.fromkeys((".tif", ".tiff", ".bmp"), 2**32 - 2**20)
 """The largest image of uncompressed formats in bytes: offsets in the file have 32 bits, and the header needs some space."""
-LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".avif": 65536}
+LONGEST_SIDE = {".png": 2**31 - 1, ".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".avif": 65536}
 """The largest height and width of formats that have a limit, in pixels."""
 _QUALITY = {
     ".webp": {"lossless": True, "exact": True},
@@ -146,7 +146,7 @@ def read_picture(path: str | Path) -> Picture:
         with _opened(path) as image:
             if image.mode in _DEEP_MODES or _is_deep(image, path):
                 raise HRNError(f"{path}: {TOO_DEEP}")
-            ImageOps.exif_transpose(image, in_place=True)
+            _apply_orientation(image)
             return replace(_decode(image), frames=getattr(image, "n_frames", 1))
     except HRNError:
         raise
@@ -169,7 +169,16 @@ def picture_of(image: Image.Image) -> Picture:
     """Convert a Pillow image. Raises HRNError if it has more than 8 bits per channel."""
     if image.mode in _DEEP_MODES:
         raise HRNError(f"image of mode {image.mode}: {TOO_DEEP}")
-    return _decode(ImageOps.exif_transpose(image))
+    image = image.copy()
+    _apply_orientation(image)
+    return _decode(image)
+
+
+def _apply_orientation(image: Image.Image) -> None:
+    """Rotate an image by its EXIF orientation, in place. A damaged EXIF block is ignored."""
+    image.load()  # damaged pixels raise here
+    with suppress(*_DAMAGED):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _decode(image: Image.Image) -> Picture:
@@ -178,7 +187,7 @@ def _decode(image: Image.Image) -> Picture:
     if image.mode in ("CMYK", "LAB"):
         image, icc_profile = _to_srgb(image, icc_profile), None
     image = image.convert("LA") if image.mode == "La" else image
-    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
+    transparent = image.has_transparency_data
     w, h = image.size
     rgb = np.empty((h, w, 3), np.uint8)
     alpha = np.empty((h, w), np.uint8) if transparent else None
@@ -277,6 +286,7 @@ def check_size(path: Path, size: tuple[int, int], channels: int) -> None:
     suffix = path.suffix.lower()
     side, largest = LONGEST_SIDE.get(suffix), LARGEST_FILE.get(suffix)
     if side and max(size) > side:
-        raise HRNError(f"{path}: {size[1]}x{size[0]} exceeds the limit of {suffix}, {side} pixels per side; use PNG")
+        other = "" if suffix == ".png" else "; use PNG"
+        raise HRNError(f"{path}: {size[1]}x{size[0]} exceeds the limit of {suffix}, {side} pixels per side{other}")
     if largest and size[0] * size[1] * channels > largest:
         raise HRNError(f"{path}: {size[1]}x{size[0]} exceeds the limit of {suffix}, 4 GiB; use PNG")

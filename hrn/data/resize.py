@@ -27,7 +27,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def resize_matrix(n_in: int, n_out: int, scale: float) -> sparse.csr_array:
     """Return the (n_out, n_in) matrix that resizes a line of samples by `scale`. Pixel centres are aligned."""
     shrink = min(scale, 1.0)

@@ -38,7 +38,8 @@ class Job:
 def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None = None) -> list[Job]:
     """The images at `path`, a file or a folder with its subfolders, and their target files in `folder`.
 
-    Names and subfolders are kept. If two images differ only in their suffix, the target keeps it: a.jpg.png.
+    Names and subfolders are kept. If two images differ only in their suffix, or in
+    capitals, the target keeps the suffix: a.jpg.png.
 
     Args:
         path: a file, which need not exist, or a folder.
@@ -57,12 +58,19 @@ def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None 
     if not sources:
         raise HRNError(f"no images in {path} (supported: {', '.join(EXTENSIONS)})")
     targets = [folder / source.relative_to(path).with_suffix(suffix) for source in sources]
-    while len(counts := Counter(targets)) < len(targets):
+    while len(counts := Counter(map(_caseless, targets))) < len(targets):
         targets = [
-            target if counts[target] == 1 else folder / source.relative_to(path).with_name(f"{source.name}{suffix}")
+            target
+            if counts[_caseless(target)] == 1
+            else folder / source.relative_to(path).with_name(f"{source.name}{suffix}")
             for source, target in zip(sources, targets, strict=True)
         ]
     return [Job(source, target) for source, target in zip(sources, targets, strict=True)]
+
+
+def _caseless(path: Path) -> str:
+    """Return the same text for two paths that are one file on a file system without case."""
+    return str(path).casefold()
 
 
 def _results_folder(path: Path, leave_out: Path, folder: Path) -> Path | None:
@@ -84,11 +92,14 @@ def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object]
         A summary line.
 
     Raises:
-        HRNError: the image cannot be read or enlarged, the target cannot be written, or memory runs out. The target is
-            then unchanged.
+        HRNError: the image cannot be read or enlarged, the target cannot be written or is the image itself, or memory runs
+            out. The target is then unchanged.
     """
+    if job.target.exists() and job.target.samefile(job.source):
+        raise HRNError(f"{job.source}: the result would replace this image; write it to another folder")
     picture = read_picture(job.source)
     h, w = picture.rgb.shape[:2]
+    notes = [enlarger.describe((h, w))]  # an error here costs no time
     new_h, new_w = enlarger.size_of((h, w))
     check_size(job.target, (new_h, new_w), picture.channels)
     try:
@@ -97,7 +108,6 @@ def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object]
         if not is_out_of_memory(error):
             raise
         raise HRNError(f"{job.source}: not enough memory to enlarge {w}x{h} to {new_w}x{new_h}") from None
-    notes = [enlarger.describe((h, w))]
     if picture.frames > 1:
         notes.append(f"first of {picture.frames} frames")
     if picture.alpha is not None and job.target.suffix in WITHOUT_ALPHA:

@@ -16,8 +16,8 @@ SHARE_OF_FREE = 0.8
 """Default memory budget, as a share of the free memory."""
 SCRATCH = 1.45
 """Factor for the scratch memory of convolutions and the allocator, relative to the feature maps."""
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-"""Messages of the CPU allocator, of the CUDA driver and MPS, and of CUDA libraries."""
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+"""Messages of the CPU allocator, also on Windows, of the CUDA driver and MPS, and of CUDA libraries."""
 POSSIBLY_OUT_OF_MEMORY = (
     "unable to find an engine",
     "CUDNN_STATUS_INTERNAL_ERROR",

@@ -51,6 +51,11 @@ class RunFiles:
         """Folder of TensorBoard's event files."""
         return self.folder / f"{self.name}.tensorboard"
 
+    @property
+    def marker(self) -> Path:
+        """An empty file that exists while torchrun may restart the run. The other files then belong to this run."""
+        return self.folder / f".{self.name}.running"
+
     def state(self, step: int) -> Path:
         """Training state after `step` updates, for `--resume`."""
         return self.folder / f"{self.name}.{step:08d}.train.pth"
@@ -156,13 +161,14 @@ def step_of(path: Path) -> int:
 
 
 def load_state(path: Path) -> Checkpoint:
-    """Read a training state, of this or an earlier version. Raises HRNError if `path` is not one."""
+    """Read a training state, of this or an earlier version. Raises HRNError if `path` is not one, UnreadableError if its
+    version cannot be read."""
     state = load_checkpoint(path)
     if state.training is None:
         raise HRNError(f"{path} contains weights only and cannot be resumed; start a new run from it with --init_from")
     training = {RENAMED_KEYS.get(key, key): value for key, value in state.training.items()}
     if missing := STATE_KEYS - training.keys():
-        raise HRNError(
+        raise UnreadableError(
             f"{path}: training state of another version, without {', '.join(sorted(missing))}; it cannot be resumed"
         )
     return replace(state, training=training)

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hrn import __version__
 from hrn.checkpoint import Checkpoint
 from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
-from hrn.distributed import Processes, is_restarted
+from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
 from hrn.model import preset
 from hrn.model.config import Config, with_settings
@@ -34,9 +35,11 @@ class Setup:
     pairs: H5Pairs
     valid: list[TestSet]
     files: RunFiles
+    restarted: bool
+    """Whether torchrun restarted the processes after a failure."""
 
 
-def prepare(args: argparse.Namespace, processes: int) -> Setup:
+def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False) -> Setup:
     """Check the flags and open the data. Raises HRNError."""
     recipe, execution = (cls(**{f.name: getattr(args, f.name) for f in fields(cls)}) for cls in (Recipe, Execution))
     micro_batch_size(recipe, processes, execution.accumulate)
@@ -54,11 +57,13 @@ def prepare(args: argparse.Namespace, processes: int) -> Setup:
     except ValueError as error:
         raise HRNError(f"--set {' '.join(args.set)}: {error}") from None
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
-    if args.resume is None and not is_restarted() and not args.dry_run:
+    if args.resume is None and not args.dry_run and not (restarted and files.marker.exists()):
+        with suppress(OSError):
+            files.marker.unlink()  # so that a restart of this attempt does not take earlier files for its own
         files.check_unused()
     pairs = H5Pairs(args.train_data_path, scales)
     valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]
-    return Setup(config, recipe, execution, pairs, valid, files)
+    return Setup(config, recipe, execution, pairs, valid, files, restarted)
 
 
 def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None:
@@ -68,13 +73,14 @@ def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None
         test_set.verify(test_set.scale if shave is None else shave, processes.rank, processes.count)
 
 
-def find_state(args: argparse.Namespace, files: RunFiles) -> Checkpoint | None:
+def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:
     """Load the training state to resume: the requested one, or the newest one after a restart by torchrun.
 
     Raises:
         HRNError: the state cannot be read, or a newer one exists.
     """
-    if args.resume is True or (is_restarted() and files.states()):
+    files = setup.files
+    if args.resume is True or (setup.restarted and files.states()):
         return files.newest_state()
     if args.resume is None:
         return None
@@ -114,6 +120,8 @@ def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
     """Create the output folder, and TensorBoard's files if requested. Raises HRNError."""
     try:
         trainer.files.folder.mkdir(parents=True, exist_ok=True)
+        if is_worker():
+            trainer.files.marker.touch()
     except OSError as error:
         raise HRNError(f"--ckpt_dir {trainer.files.folder}: {error.strerror}") from None
     if tensorboard:

@@ -52,7 +52,8 @@ def kill_loaders_on_error() -> Iterator[None]:
         if workers := multiprocessing.active_children():
             in_main_thread = threading.current_thread() is threading.main_thread()
             # PyTorch's SIGCHLD handler would raise another error over this one
-            previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread else None
+            replace = in_main_thread and hasattr(signal, "SIGCHLD")  # not on Windows
+            previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if replace else None
             for process in workers:
                 process.kill()
             for process in workers:

@@ -103,8 +103,8 @@ class Trainer:
         """
         if self.finished and self.pending_validation is None:
             logger.info("nothing to do: step %d of %d is reached", self.step, self.recipe.max_steps)
-            if not self.valid and not self.files.best.is_file():
-                self.save_weights({})  # the earlier attempt ended before it wrote them
+            if not self.valid:
+                self.save_weights({})  # the earlier attempt may have ended before it wrote them
             return 0
         if self.processes.is_main:
             self.log.cut(self.step if self.pending_validation is None else self.step - 1)
@@ -132,9 +132,9 @@ class Trainer:
         for parts in self.batches():
             self.learner.step(parts, self.recipe.lr_at(self.step))
             self.step += 1
-            timer.step(parts[0][1].shape[-1] // self.recipe.patch_size)
             progress(self.step)
             stopped = self._poll_signals(request)
+            timer.step(parts[0][1].shape[-1] // self.recipe.patch_size)  # after the poll, which waits for the GPU
             line = self._measure(timer) if self._is_due(self.recipe.print_interval) else {}
             stopped = self._finish_step(line, request, stopped)
             if stopped:
@@ -172,7 +172,8 @@ class Trainer:
     def _poll_signals(self, request: StopSignal) -> int:
         """Return the signal that any process received, or 0. Raises HRNError if too many steps in a row were skipped."""
         alone_and_stopped = self.processes.count == 1 and request.signal
-        if not alone_and_stopped and not self._is_due(POLL_INTERVAL.get(self.processes.device.type, 1)):
+        intervals = (POLL_INTERVAL.get(self.processes.device.type, 1), self.recipe.print_interval)
+        if not alone_and_stopped and not any(map(self._is_due, intervals)):
             return 0
         skipped = self.learner.skipped_in_a_row()
         if skipped >= MAX_SKIPPED_IN_A_ROW:
@@ -334,6 +335,9 @@ class Trainer:
         if self.best and (changed := self._different_info(state, "valid_data", "shave")):
             changes = ", ".join(f"{k} from {state.info[k]} to {self.info[k]}" for k in changed)
             logger.warning("the validation setup changed (%s); resetting the best score", changes)
+            self.best = None
+        if self.best and not self.files.best.is_file():
+            logger.warning("%s is missing; resetting the best score", self.files.best)
             self.best = None
         self.info = {**state.info, **self.info}
 

@@ -11,10 +11,13 @@ from torch import nn
 
 from hrn.data.benchmark import TestSet
 from hrn.distributed import Processes
+from hrn.errors import HRNError
 from hrn.evaluation.evaluate import Enlarge, ImageResult, evaluate
 from hrn.evaluation.metrics import mean_scores
 from hrn.inference.enlarger import Enlarger
 
+FAILED = 1000
+"""Sent to the other processes instead of a signal's number, and larger than any."""
 SHOWN_IMAGES = 4
 """Images of each test set that TensorBoard shows."""
 SCORING_THREADS = {"cuda": 4}
@@ -42,6 +45,9 @@ def validate(
 
     Returns:
         Mean `psnr_y` and `ssim_y` over the test sets, or None if any process was asked to stop.
+
+    Raises:
+        HRNError: an image cannot be read or scored; in all processes if it happens in one.
     """
     rows = []
     for test_set in test_sets:
@@ -71,13 +77,22 @@ def score_set(
         return [result if is_shown else result.without_images() for result in results]
 
     device, mine = next(network.parameters()).device, []
+    firsts = range(0, len(test_set.images), processes.count)
     with ordered_map(SCORING_THREADS.get(device.type, 0)) as apply:
-        for results in apply(score, range(0, len(test_set.images), processes.count)):
-            for result in results:
-                if result.sr is not None:
-                    show(f"{test_set.name} x{test_set.scale}/{result.name}", result.sr)
-                mine.append(result.scores)
-            if processes.max(stop()):
+        scored = apply(score, firsts)
+        for _ in firsts:
+            error = None
+            try:
+                for result in next(scored):
+                    if result.sr is not None:
+                        show(f"{test_set.name} x{test_set.scale}/{result.name}", result.sr)
+                    mine.append(result.scores)
+            except HRNError as caught:
+                error = caught
+            ended = processes.max(FAILED if error else stop())
+            if ended == FAILED:
+                raise error or HRNError("validation failed in another process")
+            if ended:
                 return None
     return mine
 

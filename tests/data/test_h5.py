@@ -96,3 +96,20 @@ def test_not_an_h5_file(tmp_path):
         H5Pairs(tmp_path / "a.h5", (2,))
     with pytest.raises(HRNError, match=r"b\.h5.*div2h5\.py"):
         H5Pairs(tmp_path / "b.h5", (2,))
+
+
+def test_an_unreadable_image_is_found_at_the_start(h5_path):
+    with h5py.File(h5_path, "a") as file:
+        del file["HR/7"]
+        file.create_dataset("HR/7", data=np.zeros((96, 120, 3), np.uint8), chunks=(96, 120, 3), compression="gzip")
+        where = file["HR/7"].id.get_chunk_info(0)
+    pairs = H5Pairs(h5_path, (2,))
+    pairs.verify()
+    with h5_path.open("r+b") as raw:
+        raw.seek(where.byte_offset)
+        raw.write(b"\xff" * where.size)
+    pairs.verify(0, 2)  # the image is in the share of the other process
+    with pytest.raises(HRNError, match="HR/7"):
+        pairs.verify(1, 2)
+    with pytest.raises(HRNError, match="HR/7"):
+        pairs.read("HR", 7)

@@ -162,6 +162,12 @@ def test_pixel_limits(backend, upload, monkeypatch):
         backend.enlarge(upload, "hrn_light", 2.5)
 
 
+def test_extremely_long_images_are_refused(backend, tmp_path):
+    write_image(tmp_path / "long.png", np.zeros((1, 20_001, 3), np.uint8))
+    with pytest.raises(HRNError, match="20,001"):
+        backend.enlarge(tmp_path / "long.png", "hrn_light", 2)
+
+
 def test_an_upload_may_expire_during_its_enlargement(backend, upload):
     _, (before, after), _ = backend.enlarge(
         upload, "hrn_light", 2, lambda share: share and upload.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from hrn.data.images import EXTENSIONS, WITHOUT_ALPHA, WITHOUT_GREY, WITHOUT_PRO
 from hrn.data.resize import Bicubic, imresize
 from hrn.errors import HRNError
 from hrn.inference.batch import Job, enlarge_file, jobs
+from hrn.inference.resizer import Resizer, Size
 
 
 @pytest.fixture
@@ -97,6 +98,25 @@ def test_a_result_is_in_memory_once(tmp_path, image):
     assert peak < before + 1.7 * after
 
 
+def test_a_result_never_replaces_its_source(folder):
+    before = (folder / "a.png").read_bytes()
+    with pytest.raises(HRNError, match=r"a\.png"):
+        enlarge_file(Job(folder / "a.png", folder / "sub/../a.png"), Bicubic(2))
+    assert (folder / "a.png").read_bytes() == before
+
+
+def test_sizes_that_cannot_be_reached(folder, tmp_path):
+    with pytest.raises(HRNError, match="cannot enlarge"):
+        enlarge_file(Job(folder / "a.png", tmp_path / "b.png"), Resizer([Bicubic(2)], Size(factor=1e9)))
+
+
+def test_names_that_differ_in_capitals_only(tmp_path, image):
+    for name in ("IMG_1.JPG", "img_1.png", "Other.png"):
+        Image.fromarray(image).save(tmp_path / name)
+    found = {job.source.name: job.target.name for job in jobs(tmp_path, tmp_path / "out")}
+    assert found == {"IMG_1.JPG": "IMG_1.JPG.png", "img_1.png": "img_1.png.png", "Other.png": "Other.png"}
+
+
 def test_limits_of_formats(tmp_path, image):
     Image.fromarray(np.dstack([image, image[..., :1]])).save(tmp_path / "a.png")
     assert "transparency" in enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.jpg"), Bicubic(2))
@@ -146,14 +166,6 @@ def test_the_first_frame_is_enlarged(tmp_path, image):
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
     assert "3 frames" in enlarge_file(Job(tmp_path / "a.webp", tmp_path / "b.png"), Bicubic(2))
     assert (read_picture(tmp_path / "b.png").rgb == imresize(image, scale=2)).all()
-
-
-def test_icc_profiles_are_kept(tmp_path, image):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(image).save(tmp_path / "a.jpg", icc_profile=profile)
-    for suffix in (".png", ".jpg", ".webp", ".tif"):
-        enlarge_file(Job(tmp_path / "a.jpg", tmp_path / f"b{suffix}"), Bicubic(2))
-        assert read_picture(tmp_path / f"b{suffix}").icc_profile == profile
 
 
 def grey_profile() -> bytes:

@@ -92,6 +92,7 @@ def test_the_limits_of_control_groups(tmp_path, monkeypatch, cgroup, files, free
         (RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, ...)"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried ..."), True),  # Windows
         (RuntimeError("size mismatch"), False),
         (ValueError("can't allocate memory"), False),
     ],

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hrn import train
-from hrn.distributed import Processes
+from hrn.distributed import Processes, join_processes
 from hrn.errors import HRNError
 from hrn.training.run_files import RunFiles, load_state, read_log
 from tests.training.conftest import log_of
@@ -160,6 +160,15 @@ def test_wrong_flags_fail_before_any_process_is_started(h5_path, tmp_path, monke
         with pytest.raises(HRNError, match=name):
             train.main(f"{flags} {more}".split())
     assert not (tmp_path / "bad").exists()
+
+
+def test_processes_and_gpus_must_match(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for device, word in (("cuda", "1 GPUs"), ("cuda:0", "--device cuda:0")):
+        with pytest.raises(HRNError, match=word), join_processes(device):
+            pass
 
 
 def test_a_single_process():

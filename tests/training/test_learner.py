@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -44,6 +45,23 @@ def test_first_update_is_adams_formula(learner):
     for name, p in one.network.named_parameters():
         g = gradients[name]
         torch.testing.assert_close(p - before[name], -1e-3 * g / (g.abs() + 1e-8), atol=1e-7, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "formula"),
+    [
+        ("L1", lambda d: d.abs()),
+        ("MSE", lambda d: d.square()),
+        ("SmoothL1", lambda d: torch.where(d.abs() < 1, d.square() / 2, d.abs() - 0.5)),
+    ],
+)
+def test_the_loss_is_its_formula(learner, loss_fn, formula):
+    one, (lr_patch, hr_patch) = learner(loss_fn=loss_fn), patches()
+    other = copy.deepcopy(one.network)
+    one.step([(lr_patch, hr_patch)], 1e-4)
+    with torch.no_grad():
+        difference = other(lr_patch / 255, 2) - hr_patch / 255
+    assert one.tally()["loss"] == pytest.approx(float(formula(difference).mean()), rel=1e-4)
 
 
 def test_accumulation_is_the_larger_batch(learner):
@@ -225,7 +243,8 @@ def test_gradients_and_statistics_are_averaged_over_processes(small, recipe, mon
     for learner in (one, two):
         learner.step([data, data], 1e-3)
     assert gap(weights(one), weights(two)) == 0
-    assert sent == [1 + sum(map(len, two._running)), sum(p.numel() for p in two.parameters)]
+    running = sum(b.numel() for name, b in two.network.named_buffers() if "running" in name)
+    assert sent == [1 + running, sum(p.numel() for p in two.parameters)]
 
 
 def test_layout_by_default(monkeypatch):

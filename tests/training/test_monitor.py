@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -74,18 +72,31 @@ def test_speed_if_all_steps_were_warm_up(clock):
     assert timer.seconds_per_step() == 4
 
 
-def test_the_first_log_line_leaves_out_compilation(make, monkeypatch):
-    """Each of the first three steps takes 0.3 seconds more."""
+def test_the_wait_for_the_gpu_is_part_of_a_step(make, clock, monkeypatch):
+    """Steps are only queued; the check for skipped steps waits for them."""
+    skipped = Learner.skipped_in_a_row
+
+    def wait(self):
+        clock[0] += 2
+        return skipped(self)
+
+    monkeypatch.setattr(Learner, "skipped_in_a_row", wait)
+    trainer = make(valid=False, print_interval=4)
+    trainer.fit()
+    assert [trainer.recipe.batch_size / line["images_per_second"] for line in read_log(trainer.files.log)] == [2, 2]
+
+
+def test_the_first_log_line_leaves_out_compilation(make, clock, monkeypatch):
+    """The first three steps take 0.3 seconds, the others 0.01."""
     step, taken = Learner.step, []
 
     def slow(self, parts, lr):
         taken.append(lr)
-        if len(taken) <= 3:
-            time.sleep(0.3)
+        clock[0] += 0.3 if len(taken) <= 3 else 0.01
         step(self, parts, lr)
 
     monkeypatch.setattr(Learner, "step", slow)
     trainer = make(valid=False, print_interval=8)
     trainer.fit()
     (line,) = read_log(trainer.files.log)
-    assert trainer.recipe.batch_size / line["images_per_second"] < 0.1
+    assert trainer.recipe.batch_size / line["images_per_second"] == pytest.approx(0.01)

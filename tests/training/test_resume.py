@@ -49,6 +49,20 @@ def test_a_resumed_run_is_the_same_run(make, same, optimizer):
     same(dict(load_checkpoint(straight.files.best).weights), dict(load_checkpoint(resumed.files.best).weights))
 
 
+def test_a_longer_run_without_validation_replaces_the_weights(make):
+    """Even if it was killed between the last state and the weights."""
+    make(valid=False, max_steps=4).fit()
+    longer = make(valid=False)
+    weights = longer.files.best.read_bytes()
+    longer.resume(longer.files.newest_state())
+    longer.fit()
+    longer.files.best.write_bytes(weights)  # as after a kill
+    again = make(valid=False)
+    again.resume(again.files.newest_state())
+    again.fit()
+    assert load_checkpoint(again.files.best).info["steps"] == 8
+
+
 def _train_until_killed(h5_path, folder, recipe, config, reached):
     torch.set_num_threads(1)
     files = RunFiles(folder, "run")

@@ -84,6 +84,18 @@ def test_a_state_that_cannot_be_read_now_is_kept(make, monkeypatch):
     assert trainer.files.states() == states
 
 
+def test_a_state_of_another_version_is_kept(make):
+    trainer = make()
+    trainer.fit()
+    states = trainer.files.states()
+    contents = torch.load(states[0], weights_only=True)
+    del contents["training"]["learner"]
+    torch.save(contents, states[0])
+    with pytest.raises(UnreadableError, match="another version"):
+        trainer.files.newest_state()
+    assert trainer.files.states() == states
+
+
 def test_log_lines_wait_for_space(tmp_path, monkeypatch, caplog):
     log = JsonLines(tmp_path / "log.jsonl")
     log.add({"step": 1})

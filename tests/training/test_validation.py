@@ -1,17 +1,19 @@
 """Scoring in threads, as on a GPU, gives what scoring in order gives."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from hrn.data.benchmark import find_test_set
 from hrn.distributed import Processes
+from hrn.errors import HRNError
 from hrn.evaluation import evaluate
 from hrn.inference.enlarger import Enlarger
 from hrn.model import build_model
 from hrn.training import validation
-from hrn.training.validation import SHOWN_IMAGES, validate
+from hrn.training.validation import FAILED, SHOWN_IMAGES, validate
 
 
 @pytest.fixture
@@ -63,16 +65,49 @@ def test_threads_give_the_same_scores_and_pictures(network, h5_path, threads, mo
 
 
 def test_a_stop_drops_the_images_that_have_not_begun(network, h5_path, threads, monkeypatch):
+    """The first image is scored before the stop. The scores of others wait until the pool shuts down."""
     threads(2)
-    enlarge, begun = Enlarger.__call__, []
+    test_set, begun, shut_down = find_test_set(h5_path, 2), [], threading.Event()
+    first, enlarge, score = test_set.images[0].load(2).hr, Enlarger.__call__, evaluate.score
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            shut_down.set()
+            super().shutdown(wait=wait)
 
     def record(*args):
         begun.append(args)
         return enlarge(*args)
 
+    def score_first(sr, hr, *more):
+        assert np.array_equal(hr, first) or shut_down.wait(60)
+        return score(sr, hr, *more)
+
+    monkeypatch.setattr(validation, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(Enlarger, "__call__", record)
-    assert validate(network, [find_test_set(h5_path, 2)] * 2, Processes(), stop=lambda: 15) is None
-    assert 1 <= len(begun) <= 12
+    monkeypatch.setattr(evaluate, "score", score_first)
+    assert validate(network, [test_set] * 2, Processes(), stop=lambda: 15) is None
+    assert 1 <= len(begun) <= 3
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_failure_in_one_process_is_one_in_all(network, h5_path, monkeypatch, mine):
+    sent = []
+
+    class First(Processes):
+        def max(self, value):
+            sent.append(value)
+            return FAILED if len(sent) == 2 else value
+
+    def fail(*args):
+        raise HRNError("unreadable")
+
+    if mine:
+        monkeypatch.setattr(evaluate, "score", fail)
+    with pytest.raises(HRNError, match="unreadable" if mine else "another process"):
+        validate(network, [find_test_set(h5_path, 2)], First(count=2))
+    assert sent == ([FAILED] if mine else [0, 0])
 
 
 def test_an_error_in_a_thread_is_raised(network, h5_path, threads, monkeypatch):

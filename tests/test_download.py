@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,21 @@ def test_an_incomplete_set_is_reported(script, site, tmp_path, monkeypatch, caps
     with pytest.raises(HRNError, match="set5"):
         script.main(["set5", "--root", str(tmp_path)])
     assert "2 of 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "flags", "kept"), [("set", [], 0), ("set", ["--keep"], 1), ("good", ["--keep"], 0)]
+)
+def test_archives_are_kept_only_on_request_and_if_intact(script, site, tmp_path, monkeypatch, address, flags, kept):
+    """`good` is a file that is not an archive."""
+    source = script.test_set("Set5", 2, "Set5", "box")
+    alternatives = ((replace(source.alternatives[1][0], addresses=(f"{site}/{address}",)),),)
+    monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
+    with suppress(HRNError):
+        script.main(["set5", "--root", str(tmp_path), *flags])
+    assert len(list(tmp_path.rglob("*.zip"))) == kept
+    assert len(list(tmp_path.rglob("*.png"))) == (2 if address == "set" else 0)
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_two_sources_are_not_mixed(script, site, tmp_path, monkeypatch):

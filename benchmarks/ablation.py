@@ -6,7 +6,8 @@
 
 Every variant is trained by `hrn/train.py --model hrn_light --set ...` with each seed. Runs are kept under --work and their
 outcomes in --results: calling the command again resumes interrupted runs and skips those that are finished. After each seed
-the table (--table) and the figure (--figure) are written with the seeds finished so far. Each row is compared with the full network.
+the table (--table) and the figure (--figure) are written with the seeds finished so far. Each row is compared with the full
+network.
 """
 
 import argparse

@@ -62,12 +62,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the folder that contains DIV2K_{train,valid}_{HR,LR_bicubic}",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes that decode and resize (default: all cores)"
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that decode and resize (default: all cores)"
     )
     args = parser.parse_args(argv)
     if args.hr and not args.out:
         parser.error("--hr needs --out FILE")
-    if args.workers is not None and args.workers < 1:
+    if args.workers < 1:
         parser.error("--workers must be 1 or more")
     return args
 
@@ -150,12 +150,16 @@ def load_ahead(
 ) -> Iterator[dict[str, np.ndarray] | None]:
     """Yield `load(path)` for each path in order. At most `ahead` results are computed in advance, which limits memory."""
     pending: deque[Future] = deque()
-    for path in paths:
-        pending.append(pool.submit(load, path))
-        if len(pending) > ahead:
+    try:
+        for path in paths:
+            pending.append(pool.submit(load, path))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
             yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+    finally:  # after an error
+        for future in pending:
+            future.cancel()
 
 
 def load_pair(path: Path, lr_folders: dict[int, Path | None], min_size: int = 0) -> dict[str, np.ndarray] | None:

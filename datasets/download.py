@@ -213,19 +213,22 @@ def get_set(source: Source, args: argparse.Namespace) -> None:
 def get_archive(archive: Archive, folder: Path, counts: dict[str, int], args: argparse.Namespace) -> None:
     """Download and unpack an archive, unless its images exist already. Raises HRNError."""
     path = folder / archive.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / f".{archive.name}.unpacking.lock"):  # another process may do the same
-        if not missing(folder, {archive.subfolder: counts[archive.subfolder]}):
-            return
-        fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
-        try:
-            count = unpack(path, folder, archive.place)
-        except ArchiveError:
-            path.unlink()  # the next run downloads it again
-            raise
-        print(f"{folder}: {count} files from {archive.name}")
-        if not args.keep:
-            path.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f".{archive.name}.unpacking.lock"):  # another process may do the same
+            if not missing(folder, {archive.subfolder: counts[archive.subfolder]}):
+                return
+            fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
+            try:
+                count = unpack(path, folder, archive.place)
+            except ArchiveError:
+                path.unlink()  # the next run downloads it again
+                raise
+            print(f"{folder}: {count} files from {archive.name}")
+            if not args.keep:
+                path.unlink()
+    except OSError as error:
+        raise HRNError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
 def missing(folder: Path, counts: dict[str, int]) -> str:

@@ -141,6 +141,8 @@ class DemoBackend:
         if computed_pixels(enlargers, size, factor) > MAX_RESULT_PIXELS:
             smaller = (n * FACTOR_STEP for n in range(math.ceil(factor / FACTOR_STEP) - 1, 0, -1))
             limit = next(f for f in smaller if computed_pixels(enlargers, size, f) <= MAX_RESULT_PIXELS)
+            if limit <= 1:
+                raise HRNError(f"the image is too large for {model}; use a smaller image or another model")
             raise HRNError(
                 f"factor {factor:g} needs more than {MAX_RESULT_PIXELS:,} pixels; for this image and model use at most {limit:g}"
             )

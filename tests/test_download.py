@@ -97,6 +97,13 @@ def test_two_sources_are_not_mixed(script, site, tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
 
 
+def test_a_folder_that_cannot_be_written(script, site, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(HRNError, match="set5"):
+        script.main(["set5", "--root", str(tmp_path / "file")])
+    assert "cannot write" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("good", [True, False])
 def test_the_authors_weights_are_checked(script, site, tmp_path, monkeypatch, capsys, good):
     buffer = io.BytesIO()

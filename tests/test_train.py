@@ -120,7 +120,7 @@ def test_gpu_flags_reach_cudnn(h5_path, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "tune_convolutions", lambda **flags: asked.append(flags))
     flags = [*training_flags(h5_path, tmp_path), "--dry_run"]
     train.main(flags)
-    train.main([*flags, "--deterministic", "--no-tf32", "--group", "1", "--sample_dir", "x"])
+    train.main([*flags, "--deterministic", "--no-tf32"])
     assert asked == [{"tf32": True, "deterministic": False}, {"tf32": False, "deterministic": True}]
 
 

@@ -1,7 +1,7 @@
 """HR and LR image pairs in one HDF5 file, in the layout of the CARN repository (2018). Needs no torch.
 
-The file has the group `HR` and a group `X{s}` for each scale. Each holds uint8 (H, W, 3) datasets with the keys "0", "1", ...; a key
-names the same image in all groups.
+The file has the group `HR` and a group `X{s}` for each scale. Each holds uint8 (H, W, 3) datasets with the keys "0", "1", ...
+A key names the same image in all groups.
 """
 
 import re

@@ -49,6 +49,7 @@ _DAMAGED = (
     OverflowError,
     RuntimeError,
     MemoryError,
+    AssertionError,
     struct.error,
 )
 """The exceptions that Pillow's decoders raise for damaged files."""
@@ -177,7 +178,7 @@ def picture_of(image: Image.Image) -> Picture:
 def _apply_orientation(image: Image.Image) -> None:
     """Rotate an image by its EXIF orientation, in place. A damaged EXIF block is ignored."""
     image.load()  # damaged pixels raise here
-    with suppress(*_DAMAGED):
+    with suppress(*(kind for kind in _DAMAGED if kind is not MemoryError)):
         ImageOps.exif_transpose(image, in_place=True)
 
 

@@ -38,8 +38,8 @@ class Job:
 def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None = None) -> list[Job]:
     """The images at `path`, a file or a folder with its subfolders, and their target files in `folder`.
 
-    Names and subfolders are kept. If two images differ only in their suffix, or in
-    capitals, the target keeps the suffix: a.jpg.png.
+    Names and subfolders are kept. If two images differ only in suffix or case, the target keeps the
+    suffix: a.jpg.png.
 
     Args:
         path: a file, which need not exist, or a folder.
@@ -59,12 +59,15 @@ def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None 
         raise HRNError(f"no images in {path} (supported: {', '.join(EXTENSIONS)})")
     targets = [folder / source.relative_to(path).with_suffix(suffix) for source in sources]
     while len(counts := Counter(map(_caseless, targets))) < len(targets):
-        targets = [
+        renamed = [
             target
             if counts[_caseless(target)] == 1
             else folder / source.relative_to(path).with_name(f"{source.name}{suffix}")
             for source, target in zip(sources, targets, strict=True)
         ]
+        if renamed == targets:
+            break  # names such as a.png and A.png, which exist only on a file system with case
+        targets = renamed
     return [Job(source, target) for source, target in zip(sources, targets, strict=True)]
 
 
@@ -95,9 +98,9 @@ def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object]
         HRNError: the image cannot be read or enlarged, the target cannot be written or is the image itself, or memory runs
             out. The target is then unchanged.
     """
+    picture = read_picture(job.source)
     if job.target.exists() and job.target.samefile(job.source):
         raise HRNError(f"{job.source}: the result would replace this image; write it to another folder")
-    picture = read_picture(job.source)
     h, w = picture.rgb.shape[:2]
     notes = [enlarger.describe((h, w))]  # an error here costs no time
     new_h, new_w = enlarger.size_of((h, w))

@@ -1,10 +1,10 @@
 """HRN with DCT and pooling over regions of the size of a training patch.
 
-The network is trained on patches. On a whole image, the statistics of the DCT and of the means over rows and columns
-differ from those in training. Here, the DCT is taken over blocks of the patch size, and each pixel is gated by means over that many pixels
-of its row and column. "Test-time Local Converter" does this for other pooling layers (X. Chu et al., "Improving Image Restoration by
-Revisiting Global Information Aggregation", ECCV 2022, arXiv 2112.04491). The weights do not change. Distant pixels then
-hardly affect each other, so that tiles give nearly the same result as the whole image.
+The network is trained on patches. On a whole image, the statistics of the DCT and of the means over rows and columns differ from
+those in training. Here, the DCT is taken over blocks of the patch size, and each pixel is gated by means over that many pixels of
+its row and column. "Test-time Local Converter" does this for other pooling layers (X. Chu et al., "Improving Image Restoration
+by Revisiting Global Information Aggregation", ECCV 2022, arXiv 2112.04491). The weights do not change. Distant pixels then hardly
+affect each other, so that tiles give nearly the same result as the whole image.
 """
 
 import copy

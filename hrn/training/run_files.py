@@ -161,8 +161,12 @@ def step_of(path: Path) -> int:
 
 
 def load_state(path: Path) -> Checkpoint:
-    """Read a training state, of this or an earlier version. Raises HRNError if `path` is not one, UnreadableError if its
-    version cannot be read."""
+    """Read a training state, of this or an earlier version.
+
+    Raises:
+        UnreadableError: the state is of a version that cannot be read.
+        HRNError: `path` is not a training state.
+    """
     state = load_checkpoint(path)
     if state.training is None:
         raise HRNError(f"{path} contains weights only and cannot be resumed; start a new run from it with --init_from")

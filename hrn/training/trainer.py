@@ -103,7 +103,7 @@ class Trainer:
         """
         if self.finished and self.pending_validation is None:
             logger.info("nothing to do: step %d of %d is reached", self.step, self.recipe.max_steps)
-            if not self.valid:
+            if not self.valid and not self.best:
                 self.save_weights({})  # the earlier attempt may have ended before it wrote them
             return 0
         if self.processes.is_main:
@@ -332,7 +332,8 @@ class Trainer:
         self.step, self.pending_validation, self.best = (
             state.training[k] for k in ("step", "pending_validation", "best")
         )
-        if self.best and (changed := self._different_info(state, "valid_data", "shave")):
+        validates = self.valid or not self.finished
+        if self.best and validates and (changed := self._different_info(state, "valid_data", "shave")):
             changes = ", ".join(f"{k} from {state.info[k]} to {self.info[k]}" for k in changed)
             logger.warning("the validation setup changed (%s); resetting the best score", changes)
             self.best = None

@@ -305,6 +305,14 @@ def test_a_broken_exif_block_is_ignored(tmp_path, image, exif):
             assert (picture_of(opened).rgb == image).all()
 
 
+def test_a_palette_image_without_palette(tmp_path):
+    header = struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(6))) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    with pytest.raises(HRNError, match=r"a\.png"):
+        read_rgb(tmp_path / "a.png")
+
+
 def test_transparency_of_a_palette_in_memory(image):
     alpha = np.where(image[..., :1] > 127, 255, 0).astype(np.uint8)
     palette = Image.fromarray(np.dstack([image, alpha]), "RGBA").quantize(64)

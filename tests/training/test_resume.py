@@ -63,6 +63,17 @@ def test_a_longer_run_without_validation_replaces_the_weights(make):
     assert load_checkpoint(again.files.best).info["steps"] == 8
 
 
+def test_best_weights_of_a_finished_run_are_kept(make):
+    """Even if it is resumed without its validation images."""
+    trainer = make()
+    trainer.fit()
+    weights = trainer.files.best.read_bytes()
+    again = make(valid=False)
+    again.resume(again.files.newest_state())
+    again.fit()
+    assert again.files.best.read_bytes() == weights
+
+
 def _train_until_killed(h5_path, folder, recipe, config, reached):
     torch.set_num_threads(1)
     files = RunFiles(folder, "run")

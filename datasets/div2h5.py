@@ -3,13 +3,14 @@
 python datasets/div2h5.py                                         DIV2K, unpacked in dataset/DIV2K
 python datasets/div2h5.py --hr photos/ --out dataset/photos.h5    any images; LR is made by MATLAB's bicubic
 python datasets/div2h5.py --hr HR/ --lr LR/ --scales 2 4 --out dataset/mine.h5
+python datasets/div2h5.py --copies 0.8 0.6                        and copies of the training images at 0.8 and 0.6 of their size
 """
 
 import argparse
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from hrn.cli import run_cli
 from hrn.data.benchmark import find_lr
 from hrn.data.images import EXTENSIONS, list_images, read_rgb
-from hrn.data.resize import bicubic_lr, modcrop
+from hrn.data.resize import bicubic_lr, imresize, modcrop
 from hrn.errors import HRNError
 from hrn.files import atomic_write
 
@@ -56,6 +57,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="skip HR images with a shorter side; training needs patch_size x scale (default: %(default)s)",
     )
     parser.add_argument(
+        "--copies",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="FACTOR",
+        help="also add copies of the training images reduced by these factors, such as 0.8 0.6, as more training data",
+    )
+    parser.add_argument(
         "--root",
         type=Path,
         default=DATASET / "DIV2K",
@@ -67,6 +76,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.hr and not args.out:
         parser.error("--hr needs --out FILE")
+    if args.copies and args.lr:
+        parser.error("--copies cannot be used with --lr: the LR images of the copies are made by MATLAB's bicubic")
+    if not all(0 < factor < 1 for factor in args.copies):
+        parser.error("--copies needs factors above 0 and below 1")
     if args.workers < 1:
         parser.error("--workers must be 1 or more")
     return args
@@ -75,7 +88,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.hr:
-        convert(args.hr, args.lr, args.out, args.scales or [2, 3, 4], args.workers, args.min_size)
+        convert(args.hr, args.lr, args.out, args.scales or [2, 3, 4], args.workers, args.min_size, args.copies)
         return
     parts = [part for part in ("train", "valid") if (args.root / f"DIV2K_{part}_HR").is_dir()]
     if not parts:
@@ -94,11 +107,18 @@ def main(argv: list[str] | None = None) -> None:
             args.scales or found or [2, 3, 4],
             args.workers,
             args.min_size,
+            args.copies if part == "train" else [],
         )
 
 
 def convert(
-    hr_folders: list[Path], lr_folder: Path | None, out: Path, scales: list[int], workers: int, min_size: int = 0
+    hr_folders: list[Path],
+    lr_folder: Path | None,
+    out: Path,
+    scales: list[int],
+    workers: int,
+    min_size: int = 0,
+    copies: Sequence[float] = (),
 ) -> None:
     """Write all images of `hr_folders` and their LR images to an h5 file.
 
@@ -110,6 +130,8 @@ def convert(
         scales: the scales of the LR images.
         workers: the number of processes that decode and resize.
         min_size: images with a shorter side, in pixels, are skipped.
+        copies: factors below 1. Each image is followed by a copy reduced by each factor: finer texture and sharper edges from
+            the same photos (C. Dong et al., FSRCNN, ECCV 2016, section 4.1). Their LR images are made by MATLAB's bicubic.
 
     Raises:
         HRNError: there are no images, one is damaged, an LR image is missing or has the wrong size, or `out` cannot be
@@ -130,29 +152,32 @@ def convert(
     for s, folder in lr_folders.items():
         print(f"X{s}: {folder or 'MATLAB bicubic of HR'}")
     with atomic_write(out) as temporary, h5py.File(temporary, "w") as file, ProcessPoolExecutor(workers) as pool:
-        loaded = load_ahead(pool, 4 * workers, paths, partial(load_pair, lr_folders=lr_folders, min_size=min_size))
+        items = [(path, factor) for path in paths for factor in (1.0, *copies)]
+        loaded = load_ahead(pool, 4 * workers, items, partial(load_pair, lr_folders=lr_folders, min_size=min_size))
         key = 0
-        for path, images in zip(paths, tqdm(loaded, total=len(paths), unit="image", desc=out.name), strict=True):
+        progress = tqdm(loaded, total=len(items), unit="image", desc=out.name)
+        for (path, factor), images in zip(items, progress, strict=True):
             if images is None:
                 continue
             for group, image in images.items():
                 file.create_dataset(f"{group}/{key}", data=image)
-            file[f"HR/{key}"].attrs["name"] = path.name.encode(errors="backslashreplace").decode()
+            name = path.name if factor == 1 else f"{path.stem}_{factor:g}{path.suffix}"
+            file[f"HR/{key}"].attrs["name"] = name.encode(errors="backslashreplace").decode()
             key += 1
         if key == 0:
-            raise HRNError(f"all {len(paths)} images have a side shorter than --min_size {min_size}")
-    skipped = f", {len(paths) - key} smaller than --min_size skipped" if key < len(paths) else ""
+            raise HRNError(f"all {len(items)} images have a side shorter than --min_size {min_size}")
+    skipped = f", {len(items) - key} smaller than --min_size skipped" if key < len(items) else ""
     print(f"wrote {out}: {key} images, {out.stat().st_size / 1e6:.0f} MB{skipped}")
 
 
 def load_ahead(
-    pool: Executor, ahead: int, paths: list[Path], load: Callable[[Path], dict[str, np.ndarray] | None]
+    pool: Executor, ahead: int, items: Sequence[tuple], load: Callable[..., dict[str, np.ndarray] | None]
 ) -> Iterator[dict[str, np.ndarray] | None]:
-    """Yield `load(path)` for each path in order. At most `ahead` results are computed in advance, which limits memory."""
+    """Yield `load(*item)` for each item in order. At most `ahead` results are computed in advance, which limits memory."""
     pending: deque[Future] = deque()
     try:
-        for path in paths:
-            pending.append(pool.submit(load, path))
+        for item in items:
+            pending.append(pool.submit(load, *item))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
@@ -162,11 +187,14 @@ def load_ahead(
             future.cancel()
 
 
-def load_pair(path: Path, lr_folders: dict[int, Path | None], min_size: int = 0) -> dict[str, np.ndarray] | None:
+def load_pair(
+    path: Path, factor: float, lr_folders: dict[int, Path | None], min_size: int = 0
+) -> dict[str, np.ndarray] | None:
     """Read an HR image; read or make its LR images.
 
     Args:
         path: the HR file.
+        factor: 1 for the image itself; below 1 for a copy reduced by this factor, whose LR images are always made.
         lr_folders: for each scale the folder of its LR images, or None to make them.
         min_size: the least height and width of HR, after it is cropped.
 
@@ -177,6 +205,8 @@ def load_pair(path: Path, lr_folders: dict[int, Path | None], min_size: int = 0)
         HRNError: see :func:`convert`.
     """
     hr = read_rgb(path)
+    if factor != 1:
+        hr, lr_folders = imresize(hr, scale=factor), dict.fromkeys(lr_folders)
     if not any(lr_folders.values()):
         hr = modcrop(hr, int(np.lcm.reduce(list(lr_folders))))
     if min(hr.shape[:2]) < min_size:

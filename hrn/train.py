@@ -108,9 +108,9 @@ def log_start(model: str, trainer: Trainer) -> None:
     processes, recipe, learner = trainer.processes, trainer.recipe, trainer.learner
     where = f" in {processes.device.type} memory" if trainer.data_on_gpu else ""
     logging.info(
-        "%s %s: %s parameters, %d training images%s, %d process(es) on %s%s, %d of %d patches at a time, BatchNorm over groups of %d",
+        "%s %s: %s parameters, %d training images%s, %d process(es) on %s%s, %d of %d patches at a time, %s",
         model, trainer.files.name, f"{sum(p.numel() for p in learner.parameters):,}", len(trainer.pairs), where,
-        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.micro_batch, recipe.batch_size, recipe.norm_batch,
+        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.micro_batch, recipe.batch_size, recipe.describe_norm(),
     )  # fmt: skip
     logging.info("training from step %d to %d; writing to %s", trainer.step, recipe.max_steps, trainer.files.folder)
 

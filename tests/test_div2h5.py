@@ -12,7 +12,7 @@ from PIL import Image
 
 from hrn.data.h5 import H5Pairs
 from hrn.data.images import read_rgb, write_image
-from hrn.data.resize import bicubic_lr, modcrop
+from hrn.data.resize import bicubic_lr, imresize, modcrop
 from hrn.errors import HRNError
 
 
@@ -88,6 +88,47 @@ def test_small_images_can_be_skipped(div2h5, hr_folder, tmp_path, capsys):
     assert not (tmp_path / "b.h5").exists()
 
 
+def test_reduced_copies(div2h5, hr_folder, tmp_path, capsys):
+    """Each image is followed by its copies, whose LR images are made. Those below --min_size are left out."""
+    out = tmp_path / "a.h5"
+    flags = ["--scales", "2", "4", "--copies", "0.8", "0.5", "--workers", "1"]
+    div2h5.main(["--hr", str(hr_folder), "--out", str(out), *flags, "--min_size", "50"])
+    pairs = H5Pairs(out, (2, 4))
+    sizes = [read_rgb(path).shape[:2] for path in sorted(hr_folder.iterdir())]
+    kept = [
+        f"000{i}{tag}"
+        for i, size in enumerate(sizes)
+        for tag, f in (("", 1), ("_0.8", 0.8), ("_0.5", 0.5))
+        if min(size) * f >= 50
+    ]
+    assert [pairs.name(i) for i in range(len(pairs))] == kept
+    assert 0 < len(kept) < 3 * len(sizes)
+    assert f"{3 * len(sizes) - len(kept)} smaller" in capsys.readouterr().out
+    copy = modcrop(imresize(read_rgb(hr_folder / "0001.png"), scale=0.8), 4)
+    assert (pairs.read("HR", kept.index("0001_0.8")) == copy).all()
+    assert (pairs.read("X4", kept.index("0001_0.8")) == bicubic_lr(copy, 4)).all()
+
+
+def test_copies_of_div2ks_training_images_only(div2h5, tmp_path, rng):
+    """Their LR images are made by bicubic, as DIV2K's are. The validation images get no copies."""
+    div2k(tmp_path / "DIV2K", rng)
+    div2h5.main(["--root", str(tmp_path / "DIV2K"), "--copies", "0.5", "--workers", "1"])
+    train, valid = (H5Pairs(tmp_path / f"DIV2K_{part}.h5", (2, 3, 4)) for part in ("train", "valid"))
+    assert [train.name(i) for i in range(6)] == ["0001", "0001_0.5", "0002", "0002_0.5", "0010", "0010_0.5"]
+    assert len(valid) == 3
+    assert (train.read("X3", 0) == read_rgb(tmp_path / "DIV2K/DIV2K_train_LR_bicubic/X3/0001x3.png")).all()
+    assert (train.read("X3", 1) == bicubic_lr(train.read("HR", 1), 3)).all()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--copies", "1.5"], ["--copies", "0"], ["--copies", "0.5", "--hr", "a", "--lr", "b", "--out", "c.h5"]]
+)
+def test_copies_that_are_refused(div2h5, capsys, flags):
+    with pytest.raises(SystemExit):
+        div2h5.main(flags)
+    assert "--copies" in capsys.readouterr().err
+
+
 def test_bad_input_is_named_and_nothing_is_left(div2h5, hr_folder, tmp_path, rng):
     out = tmp_path / "a.h5"
 
@@ -153,13 +194,13 @@ def test_names_are_those_of_the_images(div2h5, hr_folder, tmp_path):
 
 
 def test_images_are_loaded_a_few_ahead(div2h5):
-    paths, loaded = [Path(f"{i}") for i in range(20)], []
+    items, loaded = [(Path(f"{i}"), 1.0) for i in range(20)], []
     with ThreadPoolExecutor(1) as pool:
-        results = div2h5.load_ahead(pool, 3, paths, lambda path: loaded.append(path) or path)
-        assert next(results) == paths[0]
+        results = div2h5.load_ahead(pool, 3, items, lambda *item: loaded.append(item) or item)
+        assert next(results) == items[0]
         pool.submit(lambda: None).result()  # all that were submitted are loaded
-        assert loaded == paths[:4]
-        assert [*results] == paths[1:]
+        assert loaded == items[:4]
+        assert [*results] == items[1:]
 
 
 @pytest.mark.parametrize("workers", ["0", "-1"])

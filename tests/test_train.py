@@ -191,7 +191,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(h5_path, tmp_path, capsys):
     assert train.main([*flags, "--dry_run"]) == 0
     plan = {line[:15].strip(): line[15:] for line in capsys.readouterr().out.splitlines()}
     assert plan["network"].startswith("280,788 parameters, ")
-    assert plan["batch"] == "4 patches of 8x8: 1 process(es), 4 each, 4 at once; BatchNorm over 4"
+    assert plan["batch"] == "4 patches of 8x8: 1 process(es), 4 each, 4 at once; BatchNorm over groups of 4"
     assert plan["steps"] == "1,000 (333.3 passes over the images)"
     assert plan["learning rate"].startswith("1.00e-05 at step 0, 1.00e-04 at step 10")
     seconds = float(re.match(r"([\d.]+) s computing", plan["step time"])[1])
@@ -291,6 +291,8 @@ def test_bad_input(h5_path, tmp_path, capsys):
     assert "none.pth" in fails(resume=tmp_path / "none.pth")
     assert "none.pth" in fails(init_from=tmp_path / "none.pth")
     assert "--grow_from" in fails(init_from="a.pth", grow_from="b.pth")
+    message = error_of(train.main, [*training_flags(h5_path, tmp_path / "ck"), "--freeze_norm"], capsys)
+    assert "--init_from" in message
     assert "--ckpt_name" in fails(ckpt_name="a/b")
     for setting in ("width=3", "channels=0", "channels=many", "gates=max", "scales=2", "dense"):
         assert f"--set {setting}" in fails(set=setting)

@@ -1,4 +1,4 @@
-"""Batch normalisation over groups of fixed size, independent of the number of processes and of gradient accumulation.
+"""Batch normalisation over groups of fixed size or with fixed statistics, independent of the number of processes and of gradient accumulation.
 
 If a step's batch is divided over processes or computed in parts, ordinary batch normalisation uses the statistics of each
 part, and the update differs from that of the whole batch. Here statistics are taken over groups of a fixed number of
@@ -11,15 +11,21 @@ from torch.nn import functional as F
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with statistics over groups of the batch in training mode. The state dict is the same."""
+    """`nn.BatchNorm2d` with statistics over groups of the batch, or fixed ones, in training mode.
+
+    The state dict is the same.
+    """
 
     group: int | None = None
     """Number of neighbouring samples that share statistics; None uses the whole batch."""
+    frozen: bool = False
+    """Whether training, too, normalises with the running statistics, which then stay as they are."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape. Raises ValueError in training mode if B is not a multiple of `group`."""
-        if not self.training:
-            return super().forward(x)
+        """Map (B, C, H, W) to the same shape. Raises ValueError if statistics are taken and B is not a multiple of `group`."""
+        if self.frozen or not self.training:
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
         group = self.group or len(x)
         if len(x) % group:
             raise ValueError(f"a batch of {len(x)} cannot be divided into groups of {group}")
@@ -37,8 +43,8 @@ class BatchNorm(nn.BatchNorm2d):
         return y.unflatten(1, (groups, x.shape[1])).transpose(0, 1).reshape(x.shape)
 
 
-def set_norm_group(network: nn.Module, group: int) -> None:
-    """Set the group size of every :class:`BatchNorm` in `network`."""
+def set_norm(network: nn.Module, *, group: int, frozen: bool) -> None:
+    """Set `group` and `frozen` of every :class:`BatchNorm` in `network`."""
     for module in network.modules():
         if isinstance(module, BatchNorm):
-            module.group = group
+            module.group, module.frozen = group, frozen

@@ -43,7 +43,7 @@ class Plan:
                 f"network        {total.parameters:,} parameters, {total.multi_adds / 1e9:.2f} G Multi-Adds for {width}x{height} at x{scale}",
                 f"data           {len(t.pairs):,} images, x{', x'.join(map(str, t.config.scales))}",
                 f"batch          {r.batch_size} patches of {r.patch_size}x{r.patch_size}: {t.processes.count} process(es), "
-                f"{per_process} each, {t.micro_batch} at once; BatchNorm over {r.norm_batch}",
+                f"{per_process} each, {t.micro_batch} at once; {r.describe_norm()}",
                 f"steps          {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} passes over the images)",
                 f"learning rate  {rates}",
                 f"step time      {self.step_seconds:.3f} s computing ({compiled}), {self.load_seconds:.3f} s loading; "

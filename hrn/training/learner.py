@@ -16,7 +16,7 @@ from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.model import build_model
 from hrn.model.config import Config
-from hrn.model.norm import BatchNorm, set_norm_group
+from hrn.model.norm import BatchNorm, set_norm
 from hrn.runtime import PRECISIONS, check_gpu_generation, has_tf32, missing_for_compile
 from hrn.training.recipe import LOSSES, Execution, Recipe
 
@@ -31,7 +31,7 @@ class Learner:
 
     Args:
         config: configuration of the network.
-        recipe: training settings, with `norm_batch` set.
+        recipe: training settings, with `norm_batch` set unless `freeze_norm` is.
         execution: how the machine is used.
         processes: the processes that share each batch.
 
@@ -48,7 +48,7 @@ class Learner:
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         torch.manual_seed(recipe.seed)
         self.network = build_model(config).to(device, memory_format=self._layout).train()
-        set_norm_group(self.network, recipe.norm_batch)
+        set_norm(self.network, group=recipe.norm_batch, frozen=recipe.freeze_norm)
         self.ema = AveragedModel(self.network) if recipe.ema else None
         self._ema_tensors = [averaged_tensors(m) for m in (self.ema.module, self.network)] if self.ema else []
         norms = [m for m in self.network.modules() if isinstance(m, BatchNorm)]

@@ -48,6 +48,9 @@ class Recipe:
     norm_batch: int = setting(
         0, "patches per group of attention's BatchNorm; 0: the micro-batch, all patches that a process computes at once"
     )
+    freeze_norm: bool = setting(
+        False, "train with the running statistics of --init_from in attention's BatchNorm, as inference does"
+    )
     max_steps: int = setting(500_000, "number of updates")
     optimizer: str = setting("adam", "muon: Muon for convolutions, Adam for the rest", OPTIMIZERS)
     lr: float = setting(1e-4, "peak learning rate")
@@ -80,6 +83,8 @@ class Recipe:
         for f in fields(self):
             if (choices := f.metadata["choices"]) and getattr(self, f.name) not in choices:
                 raise HRNError(f"--{f.name} must be one of {', '.join(choices)}, not {getattr(self, f.name)}")
+        if self.freeze_norm and self.norm_batch:
+            raise HRNError(f"--norm_batch {self.norm_batch} has no effect with --freeze_norm; use one of them")
         if self.adam_lr_ratio != 1 and self.optimizer != "muon":
             raise HRNError(f"--adam_lr_ratio {self.adam_lr_ratio} needs --optimizer muon, not {self.optimizer}")
 
@@ -88,6 +93,10 @@ class Recipe:
         return lr_at(
             step, base=self.lr, max_steps=self.max_steps, schedule=self.schedule, decay=self.decay, warmup=self.warmup
         )
+
+    def describe_norm(self) -> str:
+        """Say which statistics BatchNorm uses."""
+        return "BatchNorm frozen" if self.freeze_norm else f"BatchNorm over groups of {self.norm_batch}"
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the optimizer. A group's `lr_ratio`, if present, is its learning rate divided by the schedule's."""

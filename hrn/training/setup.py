@@ -45,6 +45,8 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
     micro_batch_size(recipe, processes, execution.accumulate)
     if args.init_from and args.grow_from:
         raise HRNError("--init_from and --grow_from exclude each other")
+    if recipe.freeze_norm and not args.init_from and args.resume is None:
+        raise HRNError("--freeze_norm needs --init_from: the statistics of new weights mean nothing")
     if Path(args.ckpt_name).name != args.ckpt_name:
         raise HRNError(f"--ckpt_name {args.ckpt_name!r} must be a file name without folders; use --ckpt_dir")
     scales = (args.scale,) if args.scale else MULTI_SCALE

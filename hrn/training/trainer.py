@@ -71,7 +71,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self.micro_batch = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
         self.info = {**self.info, "shave": [s if self.shave is None else self.shave for s in self.config.scales]}
-        self.recipe = recipe = replace(self.recipe, norm_batch=self.recipe.norm_batch or self.micro_batch)
+        recipe = self.recipe
+        if not (recipe.norm_batch or recipe.freeze_norm):
+            self.recipe = recipe = replace(recipe, norm_batch=self.micro_batch)
         self.patches = PatchDataset(
             self.pairs,
             patch_size=recipe.patch_size,

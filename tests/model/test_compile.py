@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hrn.model import build_model, preset
-from hrn.model.norm import set_norm_group
+from hrn.model.norm import set_norm
 
 
 @pytest.mark.slow
@@ -15,7 +15,7 @@ def test_training_is_one_graph_with_the_same_result(name, backend):
     """`aot_eager` also captures the backward pass. That of the deep released network takes a minute and is left out."""
     torch._dynamo.reset()
     network = build_model(preset(name, [2]))
-    set_norm_group(network, 1)
+    set_norm(network, group=1, frozen=False)
     x = torch.rand(2, 3, 12, 12)
     wanted = network(x)
     wanted.mean().backward()

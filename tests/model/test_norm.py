@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from hrn.model import build_model, preset
-from hrn.model.norm import BatchNorm, set_norm_group
+from hrn.model.norm import BatchNorm, set_norm
 
 
 @pytest.fixture
@@ -57,8 +57,26 @@ def test_uneven_groups_are_refused(norms):
         norms[1](torch.randn(6, 3, 5, 4))
 
 
-def test_every_norm_of_a_network_gets_the_group():
+def test_frozen_training_equals_torchs_inference(norms):
+    """The same output and gradients; the statistics stay as they are."""
+    plain, frozen = norms
+    for norm in norms:
+        norm.running_mean.copy_(torch.tensor([0.5, -1.0, 2.0]))
+        norm.running_var.copy_(torch.tensor([0.1, 1.0, 4.0]))
+    frozen.frozen, frozen.group = True, 4  # the group has no effect: 6 is not a multiple of 4
+    x = torch.randn(6, 3, 5, 4, requires_grad=True)
+    wanted, got = plain.eval()(x), frozen.train()(x)
+    assert torch.equal(got, wanted)
+    for a, b in zip(
+        *(torch.autograd.grad(y.square().sum(), [x, n.weight, n.bias]) for y, n in ((got, frozen), (wanted, plain))),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+    assert frozen.running_mean.tolist() == [0.5, -1.0, 2.0]
+
+
+def test_every_norm_of_a_network_is_set():
     network = build_model(preset("hrn_light", [2]))
-    set_norm_group(network, 5)
-    groups = [m.group for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert groups == [5] * 12
+    set_norm(network, group=5, frozen=True)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [(m.group, m.frozen) for m in norms] == [(5, True)] * 12

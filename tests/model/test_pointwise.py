@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hrn.model import build_model, pointwise, preset
 from hrn.model.blocks import WRDB
 from hrn.model.config import HRNConfig
-from hrn.model.norm import set_norm_group
+from hrn.model.norm import set_norm
 
 
 def results(network, x):
@@ -26,7 +26,7 @@ def test_the_same_output_and_gradients(monkeypatch, layout, group):
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.05)
     if group:
-        set_norm_group(network, group)
+        set_norm(network, group=group, frozen=False)
     else:
         network.eval()
     x = torch.rand(4, 3, 12, 20).to(memory_format=layout)

@@ -74,6 +74,29 @@ def test_accumulation_is_the_larger_batch(learner):
     assert whole.tally()["loss"] == pytest.approx(parts.tally()["loss"], rel=1e-6)
 
 
+def test_frozen_statistics_make_training_the_function_of_inference(learner):
+    """The loss is that of the network in eval mode, whether the batch is divided or not, and the statistics stay."""
+    frozen = {"norm_batch": 0, "freeze_norm": True}
+    whole, parts = learner(**frozen), learner(**frozen, execution=Execution(accumulate=4))
+    running = [name for name in weights(whole) if "running" in name]
+    for one in (whole, parts):
+        one.network.load_state_dict(
+            {name: torch.full_like(value, 0.3) for name, value in one.network.state_dict().items() if name in running},
+            strict=False,
+        )
+    lr_patch, hr_patch = patches()
+    with torch.no_grad():
+        difference = copy.deepcopy(whole.network).eval()(lr_patch / 255, 2) - hr_patch / 255
+    whole.step([(lr_patch, hr_patch)], 1e-3)
+    parts.step([*zip(lr_patch.split(1), hr_patch.split(1), strict=True)], 1e-3)
+    assert whole.tally()["loss"] == pytest.approx(float(difference.abs().mean()), rel=1e-5)
+    for p, q in zip(whole.parameters, parts.parameters, strict=True):
+        torch.testing.assert_close(p.grad, q.grad, atol=1e-7, rtol=1e-4)
+    for network in (whole.network, whole.ema.module):
+        assert all((network.state_dict()[name] == 0.3).all() for name in running)
+    assert running
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer):

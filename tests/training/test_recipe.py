@@ -23,6 +23,7 @@ from hrn.training.recipe import TRAINING_PRECISIONS, Execution, Recipe, micro_ba
         {"precision": "fp8"},
         {"precision": "tf32"},
         {"ema": 1.0},
+        {"norm_batch": 4, "freeze_norm": True},
         {"adam_lr_ratio": 0.0, "optimizer": "muon"},
         {"adam_lr_ratio": 0.5, "optimizer": "adam"},
     ],

@@ -29,10 +29,10 @@ def stop_at(step, error=KeyboardInterrupt):
     return progress
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_a_resumed_run_is_the_same_run(make, same, optimizer):
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "muon"}, {"freeze_norm": True}])
+def test_a_resumed_run_is_the_same_run(make, same, changes):
     """Bit for bit: weights, running mean, optimizer, random state, best result and log."""
-    make = partial(make, optimizer=optimizer)
+    make = partial(make, **changes)
     straight = make("straight")
     straight.fit()
     stopped = make("stopped")

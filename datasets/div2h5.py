@@ -62,7 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="FACTOR",
-        help="also add copies of the training images reduced by these factors, such as 0.8 0.6, as more training data",
+        help="also add copies of the training images at these fractions of their size, such as 0.8 0.6",
     )
     parser.add_argument(
         "--root",
@@ -78,8 +78,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--hr needs --out FILE")
     if args.copies and args.lr:
         parser.error("--copies cannot be used with --lr: the LR images of the copies are made by MATLAB's bicubic")
-    if not all(0 < factor < 1 for factor in args.copies):
-        parser.error("--copies needs factors above 0 and below 1")
+    if not all(0.1 <= factor < 1 for factor in args.copies) or len(set(args.copies)) < len(args.copies):
+        parser.error("--copies needs different factors, at least 0.1 and below 1")
     if args.workers < 1:
         parser.error("--workers must be 1 or more")
     return args
@@ -130,8 +130,8 @@ def convert(
         scales: the scales of the LR images.
         workers: the number of processes that decode and resize.
         min_size: images with a shorter side, in pixels, are skipped.
-        copies: factors below 1. Each image is followed by a copy reduced by each factor: finer texture and sharper edges from
-            the same photos (C. Dong et al., FSRCNN, ECCV 2016, section 4.1). Their LR images are made by MATLAB's bicubic.
+        copies: factors below 1. Each image is followed by copies at these fractions of its size, as in C. Dong et al.,
+            FSRCNN, ECCV 2016. Their LR images are made by MATLAB's bicubic. Copies too small for a scale are skipped.
 
     Raises:
         HRNError: there are no images, one is damaged, an LR image is missing or has the wrong size, or `out` cannot be
@@ -154,20 +154,20 @@ def convert(
     with atomic_write(out) as temporary, h5py.File(temporary, "w") as file, ProcessPoolExecutor(workers) as pool:
         items = [(path, factor) for path in paths for factor in (1.0, *copies)]
         loaded = load_ahead(pool, 4 * workers, items, partial(load_pair, lr_folders=lr_folders, min_size=min_size))
-        key = 0
+        key, kind = 0, "images and copies" if copies else "images"
         progress = tqdm(loaded, total=len(items), unit="image", desc=out.name)
         for (path, factor), images in zip(items, progress, strict=True):
             if images is None:
                 continue
             for group, image in images.items():
                 file.create_dataset(f"{group}/{key}", data=image)
-            name = path.name if factor == 1 else f"{path.stem}_{factor:g}{path.suffix}"
+            name = path.name if factor == 1 else f"{path.stem}_{factor}{path.suffix}"
             file[f"HR/{key}"].attrs["name"] = name.encode(errors="backslashreplace").decode()
             key += 1
         if key == 0:
-            raise HRNError(f"all {len(items)} images have a side shorter than --min_size {min_size}")
+            raise HRNError(f"all {len(items)} {kind} have a side shorter than --min_size {min_size}")
     skipped = f", {len(items) - key} smaller than --min_size skipped" if key < len(items) else ""
-    print(f"wrote {out}: {key} images, {out.stat().st_size / 1e6:.0f} MB{skipped}")
+    print(f"wrote {out}: {key} {kind}, {out.stat().st_size / 1e6:.0f} MB{skipped}")
 
 
 def load_ahead(
@@ -194,12 +194,13 @@ def load_pair(
 
     Args:
         path: the HR file.
-        factor: 1 for the image itself; below 1 for a copy reduced by this factor, whose LR images are always made.
+        factor: 1 for the image itself; below 1 for a copy at this fraction of its size, whose LR images are always made.
         lr_folders: for each scale the folder of its LR images, or None to make them.
         min_size: the least height and width of HR, after it is cropped.
 
     Returns:
-        The images by group name (`HR`, `X2`, ...), (H, W, 3) uint8. None if HR is smaller than `min_size`.
+        The images by group name (`HR`, `X2`, ...), (H, W, 3) uint8. None if HR is smaller than `min_size`, or if a copy is
+        too small for a scale.
 
     Raises:
         HRNError: see :func:`convert`.
@@ -209,7 +210,7 @@ def load_pair(
         hr, lr_folders = imresize(hr, scale=factor), dict.fromkeys(lr_folders)
     if not any(lr_folders.values()):
         hr = modcrop(hr, int(np.lcm.reduce(list(lr_folders))))
-    if min(hr.shape[:2]) < min_size:
+    if min(hr.shape[:2]) < (min_size if factor == 1 else max(min_size, *lr_folders)):
         return None
     if min(hr.shape[:2]) < max(lr_folders):
         raise HRNError(f"{path}: too small for the scales {', '.join(map(str, lr_folders))}")

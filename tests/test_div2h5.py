@@ -109,6 +109,15 @@ def test_reduced_copies(div2h5, hr_folder, tmp_path, capsys):
     assert (pairs.read("X4", kept.index("0001_0.8")) == bicubic_lr(copy, 4)).all()
 
 
+def test_copies_that_are_too_small_are_skipped(div2h5, hr_folder, tmp_path, capsys):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(hr_folder / "small.png")
+    flags = ["--scales", "2", "3", "4", "--copies", "0.5", "--workers", "1"]
+    div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), *flags])
+    pairs = H5Pairs(tmp_path / "a.h5", (2, 3, 4))
+    assert [pairs.name(i) for i in range(len(pairs))][-2:] == ["0003_0.5", "small"]
+    assert "9 images and copies" in capsys.readouterr().out
+
+
 def test_copies_of_div2ks_training_images_only(div2h5, tmp_path, rng):
     """Their LR images are made by bicubic, as DIV2K's are. The validation images get no copies."""
     div2k(tmp_path / "DIV2K", rng)
@@ -121,12 +130,18 @@ def test_copies_of_div2ks_training_images_only(div2h5, tmp_path, rng):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--copies", "1.5"], ["--copies", "0"], ["--copies", "0.5", "--hr", "a", "--lr", "b", "--out", "c.h5"]]
+    "flags",
+    [
+        ["--copies", "1"],
+        ["--copies", "0.01"],
+        ["--copies", "0.5", "0.5"],
+        ["--copies", "0.5", "--hr", "a", "--lr", "b", "--out", "c.h5"],
+    ],
 )
 def test_copies_that_are_refused(div2h5, capsys, flags):
     with pytest.raises(SystemExit):
         div2h5.main(flags)
-    assert "--copies" in capsys.readouterr().err
+    assert "error: --copies" in capsys.readouterr().err
 
 
 def test_bad_input_is_named_and_nothing_is_left(div2h5, hr_folder, tmp_path, rng):

@@ -236,6 +236,24 @@ def test_init_from_and_grow_from(h5_path, tmp_path):
     assert all((same[name] - value).abs().max() < 1e-6 for name, value in start.items() if "running" not in name)
 
 
+def test_frozen_statistics_are_those_of_the_initial_weights(h5_path, tmp_path):
+    """Also after a resume. A run is resumed with the statistics that it started with."""
+    train.main(training_flags(h5_path, tmp_path / "first"))
+    start = weights_of(tmp_path / "first/a_x2.pth")
+    flags = training_flags(h5_path, tmp_path / "second", init_from=tmp_path / "first/a_x2.pth", ema=0.9)
+    train.main([*flags, "--freeze_norm"])
+    train.main([*flags, "--freeze_norm", "--resume", "--max_steps", "5"])
+    end = weights_of(tmp_path / "second/a_x2.pth")
+    running = [name for name in start if "running" in name]
+    assert len(running) == 2 * 12
+    for name, value in start.items():
+        assert torch.equal(value, end[name]) == (name in running), name
+    with pytest.raises(HRNError, match=r"with .*--freeze_norm"):
+        train.main([*flags, "--resume", "--max_steps", "6"])
+    with pytest.raises(HRNError, match=r"with .*--no-freeze_norm"):
+        train.main([*training_flags(h5_path, tmp_path / "first"), "--freeze_norm", "--resume", "--max_steps", "6"])
+
+
 def test_muon_by_flags(h5_path, tmp_path):
     flags = training_flags(h5_path, tmp_path, optimizer="muon", adam_lr_ratio=0.5, weight_decay=0.01)
     train.main(flags)

@@ -1,4 +1,4 @@
-"""Batch normalisation over groups of fixed size or with fixed statistics, independent of the number of processes and of gradient accumulation.
+"""Batch normalisation over groups of fixed size, independent of the number of processes and of gradient accumulation.
 
 If a step's batch is divided over processes or computed in parts, ordinary batch normalisation uses the statistics of each
 part, and the update differs from that of the whole batch. Here statistics are taken over groups of a fixed number of
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with statistics over groups of the batch, or fixed ones, in training mode.
+    """`nn.BatchNorm2d` with statistics over groups of the batch, or frozen ones, in training mode.
 
     The state dict is the same.
     """
@@ -19,7 +19,7 @@ class BatchNorm(nn.BatchNorm2d):
     group: int | None = None
     """Number of neighbouring samples that share statistics; None uses the whole batch."""
     frozen: bool = False
-    """Whether training, too, normalises with the running statistics, which then stay as they are."""
+    """Whether training mode also normalises with the running statistics, and does not update them."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape. Raises ValueError if statistics are taken and B is not a multiple of `group`."""

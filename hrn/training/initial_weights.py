@@ -13,8 +13,17 @@ logger = logging.getLogger(__name__)
 
 
 def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Load all weights of a checkpoint that fit by name and shape. Raises HRNError if none does."""
+    """Load all weights of a checkpoint that fit by name and shape.
+
+    Raises:
+        HRNError: none fits, or running statistics are missing and are to be frozen.
+    """
     missing, unused = load_matching_weights(trainer.learner.network, checkpoint)
+    new_statistics = [name for name in missing if name.endswith(("running_mean", "running_var"))]
+    if trainer.recipe.freeze_norm and new_statistics:
+        raise HRNError(
+            f"--init_from {checkpoint.path} has no {', '.join(new_statistics)} of the right shape, which --freeze_norm needs"
+        )
     logger.info(
         "--init_from %s: new weights: %s; unused: %s",
         checkpoint.path, ", ".join(missing) or "none", ", ".join(unused) or "none",

@@ -51,7 +51,7 @@ class Learner:
         set_norm(self.network, group=recipe.norm_batch, frozen=recipe.freeze_norm)
         self.ema = AveragedModel(self.network) if recipe.ema else None
         self._ema_tensors = [averaged_tensors(m) for m in (self.ema.module, self.network)] if self.ema else []
-        norms = [m for m in self.network.modules() if isinstance(m, BatchNorm)]
+        norms = [m for m in self.network.modules() if isinstance(m, BatchNorm) and not m.frozen]
         self._running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = recipe.make_optimizer(self.parameters)

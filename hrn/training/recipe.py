@@ -95,7 +95,7 @@ class Recipe:
         )
 
     def describe_norm(self) -> str:
-        """Say which statistics BatchNorm uses."""
+        """Return a short description of BatchNorm's statistics."""
         return "BatchNorm frozen" if self.freeze_norm else f"BatchNorm over groups of {self.norm_batch}"
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -106,7 +106,7 @@ class Recipe:
     def differences(self, earlier: Mapping[str, Any]) -> str:
         """List the flags of an earlier run that differ from this one's. Fields that the earlier run lacks have their defaults."""
         was = {f.name: earlier.get(f.name, f.default) for f in fields(self)}
-        return ", ".join(f"--{k} {was[k]}" for k, v in asdict(self).items() if k not in self.FREE and was[k] != v)
+        return ", ".join(_flag(k, was[k]) for k, v in asdict(self).items() if k not in self.FREE and was[k] != v)
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,11 @@ class Execution:
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "accumulate", "keep")
         _check_at_least(self, -1, "workers")
+
+
+def _flag(name: str, value: Any) -> str:
+    """Write a setting as on the command line."""
+    return f"--{name} {value}" if not isinstance(value, bool) else f"--{name}" if value else f"--no-{name}"
 
 
 def _check_at_least(values: Any, least: int, *names: str) -> None:

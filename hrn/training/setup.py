@@ -46,7 +46,7 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
     if args.init_from and args.grow_from:
         raise HRNError("--init_from and --grow_from exclude each other")
     if recipe.freeze_norm and not args.init_from and args.resume is None:
-        raise HRNError("--freeze_norm needs --init_from: the statistics of new weights mean nothing")
+        raise HRNError("--freeze_norm needs --init_from: new weights have no running statistics yet")
     if Path(args.ckpt_name).name != args.ckpt_name:
         raise HRNError(f"--ckpt_name {args.ckpt_name!r} must be a file name without folders; use --ckpt_dir")
     scales = (args.scale,) if args.scale else MULTI_SCALE
@@ -101,7 +101,7 @@ def build_trainer(
 ) -> Trainer:
     """Build the trainer, and resume `state` if given. Raises HRNError."""
     recipe, device = setup.recipe, processes.device
-    if state and not recipe.norm_batch:
+    if state and not (recipe.norm_batch or recipe.freeze_norm):
         recipe = replace(recipe, norm_batch=state.training["recipe"]["norm_batch"])
     info = {
         "model": " ".join([args.model, *args.set]),

@@ -28,6 +28,14 @@ def test_init_from(make, small, same, caplog):
         init_from(make("third", config=replace(small, channels=9, reduction=2, scales=(4,))), checkpoint)
 
 
+def test_statistics_to_freeze_must_exist(make, small):
+    first = make("first", valid=False)
+    first.fit()
+    other = make("second", config=replace(small, reduction=2), freeze_norm=True)
+    with pytest.raises(HRNError, match=r"first\.pth .*running_mean.*--freeze_norm"):
+        init_from(other, load_checkpoint(first.files.best))
+
+
 @pytest.fixture
 def learned(make):
     """The checkpoint of a quick run, whose weights and statistics are no longer the initial ones."""

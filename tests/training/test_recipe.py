@@ -60,6 +60,8 @@ def test_differences_by_flag():
     recipe = Recipe()
     assert recipe.differences({"lr": 1e-4, "max_steps": 7, "save_interval": 3}) == ""
     assert recipe.differences({"lr": 1e-3, "seed": 2}) == "--lr 0.001, --seed 2"
+    assert recipe.differences({"freeze_norm": True}) == "--freeze_norm"
+    assert replace(recipe, freeze_norm=True).differences({}) == "--no-freeze_norm"
 
 
 def test_every_setting_has_a_help_text_and_training_precisions_are_known():

@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -93,6 +93,10 @@ class Recipe:
         return lr_at(
             step, base=self.lr, max_steps=self.max_steps, schedule=self.schedule, decay=self.decay, warmup=self.warmup
         )
+
+    def with_norm_batch(self, patches: int) -> "Recipe":
+        """Return a copy with `norm_batch` set to `patches`; this recipe if it is set already or the statistics are frozen."""
+        return self if self.norm_batch or self.freeze_norm else replace(self, norm_batch=patches)
 
     def describe_norm(self) -> str:
         """Return a short description of BatchNorm's statistics."""

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -101,8 +101,8 @@ def build_trainer(
 ) -> Trainer:
     """Build the trainer, and resume `state` if given. Raises HRNError."""
     recipe, device = setup.recipe, processes.device
-    if state and not (recipe.norm_batch or recipe.freeze_norm):
-        recipe = replace(recipe, norm_batch=state.training["recipe"]["norm_batch"])
+    if state:
+        recipe = recipe.with_norm_batch(state.training["recipe"]["norm_batch"])
     info = {
         "model": " ".join([args.model, *args.set]),
         "train_data": args.train_data_path.name,

@@ -7,7 +7,7 @@ stop. Nothing else is random: the same recipe gives the same run, interrupted or
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.micro_batch = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
         self.info = {**self.info, "shave": [s if self.shave is None else self.shave for s in self.config.scales]}
-        recipe = self.recipe
-        if not (recipe.norm_batch or recipe.freeze_norm):
-            self.recipe = recipe = replace(recipe, norm_batch=self.micro_batch)
+        self.recipe = recipe = self.recipe.with_norm_batch(self.micro_batch)
         self.patches = PatchDataset(
             self.pairs,
             patch_size=recipe.patch_size,

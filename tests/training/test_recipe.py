@@ -56,6 +56,12 @@ def test_share_of_a_process():
         micro_batch_size(recipe, 8, 1)
 
 
+def test_norm_batch_is_set_only_where_it_is_open():
+    assert Recipe().with_norm_batch(8).norm_batch == 8
+    assert Recipe(norm_batch=4).with_norm_batch(8).norm_batch == 4
+    assert Recipe(freeze_norm=True).with_norm_batch(8) == Recipe(freeze_norm=True)
+
+
 def test_differences_by_flag():
     recipe = Recipe()
     assert recipe.differences({"lr": 1e-4, "max_steps": 7, "save_interval": 3}) == ""

@@ -1,6 +1,6 @@
 # make sample     install, then upscale and score photographs with the included weights
 # make demo       install, then serve the web demo on this machine
-# make figures    draw the README's figures and fill its tables from the result files
+# make figures    draw figures and fill the tables of the documentation from the result files
 # make test       install, then run the linter and the quick tests
 # make test-all   the same with all tests
 

@@ -8,10 +8,12 @@ python datasets/div2h5.py --copies 0.8 0.6                        and copies of 
 
 import argparse
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +26,14 @@ from tqdm import tqdm
 
 from hrn.cli import run_cli
 from hrn.data.benchmark import find_lr
-from hrn.data.images import EXTENSIONS, list_images, read_rgb
+from hrn.data.images import EXTENSIONS, check_lr_size, list_images, read_rgb
 from hrn.data.resize import bicubic_lr, imresize, modcrop
 from hrn.errors import HRNError
 from hrn.files import atomic_write
 
 DATASET = Path(__file__).resolve().parents[1] / "dataset"
+SCALES = (2, 3, 4, 8)
+"""As in `hrn.model`, which needs torch."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--scales",
         type=int,
         nargs="+",
-        choices=(2, 3, 4, 8),
+        choices=SCALES,
         metavar="S",
         help="any of 2 3 4 8 (default: 2 3 4; for DIV2K, all scales found)",
     )
@@ -99,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     for part in parts:
         lr = args.root / f"DIV2K_{part}_LR_bicubic"
-        found = [s for s in (2, 3, 4, 8) if (lr / f"X{s}").is_dir()]
+        found = [s for s in SCALES if (lr / f"X{s}").is_dir()]
         convert(
             [args.root / f"DIV2K_{part}_HR"],
             lr if found else None,
@@ -134,8 +138,8 @@ def convert(
             FSRCNN, ECCV 2016. Their LR images are made by MATLAB's bicubic. Copies too small for a scale are skipped.
 
     Raises:
-        HRNError: there are no images, one is damaged, an LR image is missing or has the wrong size, or `out` cannot be
-            written.
+        HRNError: there are no images, one is damaged, an LR image is missing or has the wrong size, `out` cannot be
+            written, or a process was killed.
     """
     paths = []
     for folder in hr_folders:
@@ -182,6 +186,8 @@ def load_ahead(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise HRNError("a process was killed; if memory ran out, use fewer --workers") from None
     finally:  # after an error
         for future in pending:
             future.cancel()
@@ -221,15 +227,11 @@ def load_pair(
             continue
         lr_path = find_lr(path, folder, s)
         lr = read_rgb(lr_path)
-        height, width = hr.shape[:2]
-        if lr.shape[:2] != (height // s, width // s):
-            raise HRNError(
-                f"{lr_path} is {lr.shape[1]}x{lr.shape[0]}; {path} is {width}x{height} and needs "
-                f"{width // s}x{height // s} at x{s}"
-            )
+        check_lr_size(str(lr_path), lr.shape[:2], str(path), hr.shape[:2], s)
         images[f"X{s}"] = lr
     return images
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the unfinished file is deleted
     sys.exit(run_cli(main))

@@ -26,11 +26,13 @@ from torch import Tensor, nn
 from hrn.cli import run_cli
 from hrn.errors import HRNError, UnreadableError
 from hrn.files import atomic_write, file_hash
+from hrn.inference.memory import is_out_of_memory
 from hrn.model import build_model, preset, preset_of
 from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict
 from hrn.pretrained import read_manifest
 
-FORMAT = "hrn-checkpoint-1"
+FORMAT_OF_ANY_VERSION = "hrn-checkpoint-"
+FORMAT = FORMAT_OF_ANY_VERSION + "1"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Checkpoint:
     def model_name(self) -> str:
         """The name of the preset, or a note that the configuration is not a preset."""
         return preset_of(self.config) or "hrn (custom configuration)"
+
+    def check_scale(self, scale: int) -> None:
+        """Raise HRNError if the network does not support a scale."""
+        if scale not in self.config.scales:
+            raise HRNError(f"{self.path}: supports {', '.join(f'x{s}' for s in self.config.scales)}, not x{scale}")
 
 
 def save_checkpoint(
@@ -93,7 +100,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint (.pth or .safetensors) or the authors' state dict. No code in the file is run.
 
     Raises:
-        UnreadableError: the file may be intact: no permission to read it, or another version.
+        UnreadableError: the file may be intact: no permission to read it, too little memory, or another version.
         HRNError: the file is missing or damaged, holds more than plain data, or is not a checkpoint of HRN.
     """
     path = Path(path)
@@ -114,8 +121,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             raise HRNError(
                 f"{path}: refused: the file holds more than plain data, so loading it could run code"
             ) from None
+        if is_out_of_memory(error):
+            raise UnreadableError(f"{path}: not enough memory to read it") from None
         raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
-    if isinstance(contents, dict) and contents.get("format") == FORMAT:
+    if isinstance(contents, dict) and str(contents.get("format")).startswith(FORMAT_OF_ANY_VERSION):
         return checkpoint_of(path, contents)
     weights = _bare_state_dict(contents)
     if weights is None:
@@ -138,10 +147,8 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
         raise HRNError(
             f"{checkpoint.path}: holds {checkpoint.model_name}, not {model}" + _first_difference(checkpoint, model)
         )
-    if scale is not None and scale not in checkpoint.config.scales:
-        raise HRNError(
-            f"{checkpoint.path}: supports {', '.join(f'x{s}' for s in checkpoint.config.scales)}, not x{scale}"
-        )
+    if scale is not None:
+        checkpoint.check_scale(scale)
     if difference := _misfit(checkpoint):
         raise HRNError(f"{checkpoint.path}: the weights do not fit the configuration: {difference}")
     with torch.random.fork_rng(devices=[]):
@@ -195,6 +202,8 @@ def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str
 def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
     """Validate the contents of a file in this package's format. Raises UnreadableError if this version cannot read them."""
     try:
+        if contents["format"] != FORMAT:
+            raise ValueError(f"format {contents['format']!r}, not {FORMAT!r}")
         config = config_from_dict(contents["config"])
         weights, info, training = contents["weights"], contents["info"], contents.get("training")
         if not isinstance(weights, dict) or not isinstance(info, dict) or not isinstance(training, dict | None):

@@ -8,9 +8,13 @@ from hrn.errors import HRNError
 
 
 def split_label(text: str) -> tuple[str, str]:
-    """Split `LABEL=PATH` into the label and the path. The label is empty if `text` is an existing folder or has no `=`."""
-    label, _, path = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
-    return label, path
+    """Split `LABEL=PATH` into the label and the path. The label is empty if `text` is an existing path or has no `=`.
+
+    Of several `=`, the first one before an existing path counts, or simply the first one.
+    """
+    parts = text.split("=")
+    splits = [("=".join(parts[:i]), "=".join(parts[i:])) for i in range(len(parts))]
+    return next((split for split in splits if Path(split[1]).exists()), splits[min(1, len(splits) - 1)])
 
 
 def run_cli(main: Callable[[], int | None]) -> int:

@@ -72,8 +72,8 @@ class UploadLimitMiddleware:
 
     def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
         length = headers.get(b"content-length", b"")
-        if not length.isdigit():
-            raise HRNError("the request needs a Content-Length header")
+        if not length.isdigit() or b"transfer-encoding" in headers:  # with both, the server would ignore the length
+            raise HRNError("the request needs a Content-Length header, and no Transfer-Encoding")
         if int(length) > MAX_UPLOAD + 2**20:
             raise HRNError(f"the upload exceeds the maximum allowed size of {MAX_UPLOAD >> 20} MiB")
         if headers.get(b"content-type", b"").lower().startswith(b"multipart/"):

@@ -11,6 +11,7 @@ import lzma
 import os
 import re
 import shutil
+import stat
 import tarfile
 import time
 import urllib.error
@@ -252,7 +253,8 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
         The number of files.
 
     Raises:
-        ArchiveError: the archive is damaged, too large, or a member's path leads out of the folder.
+        ArchiveError: the archive is damaged or too large, or, in a tar archive, a member's path leads out of the folder. In a
+            zip archive, `..` is removed from paths.
         HRNError: a file cannot be written.
     """
     temporary = folder / f".{archive.name}.unpacking"
@@ -277,9 +279,14 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
 
 
 def _extract_zip(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Extract files; `zipfile` removes `..` and drive letters from their names, and writes links as plain files."""
+    """Extract regular files; `zipfile` removes `..` and drive letters from their names."""
+
+    def is_regular(info: zipfile.ZipInfo) -> bool:
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        return not info.is_dir() and kind in (0, stat.S_IFREG)  # 0: made on a system without file types
+
     with zipfile.ZipFile(archive) as file:
-        members = [info for info in file.infolist() if not info.is_dir() and wanted(info.filename)]
+        members = [info for info in file.infolist() if is_regular(info) and wanted(info.filename)]
         _check_size(archive, sum(info.file_size for info in members))
         file.extractall(folder, members)
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from hrn.errors import HRNError
 
+MAX_NAME_BYTES = 255
+"""The longest file name on common file systems."""
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
@@ -19,7 +22,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         HRNError: the folder cannot be created or the file cannot be written (no permission, disk full).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    name, end = path.name, f".{os.getpid()}.part"
+    while len(os.fsencode(f".{name}{end}")) > MAX_NAME_BYTES:
+        name = name[:-1]
+    temporary = path.with_name(f".{name}{end}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -33,7 +33,7 @@ def read_manifest(folder: Path = FOLDER, *, installed_only: bool = False) -> dic
         A dict with the key `checkpoints`, which maps names to entries. It is empty if the folder has no manifest.
 
     Raises:
-        HRNError: the manifest is damaged, an entry is incomplete, or a path leads out of the folder.
+        HRNError: the manifest cannot be read or is damaged, an entry is incomplete, or a path leads out of the folder.
     """
     path = folder / "manifest.json"
     if not path.is_file():
@@ -47,6 +47,8 @@ def read_manifest(folder: Path = FOLDER, *, installed_only: bool = False) -> dic
                 raise ValueError(f"config or scores of {name} is not an object")
             if Path(entry["file"]).is_absolute() or ".." in Path(entry["file"]).parts:
                 raise ValueError(f"{name} is outside the folder: {entry['file']}")
+    except OSError as error:
+        raise HRNError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HRNError(f"{path}: not a checkpoint manifest ({error})") from None
     if installed_only:

@@ -95,9 +95,10 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
         return 0
     if processes.is_main:
         name = signal.Signals(stopped).name
+        by_torchrun = is_worker() and args.num_gpu <= 1
+        command = "the same torchrun command with --resume" if by_torchrun else f"python {resume_command(sys.argv)}"
         print(
-            f"stopped by {name} at step {trainer.step}; the training state is saved.\n"
-            f"To continue: python {resume_command(sys.argv)}",
+            f"stopped by {name} at step {trainer.step}; the training state is saved.\nTo continue: {command}",
             file=sys.stderr,
         )
     return 128 + stopped

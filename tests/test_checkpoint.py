@@ -6,13 +6,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from hrn import checkpoint as checkpoint_module
 from hrn.checkpoint import FORMAT, load_checkpoint, load_matching_weights, load_network, main, save_checkpoint
-from hrn.errors import HRNError
+from hrn.errors import HRNError, UnreadableError
 from hrn.files import file_hash
 from hrn.model import HRN, build_model, preset
 from hrn.pretrained import read_manifest
@@ -107,6 +108,20 @@ def test_missing_damaged_and_foreign_files(saved, tmp_path):
     torch.save({"format": FORMAT, "config": {"network": "hrn2"}, "weights": {}, "info": {}}, tmp_path / "newer.pth")
     with pytest.raises(HRNError, match=r"newer\.pth.*hrn2"):
         load_checkpoint(tmp_path / "newer.pth")
+
+
+def test_files_that_may_be_intact(saved, tmp_path, monkeypatch):
+    """A state is not skipped for them, because continuing from an older one deletes it."""
+    torch.save({"format": "hrn-checkpoint-2"}, tmp_path / "newer.pth")
+    with pytest.raises(UnreadableError, match=r"newer\.pth.*hrn-checkpoint-2"):
+        load_checkpoint(tmp_path / "newer.pth")
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ):
+        monkeypatch.setattr(torch, "load", Mock(side_effect=error))
+        with pytest.raises(UnreadableError, match=r"small\.pth: not enough memory"):
+            load_checkpoint(saved[0])
 
 
 @pytest.fixture

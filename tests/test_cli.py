@@ -1,7 +1,9 @@
 import subprocess
 import sys
 
-from hrn.cli import run_cli
+import pytest
+
+from hrn.cli import run_cli, split_label
 from hrn.errors import HRNError
 
 MAIN = """
@@ -34,3 +36,23 @@ def test_exit_codes(capsys):
     assert run_cli(lambda: fail(HRNError("no such file"))) == 2
     assert run_cli(lambda: fail(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "error: no such file\ninterrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("results/edsr", ("", "results/edsr")),
+        ("EDSR=results/edsr", ("EDSR", "results/edsr")),
+        ("EDSR=results/lr=1/edsr", ("EDSR", "results/lr=1/edsr")),
+        ("lr=1/a.pth", ("", "lr=1/a.pth")),
+        ("lr=1", ("", "lr=1")),
+        ("lr=2/a.pth", ("lr", "2/a.pth")),
+        ("a=b=lr=1", ("a=b", "lr=1")),
+    ],
+)
+def test_labels(tmp_path, monkeypatch, text, expected):
+    """A path that exists may contain `=`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1").mkdir()
+    (tmp_path / "lr=1/a.pth").touch()
+    assert split_label(text) == expected

@@ -1,8 +1,9 @@
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -216,6 +217,14 @@ def test_images_are_loaded_a_few_ahead(div2h5):
         pool.submit(lambda: None).result()  # all that were submitted are loaded
         assert loaded == items[:4]
         assert [*results] == items[1:]
+
+
+def test_a_killed_process_is_an_error(div2h5):
+    with (
+        ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool,
+        pytest.raises(HRNError, match="--workers"),
+    ):
+        list(div2h5.load_ahead(pool, 1, [(1,)], os._exit))
 
 
 @pytest.mark.parametrize("workers", ["0", "-1"])

@@ -170,6 +170,13 @@ def test_a_run_is_resumed_with_its_own_data(h5_path, tmp_path):
     with pytest.raises(HRNError, match=r"--train_data_path carn\.h5"):
         train.main([*training_flags(other, tmp_path), "--resume"])
     other.rename(h5_path)
+    backup = h5_path.read_bytes()
+    with h5py.File(h5_path, "a") as file:
+        for group in file.values():
+            del group["0"]
+    with pytest.raises(HRNError, match=r"--train_data_path carn\.h5 of 12 images"):
+        train.main([*flags, "--resume"])
+    h5_path.write_bytes(backup)
     train.main([*flags, "--resume", "--max_steps", "4", "--shave", "5"])
     assert load_checkpoint(tmp_path / "a_x2.pth").info["shave"] == [5]
 
@@ -304,6 +311,7 @@ def test_bad_input(h5_path, tmp_path, capsys):
     assert "'X8'" in fails(scale=8)
     assert "--patch_size 48" in fails(patch_size=64)
     assert "--batch_size" in fails(batch_size=0)
+    assert "--shave" in fails(shave=-1)
     assert "nowhere" in fails(valid_data_path=tmp_path / "nowhere")
     assert "hrn_released" in fails(model="hrn_released", scale=0)
     assert "none.pth" in fails(resume=tmp_path / "none.pth")

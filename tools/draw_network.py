@@ -18,6 +18,7 @@ if not __package__:
 import torch
 from torch import nn
 
+from hrn.cli import run_cli
 from hrn.files import write_text
 from hrn.model import HRN, PRESETS, SCALES, HRNConfig, build_model, preset
 from hrn.model.attention import CoordinateAttention
@@ -281,4 +282,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_cli(main))

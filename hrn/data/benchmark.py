@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from hrn.data.images import EXTENSIONS, list_images, picture_of, read_rgb
+from hrn.data.images import EXTENSIONS, check_lr_size, list_images, picture_of, read_rgb
 from hrn.data.resize import bicubic_lr, modcrop
 from hrn.errors import HRNError
 
@@ -55,16 +55,12 @@ class TestImage:
         """
         hr, lr = self.read()
         height, width = hr.shape[:2]
-        h, w = height // scale, width // scale
-        if min(h, w) < 1:
+        if min(height, width) < scale:
             raise HRNError(f"{self.name}: {width}x{height} is too small for x{scale}")
         hr = modcrop(hr, scale)
         if lr is None:
             lr = bicubic_lr(hr, scale)
-        if lr.shape[:2] != (h, w):
-            raise HRNError(
-                f"{self.name}: LR is {lr.shape[1]}x{lr.shape[0]}; HR is {width}x{height} and needs {w}x{h} at x{scale}"
-            )
+        check_lr_size(f"{self.name}: LR", lr.shape[:2], "HR", (height, width), scale)
         return Pair(hr, lr)
 
 
@@ -112,7 +108,7 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
         (path / "HR", path / "LR_bicubic" / f"X{scale}"),
         (path / "HR", None),
         (path / f"x{scale}", path / f"x{scale}"),
-        (path, None),
+        (path, path if _has_pairs(path) else None),
     ]
     for hr_folder, lr_folder in candidates:
         if not hr_folder.is_dir() or (lr_folder is not None and not lr_folder.is_dir()):
@@ -130,6 +126,12 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
         f"no test images for x{scale} at {path}. Supported layouts ({', '.join(EXTENSIONS)}):\n"
         + LAYOUTS.replace("{s}", str(scale)).replace("Set5", folder)
     )
+
+
+def _has_pairs(folder: Path) -> bool:
+    """Return whether a folder holds HR images beside their LR images, such as img_HR.png and img_LR.png."""
+    stems = {path.stem for path in list_images(folder)} if folder.is_dir() else set()
+    return any(HR_IN_NAME.search(stem) and HR_IN_NAME.sub("LR", stem) in stems for stem in stems)
 
 
 def find_lr(hr: Path, folder: Path, scale: int) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hrn.data.images import EXTENSIONS
+from hrn.data.images import EXTENSIONS, check_lr_size
 from hrn.errors import HRNError
 
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -54,14 +54,10 @@ class H5Pairs:
             raise HRNError(f"{self.path}: contains no images")
         sizes = []
         for key in keys:
-            h, w = self._size(file, "HR", key)
+            size = self._size(file, "HR", key)
             for s in self.scales:
-                lr_h, lr_w = self._size(file, f"X{s}", key)
-                if (lr_h, lr_w) != (h // s, w // s):
-                    raise HRNError(
-                        f"{self.path}: X{s}/{key} is {lr_w}x{lr_h}; HR/{key} is {w}x{h} and needs {w // s}x{h // s}"
-                    )
-            sizes.append((h, w))
+                check_lr_size(f"{self.path}: X{s}/{key}", self._size(file, f"X{s}", key), f"HR/{key}", size, s)
+            sizes.append(size)
         return keys, sizes
 
     def _size(self, file: h5py.File, group: str, key: str) -> tuple[int, int]:

@@ -80,9 +80,34 @@ class Picture:
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Return the image files in a folder, sorted by path. Hidden files are skipped."""
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
+    """Return the image files in a folder, sorted by path. Hidden files and folders are skipped.
+
+    Raises:
+        HRNError: the folder or a file in it cannot be accessed.
+    """
+
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    try:
+        found = folder.rglob("*") if recursive else folder.iterdir()
+        return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not is_hidden(p) and p.is_file())
+    except OSError as error:
+        raise HRNError(f"cannot read the folder {folder}: {error.strerror or error}") from None
+
+
+def check_lr_size(lr_name: str, lr_size: tuple[int, int], hr_name: str, hr_size: tuple[int, int], scale: int) -> None:
+    """Raise HRNError unless an LR image has the size of the HR image divided by the scale, rounded down.
+
+    Args:
+        lr_name, hr_name: what the message calls the images.
+        lr_size, hr_size: height and width.
+        scale: the scale of the LR image.
+    """
+    (lr_h, lr_w), (h, w) = lr_size, hr_size
+    if lr_size != (h // scale, w // scale):
+        needed = f"{w // scale}x{h // scale}"
+        raise HRNError(f"{lr_name} is {lr_w}x{lr_h}; {hr_name} is {w}x{h} and needs {needed} at x{scale}")
 
 
 def count_pixels(path: Path) -> int:

@@ -52,10 +52,12 @@ def score(sr: np.ndarray, hr: np.ndarray, shave: int, raw_grey: bool = False) ->
         raw_grey: score the first channel in 0 to 255 instead of Y. For grey images.
 
     Raises:
-        ValueError: the sizes differ, or nothing is left without the border.
+        ValueError: the sizes differ, nothing is left without the border, or `raw_grey` is set for a colour image.
     """
     if sr.shape != hr.shape:
         raise ValueError(f"cannot compare {sr.shape[1]}x{sr.shape[0]} with {hr.shape[1]}x{hr.shape[0]} pixels")
+    if raw_grey and (hr != hr[..., :1]).any():
+        raise ValueError("a colour image cannot be scored as raw grey")
     sr, hr = shaved(sr, shave), shaved(hr, shave)
     sr_y, hr_y = (sr[..., 0].astype(float), hr[..., 0].astype(float)) if raw_grey else (rgb_to_y(sr), rgb_to_y(hr))
     return {"psnr_y": psnr(sr_y, hr_y), "ssim_y": ssim(sr_y, hr_y), "psnr_rgb": psnr(sr, hr)}

@@ -50,7 +50,7 @@ def published(scale: int) -> list[Result]:
             for name in STANDARD_SETS
             if row.get(f"{name}_psnr_y")
         }
-        parameters, multi_adds = int(row["parameters"]), float(row["multi_adds_g"])
+        parameters, multi_adds = int(row["parameters"] or 0), float(row["multi_adds_g"] or 0)
         results.append(Result(row["method"], parameters, multi_adds, scores, row["trained_on"], row["source"]))
     return results
 

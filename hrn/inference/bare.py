@@ -70,8 +70,7 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
                 f"{checkpoint.path}: a bare state dict needs a network with {name}={getattr(HRNConfig, name)!r}, "
                 f"not {getattr(config, name)!r}"
             )
-    if scale not in config.scales:
-        raise HRNError(f"{checkpoint.path}: supports {', '.join(f'x{s}' for s in config.scales)}, not x{scale}")
+    checkpoint.check_scale(scale)
     weights = {
         name: value.contiguous()
         for name, value in checkpoint.weights.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hrn.errors import HRNError
-from hrn.model import PRESETS
+from hrn.model import PRESETS, SCALES
 from hrn.training.recipe import Execution, Recipe
 
 REQUIRED = ("model", "ckpt_name")
@@ -46,7 +46,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
         "--scale",
         type=int,
         default=0,
-        choices=(0, 2, 3, 4, 8),
+        choices=(0, *SCALES),
         help="enlargement factor; 0 trains x2, x3 and x4 together" + default,
     )
     path = Path("dataset/DIV2K_train.h5")

@@ -1,8 +1,9 @@
 """Progress of a run: training speed, screen lines and TensorBoard."""
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 
 from hrn.errors import HRNError
+
+logger = logging.getLogger(__name__)
 
 CROP_SIZE = 512
 """Side of the centre crop of validation images that TensorBoard shows."""
@@ -77,12 +80,14 @@ def duration(seconds: float) -> str:
 class TensorBoard:
     """Writes curves and validation images for TensorBoard, an optional dependency (`pip install .[tensorboard]`).
 
+    If the files can no longer be written (full disk), this is logged once, and nothing more is written.
+
     Args:
         folder: folder of the event files.
         step: first step of this run. Later events of an earlier attempt are dropped.
 
     Raises:
-        HRNError: TensorBoard is not installed.
+        HRNError: TensorBoard is not installed, or its folder cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -90,20 +95,37 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise HRNError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        except OSError as error:
+            raise HRNError(f"--tensorboard: cannot write {folder}: {error.strerror or error}") from None
 
     def line(self, line: Mapping[str, Any]) -> None:
         """Add every number of a log entry to its curve."""
-        for name, value in line.items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(name, value, line["step"])
-        self._writer.flush()
+
+        def add(writer: Any) -> None:
+            for name, value in line.items():
+                if name != "step" and value is not None:
+                    writer.add_scalar(name, value, line["step"])
+            writer.flush()
+
+        self._write(add)
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """Add the centre crop of an (H, W, 3) uint8 image."""
         y, x = (max(0, (side - CROP_SIZE) // 2) for side in image.shape[:2])
-        self._writer.add_image(name, image[y : y + CROP_SIZE, x : x + CROP_SIZE], step, dataformats="HWC")
+        crop = image[y : y + CROP_SIZE, x : x + CROP_SIZE]
+        self._write(lambda writer: writer.add_image(name, crop, step, dataformats="HWC"))
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        self._write(lambda writer: writer.close())
+
+    def _write(self, action: Callable[[Any], None]) -> None:
+        if self._writer is None:
+            return
+        try:
+            action(self._writer)
+        except OSError as error:
+            logger.error("--tensorboard: cannot write: %s; training continues without it", error.strerror or error)
+            self._writer = None

@@ -47,6 +47,8 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
         raise HRNError("--init_from and --grow_from exclude each other")
     if recipe.freeze_norm and not args.init_from and args.resume is None:
         raise HRNError("--freeze_norm needs --init_from: new weights have no running statistics yet")
+    if args.shave is not None and args.shave < 0:
+        raise HRNError(f"--shave must be at least 0, not {args.shave}")
     if Path(args.ckpt_name).name != args.ckpt_name:
         raise HRNError(f"--ckpt_name {args.ckpt_name!r} must be a file name without folders; use --ckpt_dir")
     scales = (args.scale,) if args.scale else MULTI_SCALE

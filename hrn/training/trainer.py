@@ -70,7 +70,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.micro_batch = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
-        self.info = {**self.info, "shave": [s if self.shave is None else self.shave for s in self.config.scales]}
+        shave = [s if self.shave is None else self.shave for s in self.config.scales]
+        self.info = {**self.info, "train_images": len(self.pairs), "shave": shave}
         self.recipe = recipe = self.recipe.with_norm_batch(self.micro_batch)
         self.patches = PatchDataset(
             self.pairs,
@@ -102,9 +103,10 @@ class Trainer:
             HRNError: too many steps in a row without a finite gradient, or the last state cannot be written.
         """
         if self.finished and self.pending_validation is None:
-            logger.info("nothing to do: step %d of %d is reached", self.step, self.recipe.max_steps)
-            if not self.valid and not self.best:
-                self.save_weights({})  # the earlier attempt may have ended before it wrote them
+            logger.info("step %d of %d is already reached", self.step, self.recipe.max_steps)
+            if self.best is None:  # the earlier attempt ended before it wrote the weights, or `resume` reset the score
+                self.validate() if self.valid else self.save_weights({})
+                logger.info("wrote %s", self.files.best)
             return 0
         if self.processes.is_main:
             self.log.cut(self.step if self.pending_validation is None else self.step - 1)
@@ -315,15 +317,16 @@ class Trainer:
         """Continue from a training state of :func:`hrn.training.run_files.load_state`.
 
         Raises:
-            HRNError: the network, the recipe or the training file differs from the state's.
+            HRNError: the network, the recipe, or the name or number of images of the training file differs from the state's.
         """
         if state.config != self.config:
             raise HRNError(
                 f"{state.path}: the network differs: {config_to_dict(state.config)}, not {config_to_dict(self.config)}"
             )
         different = self.recipe.differences(state.training["recipe"])
-        if self._different_info(state, "train_data"):
-            different = f"--train_data_path {state.info['train_data']}"
+        if self._different_info(state, "train_data", "train_images"):
+            count = f" of {state.info['train_images']} images" if "train_images" in state.info else ""
+            different = f"--train_data_path {state.info['train_data']}{count}"
         if different:
             raise HRNError(
                 f"{state.path} was trained with {different}. Use the same flags, or start a new run under another --ckpt_name."
@@ -337,7 +340,7 @@ class Trainer:
             changes = ", ".join(f"{k} from {state.info[k]} to {self.info[k]}" for k in changed)
             logger.warning("the validation setup changed (%s); resetting the best score", changes)
             self.best = None
-        if self.best and not self.files.best.is_file():
+        if self.best and not self.processes.run_on_main(self.files.best.is_file):
             logger.warning("%s is missing; resetting the best score", self.files.best)
             self.best = None
         self.info = {**state.info, **self.info}

@@ -16,6 +16,7 @@ LAYOUTS = {  # for each layout: HR file, LR file, paths that find the test set
     "released": ("Set5/Set5_HRx4/baby.png", "Set5/Set5_LR_bicubic/X4/babyx4.png", ("Set5/Set5", "Set5")),
     "folders": ("Set5/HR/baby.png", "Set5/LR_bicubic/X4/babyx4.png", ("Set5",)),
     "carn": ("Set5/x4/baby_HR.png", "Set5/x4/baby_LR.png", ("Set5",)),
+    "carn, one level deeper": ("Set5/baby_HR.png", "Set5/baby_LR.png", ("Set5",)),
     "same name": ("Set5/HR/baby.png", "Set5/LR_bicubic/X4/baby.png", ("Set5",)),
 }
 
@@ -54,6 +55,12 @@ def test_layouts_without_lr(tmp_path, image, folder):
     pair = test_set.images[1].load(4)
     assert (pair.hr == modcrop(image, 4)).all()
     assert (pair.lr == bicubic_lr(pair.hr, 4)).all()
+
+
+def test_names_with_hr_but_no_lr_files(tmp_path, image):
+    save(tmp_path / "Set5/a_HR.png", image)
+    (found,) = find_test_set(tmp_path / "Set5", 4).images
+    assert (found.load(4).lr == bicubic_lr(image, 4)).all()
 
 
 @pytest.mark.parametrize("folder", ["Manga109", "manga109", "Manga109/HR", "manga109/HR"])

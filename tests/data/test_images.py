@@ -267,11 +267,14 @@ def test_writing_is_atomic(tmp_path, image):
 
 
 def test_list_images(tmp_path):
-    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "sub/c.webp"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    tmp_path = tmp_path / ".folder"
+    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "sub/c.webp", ".thumbnails/sub/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [p.name for p in list_images(tmp_path)] == ["a.jpg", "b.PNG"]
     assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.jpg", "b.PNG", "c.webp"]
+    with pytest.raises(HRNError, match="none: No such file"):
+        list_images(tmp_path / "none")
 
 
 def test_other_formats_are_refused_under_any_name(tmp_path):

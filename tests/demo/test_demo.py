@@ -224,6 +224,8 @@ def test_upload_limits(gradio, tmp_path, monkeypatch):
     assert status("/upload", 1000) == 200
     assert status("/upload", demo.MAX_UPLOAD + 2**20) == 413
     assert status("/upload", 0, files=None, content=iter([b"a", b"b"])) == 413  # no Content-Length
+    chunked = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+    assert status("/upload", 0, files=None, content=iter([b"a", b"b"]), headers=chunked) == 413
     assert status("/elsewhere", 1000) == 413
     (tmp_path / "full.png").write_bytes(bytes(1000))
     monkeypatch.setattr(demo_backend, "MAX_STORED", 999)

@@ -61,6 +61,8 @@ def test_grey_can_be_scored_raw(image):
     off = np.clip(grey.astype(int) + 2, 0, 255).astype(np.uint8)
     difference = score(off, grey, 2)["psnr_y"] - score(off, grey, 2, raw_grey=True)["psnr_y"]
     assert difference == pytest.approx(20 * math.log10(255 / 219), abs=1e-6)
+    with pytest.raises(ValueError, match="colour"):
+        score(off, image, 2, raw_grey=True)
 
 
 PUBLISHED_BICUBIC = {  # PSNR-Y, SSIM-Y of RCAN's and RDN's tables; Set14's grey image scored raw

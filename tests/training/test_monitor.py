@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from hrn.errors import HRNError
 from hrn.training import monitor
 from hrn.training.learner import Learner
 from hrn.training.monitor import StepTimer, TensorBoard, duration, log_line
@@ -37,6 +38,25 @@ def test_tensorboard_holds_curves_and_pictures(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 0.5), (3, 9.0)]
     assert [(e.step, e.width, e.height) for e in events.Images("valid/0")] == [(1, 20, 512), (2, 20, 512)]
     assert events.Tags()["scalars"] == ["loss"]
+
+
+def test_training_continues_if_events_cannot_be_written(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*args, **more):
+        raise OSError(28, "No space left on device")
+
+    board = TensorBoard(tmp_path / "a", 0)
+    monkeypatch.setattr(SummaryWriter, "flush", full)
+    for step in (1, 2):
+        board.line({"step": step, "loss": 1.0})
+        board.picture("valid/0", np.zeros((9, 9, 3), np.uint8), step)
+    board.close()
+    assert [record.getMessage().count("No space left") for record in caplog.records] == [1]
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(HRNError, match="--tensorboard"):
+        TensorBoard(tmp_path / "file/b", 0)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
     python tools/publish.py hub hrn_light_x2 hrn_light_x4 --out hub/
     python tools/publish.py half checkpoint/mine/hrn_x4.pth checkpoint/hrn/hrn_x4.pth
 
-`half` writes a copy with parameters in float16, half the size. Score the copy before you publish it. `manifest` adds a
+`half` writes a copy with most parameters in float16, half the size. Score the copy before you publish it. `manifest` adds a
 checkpoint and its scores, as written by hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
 for the Hugging Face Hub: safetensors files, config.json and a model card. It uploads nothing; `hf upload OWNER/REPO hub/` does.
 It needs `pip install "hrn[export,hub]"`.
@@ -107,16 +107,17 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = F
 
 
 def write_half(source: Path, target: Path) -> None:
-    """Copy a checkpoint with its parameters in float16; the network is still built in float32.
+    """Copy a checkpoint with its kernels and matrices in float16; the network is still built in float32.
 
-    The running statistics of BatchNorm stay in float32, because they are small in size and can be large in value.
+    Biases and BatchNorm's tensors stay in float32, because they take little space. Rounding the biases of `hrn_base_x2` too would
+    cost 0.003 dB.
 
     Raises:
         HRNError: the file is not a checkpoint, a parameter does not fit into float16, or the copy cannot be written.
     """
     checkpoint = load_checkpoint(source)
     parameters = dict(load_network(checkpoint).named_parameters())
-    weights = {k: v.half() if k in parameters else v for k, v in checkpoint.weights.items()}
+    weights = {k: v.half() if k in parameters and v.ndim > 1 else v for k, v in checkpoint.weights.items()}
     if large := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise HRNError(f"{source}: float16 cannot hold {', '.join(large[:3])}")
     save_checkpoint(target, checkpoint.config, weights, info={**checkpoint.info, "weights": "float16"})

@@ -1,9 +1,9 @@
 """MATLAB's `imresize(..., "bicubic")`, the standard way to make low-resolution images in super-resolution.
 
 The kernel is the cubic of R. Keys (IEEE Trans. ASSP 29, 1981) with a = -0.5. For reduction it is widened by the factor
-(antialiasing). Weights are normalised for each output sample. Border pixels are repeated, as in the MATLAB versions that made the data of the
-field; newer ones mirror the image, which changes PSNR by 0.002 dB. The vertical pass comes first, and each pass rounds to uint8.
-Each pass is a product with a sparse matrix.
+(antialiasing). Weights are normalised for each output sample. Border pixels are repeated, as in the versions of MATLAB that
+made the data of the field; newer ones mirror the image, which changes PSNR by 0.002 dB. The vertical pass comes first, and
+each pass rounds to uint8. Each pass is a product with a sparse matrix.
 """
 
 import math

@@ -108,12 +108,14 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
         (path / "HR", path / "LR_bicubic" / f"X{scale}"),
         (path / "HR", None),
         (path / f"x{scale}", path / f"x{scale}"),
-        (path, path if _has_pairs(path) else None),
+        (path, None),
     ]
     for hr_folder, lr_folder in candidates:
         if not hr_folder.is_dir() or (lr_folder is not None and not lr_folder.is_dir()):
             continue
         hr_paths = list_images(hr_folder)
+        if lr_folder is None and _has_pairs(hr_paths):
+            lr_folder = hr_folder
         if lr_folder == hr_folder:
             hr_paths = [p for p in hr_paths if HR_IN_NAME.search(p.stem)]
         if hr_paths:
@@ -128,9 +130,9 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
     )
 
 
-def _has_pairs(folder: Path) -> bool:
-    """Return whether a folder holds HR images beside their LR images, such as img_HR.png and img_LR.png."""
-    stems = {path.stem for path in list_images(folder)} if folder.is_dir() else set()
+def _has_pairs(paths: list[Path]) -> bool:
+    """Return whether the images of a folder include HR and LR of one image, such as img_HR.png and img_LR.png."""
+    stems = {path.stem for path in paths}
     return any(HR_IN_NAME.search(stem) and HR_IN_NAME.sub("LR", stem) in stems for stem in stems)
 
 

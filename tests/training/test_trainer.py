@@ -239,19 +239,6 @@ def test_resuming_without_the_best_weights(make, caplog):
     assert load_checkpoint(resumed.files.best).info["steps"] == 8
 
 
-@pytest.mark.parametrize("valid", [True, False])
-def test_a_finished_run_writes_missing_weights(make, valid):
-    make(valid=valid).fit()
-    resumed = make(valid=valid)
-    log = resumed.files.log.read_text()
-    resumed.files.best.unlink()
-    resumed.resume(resumed.files.newest_state())
-    assert resumed.fit() == 0
-    assert load_checkpoint(resumed.files.best).info["steps"] == 8
-    assert (resumed.best is not None) == valid
-    assert resumed.files.log.read_text() == log
-
-
 def test_the_last_weights_that_cannot_be_written_are_an_error(make, monkeypatch):
     """The resumed run validates again and writes them."""
     trainer, save = make(valid_interval=8), trainer_module.save_checkpoint

@@ -41,6 +41,8 @@ class PatchChoice:
     """The first column of the LR patch."""
     symmetry: tuple[int, int, int]
     """The arguments flip_vertical, flip_horizontal and turns of :func:`augment`."""
+    channels: tuple[int, int, int]
+    """The order of the colour channels."""
 
 
 class PatchDataset(Dataset):
@@ -55,17 +57,28 @@ class PatchDataset(Dataset):
         batch_size: the number of patches in a step.
         length: the total number of patches (steps x batch_size).
         seed: the seed of every random choice.
+        permute_channels: put the colour channels of each patch in a random order (Yoo et al., CVPR 2020, section 3.1).
 
     Raises:
         HRNError: an image is smaller than a patch.
     """
 
-    def __init__(self, pairs: H5Pairs, *, patch_size: int, batch_size: int, length: int, seed: int) -> None:
+    def __init__(
+        self,
+        pairs: H5Pairs,
+        *,
+        patch_size: int,
+        batch_size: int,
+        length: int,
+        seed: int,
+        permute_channels: bool = False,
+    ) -> None:
         self.pairs = pairs
         self.patch_size = patch_size
         self.batch_size = batch_size
         self.length = length
         self.seed = seed
+        self.permute_channels = permute_channels
         scale = max(pairs.scales)
         for key, (h, w) in zip(pairs.keys, pairs.hr_sizes, strict=True):
             if min(h, w) // scale < patch_size:
@@ -97,17 +110,17 @@ class PatchDataset(Dataset):
         rng = np.random.default_rng([self.seed, 3, index])
         h, w = (side // scale for side in self.pairs.hr_sizes[image])
         y, x = int(rng.integers(h - self.patch_size + 1)), int(rng.integers(w - self.patch_size + 1))
-        return PatchChoice(scale, image, y, x, (int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(4))))
+        symmetry = int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(4))
+        channels = tuple(rng.permutation(3).tolist()) if self.permute_channels else (0, 1, 2)
+        return PatchChoice(scale, image, y, x, symmetry, channels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same augmentation."""
         crop = self.choice_of(index)
-        return tuple(
-            augment(torch.from_numpy(self._read(group, crop, s)).permute(2, 0, 1), *crop.symmetry).contiguous()
-            for group, s in ((f"X{crop.scale}", 1), ("HR", crop.scale))
-        )
+        return self._patch(f"X{crop.scale}", crop, 1), self._patch("HR", crop, crop.scale)
 
-    def _read(self, group: str, crop: PatchChoice, s: int) -> np.ndarray:
-        """Read a patch from a group whose images are `s` times as large as the LR images."""
+    def _patch(self, group: str, crop: PatchChoice, s: int) -> Tensor:
+        """Cut a patch from a group whose images are `s` times as large as the LR images, and augment it."""
         rows, columns = (slice(start * s, (start + self.patch_size) * s) for start in (crop.y, crop.x))
-        return self.pairs.read(group, crop.image, rows, columns)
+        patch = torch.from_numpy(self.pairs.read(group, crop.image, rows, columns)).permute(2, 0, 1)
+        return augment(patch, *crop.symmetry)[list(crop.channels)].contiguous()

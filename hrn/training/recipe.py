@@ -45,6 +45,7 @@ class Recipe:
 
     patch_size: int = setting(48, "side of an LR patch in pixels")
     batch_size: int = setting(10, "patches per step, over all processes")
+    permute_channels: bool = setting(False, "put the colour channels of each patch in a random order")
     norm_batch: int = setting(
         0, "patches per group of attention's BatchNorm; 0: the micro-batch, all patches that a process computes at once"
     )

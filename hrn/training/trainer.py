@@ -79,6 +79,7 @@ class Trainer:
             batch_size=recipe.batch_size,
             length=recipe.max_steps * recipe.batch_size,
             seed=recipe.seed,
+            permute_channels=recipe.permute_channels,
         )
         self.data_on_gpu = False
         self.workers = worker_count(self.execution.workers, self.processes.device)

@@ -1,4 +1,6 @@
 import pickle
+from dataclasses import replace
+from itertools import permutations
 
 import h5py
 import numpy as np
@@ -20,8 +22,10 @@ def test_augmentation_equals_numpys_flips_and_turns(image, flips, turns):
     assert (found.permute(1, 2, 0).numpy() == expected).all()
 
 
-def patches(path, scales=(2,), patch_size=16, seed=0, length=60, batch_size=4):
-    return PatchDataset(H5Pairs(path, scales), patch_size=patch_size, batch_size=batch_size, length=length, seed=seed)
+def patches(path, scales=(2,), patch_size=16, seed=0, length=60, batch_size=4, **options):
+    return PatchDataset(
+        H5Pairs(path, scales), patch_size=patch_size, batch_size=batch_size, length=length, seed=seed, **options
+    )
 
 
 def test_lr_and_hr_patches_belong_together(h5_path):
@@ -72,6 +76,19 @@ def test_all_eight_orientations_occur(tmp_path):
         for j in range(200)
     ]
     assert min(found.count(i) for i in range(8)) > 8
+
+
+def test_permuted_channels(h5_path):
+    """LR and HR get the same order, every order occurs, and the other random choices stay the same."""
+    plain, permuted = patches(h5_path, length=120), patches(h5_path, length=120, permute_channels=True)
+    orders = set()
+    for i in range(120):
+        crop = permuted.choice_of(i)
+        orders.add(crop.channels)
+        assert replace(crop, channels=(0, 1, 2)) == plain.choice_of(i)
+        for found, expected in zip(permuted[i], plain[i], strict=True):
+            assert all(torch.equal(found[j], expected[channel]) for j, channel in enumerate(crop.channels))
+    assert orders == set(permutations(range(3)))
 
 
 def test_can_be_pickled_while_the_file_is_open(h5_path):

@@ -23,9 +23,12 @@ def uneven_pairs(tmp_path, rng):
     return lambda scales: H5Pairs(path, scales)
 
 
+@pytest.mark.parametrize("permute_channels", [False, True])
 @pytest.mark.parametrize("scales", [(2,), (2, 3, 4)])
-def test_the_same_patches_as_the_data_set(uneven_pairs, scales):
-    patches = PatchDataset(uneven_pairs(scales), patch_size=16, batch_size=4, length=400, seed=3)
+def test_the_same_patches_as_the_data_set(uneven_pairs, scales, permute_channels):
+    patches = PatchDataset(
+        uneven_pairs(scales), patch_size=16, batch_size=4, length=400, seed=3, permute_channels=permute_channels
+    )
     resident, seen = ResidentPatches(patches, CPU), set()
     for first in range(0, 400, 4):
         indices = range(first, first + 4)

@@ -258,6 +258,12 @@ def test_the_last_weights_that_cannot_be_written_are_an_error(make, monkeypatch)
     assert load_checkpoint(resumed.files.best).info["validation"] == resumed.best
 
 
+def test_channels_are_permuted_if_the_recipe_says_so(make):
+    plain, permuted = make().patches, make(permute_channels=True).patches
+    assert {plain.choice_of(i).channels for i in range(8)} == {(0, 1, 2)}
+    assert len({permuted.choice_of(i).channels for i in range(8)}) > 1
+
+
 def test_workers_load_the_same_patches(make):
     alone, helped = make(), make(execution=Execution(workers=2))
     for one, other in zip(alone.batches(), helped.batches(), strict=True):

@@ -201,7 +201,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(h5_path, tmp_path, capsys):
     assert plan["batch"] == "4 patches of 8x8: 1 process(es), 4 each, 4 at once; BatchNorm over groups of 4"
     assert plan["steps"] == "1,000 (333.3 passes over the images)"
     assert plan["learning rate"].startswith("1.00e-05 at step 0, 1.00e-04 at step 10")
-    seconds = float(re.match(r"([\d.]+) s computing", plan["step time"])[1])
+    seconds = float(re.match(r"([\d.]+) s \(not compiled\), [\d.]+ s of it waiting for data", plan["step time"])[1])
     hours, minutes, rest = (int(x) for x in plan["total time"].split()[0].split(":"))
     assert hours * 3600 + minutes * 60 + rest == pytest.approx(1000 * seconds, abs=2 + 1000 * 0.0006)
     assert not (tmp_path / "ck").exists()

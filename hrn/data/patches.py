@@ -42,7 +42,7 @@ class PatchChoice:
     symmetry: tuple[int, int, int]
     """The arguments flip_vertical, flip_horizontal and turns of :func:`augment`."""
     channels: tuple[int, int, int]
-    """The order of the colour channels."""
+    """The channel of the image that becomes each channel of the patch."""
 
 
 class PatchDataset(Dataset):
@@ -57,7 +57,7 @@ class PatchDataset(Dataset):
         batch_size: the number of patches in a step.
         length: the total number of patches (steps x batch_size).
         seed: the seed of every random choice.
-        permute_channels: put the colour channels of each patch in a random order (Yoo et al., CVPR 2020, section 3.1).
+        permute_channels: put the colour channels of each patch in a random order (RGB permutation in Yoo et al., CVPR 2020).
 
     Raises:
         HRNError: an image is smaller than a patch.
@@ -115,7 +115,7 @@ class PatchDataset(Dataset):
         return PatchChoice(scale, image, y, x, symmetry, channels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same augmentation."""
+        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same flips, turns and order of channels."""
         crop = self.choice_of(index)
         return self._patch(f"X{crop.scale}", crop, 1), self._patch("HR", crop, crop.scale)
 

@@ -31,8 +31,7 @@ class PixelTable:
 class ResidentPatches:
     """The patches of a :class:`PatchDataset`, bit for bit, from images in the memory of a device.
 
-    Flips and turns only change the order in which the pixels of a patch are read, so a batch is one gather of pixels per group,
-    and one of their channels.
+    Flips and turns only change the order in which the pixels of a patch are read, so a batch is one gather per group.
 
     Args:
         patches: the data set, which makes all random choices. Its images are read here, once.
@@ -70,9 +69,9 @@ class ResidentPatches:
         orders = torch.tensor([_reading_order(table, crop, magnification, side) for crop in crops])
         start, down, right = orders.to(self.device, non_blocking=True)[..., None, None].unbind(1)
         i = torch.arange(side, device=self.device)
-        pixels = table.pixels[start + down * i[:, None] + right * i].permute(0, 3, 1, 2)
+        pixels = start + down * i[:, None] + right * i
         channels = torch.tensor([crop.channels for crop in crops]).to(self.device, non_blocking=True)
-        return pixels.take_along_dim(channels[:, :, None, None], dim=1)
+        return table.pixels[pixels[:, None], channels[..., None, None]]
 
 
 def _reading_order(table: PixelTable, crop: PatchChoice, magnification: int, side: int) -> tuple[int, int, int]:

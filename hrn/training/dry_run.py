@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -19,9 +20,9 @@ class Plan:
 
     trainer: Trainer
     step_seconds: float
-    """Mean seconds to compute a step."""
+    """Mean seconds of a step, including the wait for its batch."""
     load_seconds: float
-    """Mean seconds to wait for a batch."""
+    """Mean seconds of this wait."""
     peak_bytes: int
     """Peak memory, on the GPU or resident."""
 
@@ -31,8 +32,6 @@ class Plan:
         scale = t.config.scales[-1]
         total = summarise(t.config, scale)[-1]
         steps = r.max_steps - t.step
-        seconds = max(self.step_seconds, self.load_seconds)
-        slower = "loading" if self.load_seconds > self.step_seconds else "computing"
         rates = ", ".join(
             f"{r.lr_at(s):.2e} at step {s:,}" for s in sorted({0, r.warmup, r.max_steps // 2, r.max_steps - 1})
         )
@@ -46,10 +45,9 @@ class Plan:
                 f"{per_process} each, {t.micro_batch} at once; {r.describe_norm()}",
                 f"steps          {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} passes over the images)",
                 f"learning rate  {rates}",
-                f"step time      {self.step_seconds:.3f} s computing ({compiled}), {self.load_seconds:.3f} s loading; "
-                f"{slower} is the bottleneck",
+                f"step time      {self.step_seconds:.3f} s ({compiled}), {self.load_seconds:.3f} s of it waiting for data",
                 f"memory         {self.peak_bytes / 2**20:,.0f} MiB peak ({'GPU' if t.processes.device.type == 'cuda' else 'resident'})",
-                f"total time     {duration(steps * seconds)} without validation",
+                f"total time     {duration(steps * self.step_seconds)} without validation",
             ]
         )
 
@@ -65,27 +63,29 @@ def measure_plan(trainer: Trainer, steps: int = 5) -> Plan:
     if trainer.finished:
         raise HRNError(f"nothing to measure: step {trainer.step} of {trainer.recipe.max_steps} is reached")
     device, rate = trainer.processes.device, trainer.recipe.lr_at(trainer.step)
-    loading, computing = [], []
+    left = trainer.recipe.max_steps - trainer.step
+    steps, waited = min(steps, left), 0.0
     with kill_loaders_on_error():
         warm_up(trainer, rate)
         batches = iter(trainer.batches())
-        # the first steps are not timed: workers are still starting, and some batches are already loaded
-        for _ in range(min(WARMUP_STEPS + steps, trainer.recipe.max_steps - trainer.step)):
-            start = time.perf_counter()
-            parts = next(batches)
-            loaded = time.perf_counter()
+        # not timed: workers are still starting, and some batches are already loaded
+        for parts in islice(batches, min(WARMUP_STEPS, left - steps)):
             trainer.learner.step(parts, rate)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            loading.append(loaded - start)
-            computing.append(time.perf_counter() - loaded)
-    last = slice(-steps, None)
-    return Plan(
-        trainer,
-        sum(computing[last]) / len(computing[last]),
-        sum(loading[last]) / len(loading[last]),
-        peak_memory(device),
-    )
+        start = _time_when_done(device)
+        for _ in range(steps):
+            asked = time.perf_counter()
+            parts = next(batches)
+            waited += time.perf_counter() - asked
+            trainer.learner.step(parts, rate)
+        seconds = _time_when_done(device) - start
+    return Plan(trainer, seconds / steps, waited / steps, peak_memory(device))
+
+
+def _time_when_done(device: torch.device) -> float:
+    """Wait for all work of the device, then return the time in seconds."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def warm_up(trainer: Trainer, rate: float) -> None:

@@ -55,7 +55,8 @@ class Trainer:
         info: facts about the run, written to the checkpoints.
 
     Raises:
-        HRNError: the batch does not divide evenly, an image is smaller than a patch, or /dev/shm is too small.
+        HRNError: the batch does not divide evenly, an image is smaller than a patch, /dev/shm or the GPU's memory is too small,
+            the device does not support the precision, or `--compile` finds no compiler.
     """
 
     config: Config
@@ -101,7 +102,8 @@ class Trainer:
             0, or the number of the signal that stopped the run. The run is then saved and can be resumed.
 
         Raises:
-            HRNError: too many steps in a row without a finite gradient, or the last state cannot be written.
+            HRNError: too many steps in a row without a finite gradient, an image cannot be read, or the last weights or the last
+            state cannot be written.
         """
         if self.finished and self.pending_validation is None:
             logger.info("step %d of %d is already reached", self.step, self.recipe.max_steps)
@@ -208,15 +210,11 @@ class Trainer:
 
     def batches(self) -> Iterator[list[Patches]]:
         """Yield this process's share of the batch of each remaining step, in `accumulate` parts."""
+        device = self.processes.device
+        sizes = {"micro_batch": self.micro_batch, "accumulate": self.execution.accumulate}
         if self.data_on_gpu:
-            resident = ResidentPatches(self.patches, self.processes.device)
-            return cut_batches(
-                resident, self._indices(), micro_batch=self.micro_batch, accumulate=self.execution.accumulate
-            )
-        return load_batches(
-            self.patches, self._indices(), micro_batch=self.micro_batch, accumulate=self.execution.accumulate, workers=self.workers,
-            device=self.processes.device,
-        )  # fmt: skip
+            return cut_batches(ResidentPatches(self.patches, device), self._indices(), **sizes)
+        return load_batches(self.patches, self._indices(), **sizes, workers=self.workers, device=device)
 
     def _indices(self) -> Iterator[int]:
         mine = self.recipe.batch_size // self.processes.count

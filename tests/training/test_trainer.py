@@ -16,6 +16,7 @@ import torch
 
 from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.benchmark import find_test_set
+from hrn.data.patches import PatchDataset
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate
 from hrn.evaluation.metrics import mean_scores
@@ -322,4 +323,16 @@ def test_a_dry_run_warms_up_every_scale(make, small, monkeypatch):
     plan = measure_plan(trainer, steps=2)
     assert scales[: 3 * WARMUP_STEPS] == [s for s in (2, 3, 4) for _ in range(WARMUP_STEPS)]
     assert len(scales) == 4 * WARMUP_STEPS + 2
-    assert plan.step_seconds > 0
+    assert plan.step_seconds > plan.load_seconds > 0
+
+
+def test_a_dry_run_counts_the_wait_for_data(make, monkeypatch):
+    load = PatchDataset.__getitem__
+
+    def load_slowly(patches, index):
+        time.sleep(0.1)  # for each of the 4 patches of a step
+        return load(patches, index)
+
+    monkeypatch.setattr(PatchDataset, "__getitem__", load_slowly)
+    plan = measure_plan(make(valid=False), steps=2)
+    assert plan.step_seconds > plan.load_seconds >= 0.4

@@ -123,4 +123,7 @@ class PatchDataset(Dataset):
         """Cut a patch from a group whose images are `s` times as large as the LR images, and augment it."""
         rows, columns = (slice(start * s, (start + self.patch_size) * s) for start in (crop.y, crop.x))
         patch = torch.from_numpy(self.pairs.read(group, crop.image, rows, columns)).permute(2, 0, 1)
-        return augment(patch, *crop.symmetry)[list(crop.channels)].contiguous()
+        patch = augment(patch, *crop.symmetry)
+        if self.permute_channels:
+            patch = patch[list(crop.channels)]
+        return patch.contiguous()

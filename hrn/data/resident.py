@@ -66,12 +66,11 @@ class ResidentPatches:
     def _gather(self, group: str, crops: list[PatchChoice], magnification: int) -> Tensor:
         """Cut patches from a group whose images are larger than the LR images by `magnification`."""
         table, side = self._tables[group], self.patches.patch_size * magnification
-        orders = torch.tensor([_reading_order(table, crop, magnification, side) for crop in crops])
-        start, down, right = orders.to(self.device, non_blocking=True)[..., None, None].unbind(1)
+        orders = torch.tensor([(*_reading_order(table, crop, magnification, side), *crop.channels) for crop in crops])
+        start, down, right, *channels = orders.to(self.device, non_blocking=True)[..., None, None].unbind(1)
         i = torch.arange(side, device=self.device)
         pixels = start + down * i[:, None] + right * i
-        channels = torch.tensor([crop.channels for crop in crops]).to(self.device, non_blocking=True)
-        return table.pixels[pixels[:, None], channels[..., None, None]]
+        return table.pixels[pixels[:, None], torch.stack(channels, dim=1)]
 
 
 def _reading_order(table: PixelTable, crop: PatchChoice, magnification: int, side: int) -> tuple[int, int, int]:

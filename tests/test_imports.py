@@ -44,14 +44,25 @@ def test_pretrained_is_a_leaf(root):
     assert import_graph(root)["hrn.pretrained"] == {"hrn.errors", "hrn.files"}
 
 
-def test_div2h5_runs_without_torch(root, tmp_path, hr_folder):
+def test_data_scripts_run_without_torch(root, tmp_path, hr_folder):
     (tmp_path / "blocked").mkdir()
     for name in ("torch", "torchvision"):
         (tmp_path / f"blocked/{name}.py").write_text("raise ImportError('not installed')")
-    command = [sys.executable, "datasets/div2h5.py", "--hr", hr_folder, "--out", tmp_path / "a.h5", "--scales", "2"]
+    stripes = ["datasets/stripes.py", "--out", tmp_path / "stripes", "--count", "2", "--size", "32"]
+    div2h5 = [
+        "datasets/div2h5.py",
+        "--hr",
+        hr_folder,
+        tmp_path / "stripes",
+        "--out",
+        tmp_path / "a.h5",
+        "--scales",
+        "2",
+    ]
     env = {"PYTHONPATH": str(tmp_path / "blocked")}
-    subprocess.run([*command, "--workers", "1"], cwd=root, env=env, check=True, capture_output=True)
+    for command in (stripes, [*div2h5, "--workers", "1"]):
+        subprocess.run([sys.executable, *command], cwd=root, env=env, check=True, capture_output=True)
     with h5py.File(tmp_path / "a.h5") as file:
-        assert len(file["X2"]) == 4
+        assert len(file["X2"]) == 6
     blocked = subprocess.run([sys.executable, "-c", "import torch"], env=env, capture_output=True)
     assert blocked.returncode

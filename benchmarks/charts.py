@@ -1,4 +1,4 @@
-"""Checkpoints on grey test charts with dense stripes: PSNR-Y, and the share of pixels that come out coloured.
+"""Checkpoints on grey test charts with dense stripes: PSNR-Y and the share of coloured pixels.
 
     python benchmarks/charts.py hrn_light_x4 hrn_base_x4 hrn_x4
 
@@ -29,7 +29,7 @@ COLOURED = 32
 
 
 def charts() -> dict[str, np.ndarray]:
-    """Return black and white charts by name, (SIZE, SIZE, 3) uint8. Their periods are 3 to 50 pixels."""
+    """Return black and white charts by name, (SIZE, SIZE, 3) uint8. Most periods are 2.5 to 50 pixels."""
     samples = (np.arange(SIZE * OVERSAMPLING) + 0.5) / OVERSAMPLING
     y, x = np.meshgrid(samples, samples, indexing="ij")
     centre = SIZE / 2
@@ -70,9 +70,13 @@ def row(name: str, upscaler: Upscaler, images: dict[str, np.ndarray]) -> str:
     cells = []
     for hr in images.values():
         sr = upscaler(bicubic_lr(hr, upscaler.scale))
-        coloured = np.mean(np.ptp(sr.astype(int), axis=2) > COLOURED)
-        cells.append(f"{score(sr, hr, upscaler.scale)['psnr_y']:.2f}, {coloured:.2%}")
+        cells.append(f"{score(sr, hr, upscaler.scale)['psnr_y']:.2f}, {coloured_share(sr):.2%}")
     return f"| {name} | x{upscaler.scale} | " + " | ".join(cells) + " |"
+
+
+def coloured_share(image: np.ndarray) -> float:
+    """Return the share of coloured pixels of an (H, W, 3) uint8 image."""
+    return float(np.mean(np.ptp(image.astype(int), axis=2) > COLOURED))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ if not __package__:  # run as a script: import from the repository, not from thi
 import numpy as np
 
 from hrn.cli import run_cli
-from hrn.data.images import write_image
+from hrn.data.images import list_images, write_image
+from hrn.errors import HRNError
 
 OVERSAMPLING = 4
 """Samples per pixel and axis, averaged."""
@@ -23,10 +24,10 @@ OVERSAMPLING = 4
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="where to write 0001.png, 0002.png, ..."
+        "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for 0001.png, 0002.png, ..."
     )
     parser.add_argument(
-        "--scale", type=int, default=4, help="stripes denser than two LR pixels are left out (default: %(default)s)"
+        "--scale", type=int, default=4, help="stripes that are too dense for this scale fade (default: %(default)s)"
     )
     parser.add_argument("--count", type=int, default=320, help="number of images (default: %(default)s)")
     parser.add_argument("--size", type=int, default=208, help="width and height in pixels (default: %(default)s)")
@@ -40,6 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.out.is_dir() and list_images(args.out):
+        raise HRNError(f"{args.out} already contains images; give a new folder")
     for i in range(args.count):
         write_image(args.out / f"{i + 1:04d}.png", draw(np.random.default_rng([args.seed, i]), args.size, args.scale))
     print(f"wrote {args.count} images of {args.size}x{args.size} pixels to {args.out}")
@@ -48,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
 def draw(rng: np.random.Generator, size: int, scale: int) -> np.ndarray:
     """Draw one image: stripes, or a grid in one case of three, in two colours, at a random angle and in perspective.
 
-    The period in the centre is between 2 and 10 LR pixels. Where it is shorter than 3, the stripes fade; below 2, a network cannot
-    know them from the LR image, and would learn to invent stripes.
+    The period in the centre is 2 to 10 LR pixels. Elsewhere the perspective changes it. Stripes fade where they are too dense to be
+    recovered from the LR image, because a network would learn to invent them.
 
     Args:
         rng: makes all random choices.
@@ -76,11 +79,14 @@ def draw(rng: np.random.Generator, size: int, scale: int) -> np.ndarray:
 
 
 def wave(rng: np.random.Generator, position: np.ndarray, scale: int) -> np.ndarray:
-    """Return a square wave of 0 and 1 with a random period, phase and duty cycle. It fades to its mean where it is too dense.
+    """Return a square wave of 0 and 1 with a random period of 2 to 10 LR pixels, and a random phase and duty cycle.
+
+    Where `position` changes faster than 1 per HR pixel, the period is shorter. It fades from full contrast at 3 LR pixels to its mean
+    at 2.
 
     Args:
         rng: makes all random choices.
-        position: position across the stripes in HR pixels, for each sample of a square grid.
+        position: position across the stripes in HR pixels, (H, W), with OVERSAMPLING samples per pixel.
         scale: HR pixels per LR pixel.
     """
     cycles = position / (scale * np.exp(rng.uniform(np.log(2), np.log(10)))) + rng.random()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hrn.data.images import list_images, read_rgb
+from hrn.data.images import list_images, read_rgb, write_image
 from hrn.errors import HRNError
 
 
@@ -32,8 +32,22 @@ def test_images_have_two_colours(stripes):
         assert (image.shape, image.dtype) == ((96, 96, 3), np.uint8)
         # every pixel lies on the line between the two colours, except for rounding
         pixels = image.reshape(-1, 3).astype(float)
-        off_line = np.linalg.svd(pixels - pixels.mean(0), compute_uv=False)[1] / np.sqrt(len(pixels))
-        assert off_line < 0.5
+        along, across, _ = np.linalg.svd(pixels - pixels.mean(0), compute_uv=False) / np.sqrt(len(pixels))
+        assert along > 2
+        assert across < 0.5
+
+
+def test_scale_and_perspective_change_the_stripes(stripes):
+    """Twice the scale doubles the periods, so that an image has fewer edges. Perspective makes lines differ."""
+    edges = {2: 0, 4: 0}
+    for scale in edges:
+        for seed in range(20):
+            grey = stripes.draw(np.random.default_rng(seed), 96, scale).astype(float).mean(2)
+            light = grey > (grey.min() + grey.max()) / 2
+            edges[scale] += np.sum(light[1:] != light[:-1]) + np.sum(light[:, 1:] != light[:, :-1])
+    assert edges[2] > 1.4 * edges[4]
+    vertical = [stripes.draw(np.random.default_rng(seed), 96, 4) for seed in range(20)]
+    assert any((image[0] != image[-1]).any() and (image[:, 0] != image[:, -1]).any() for image in vertical)
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -46,25 +60,28 @@ def test_waves_have_periods_of_2_to_10_lr_pixels(stripes, scale):
         line = stripes.wave(np.random.default_rng(seed), position, scale)[0]
         assert 0 <= line.min() <= line.max() <= 1
         periods = local_periods(line) / stripes.OVERSAMPLING / scale
-        assert np.ptp(periods) <= 1
+        assert np.ptp(periods) <= 2 / (stripes.OVERSAMPLING * scale)
         means.append(periods.mean())
     assert min(means) >= 1.9
     assert max(means) <= 10.1
     assert max(means) > 4 * min(means)
 
 
-def test_dense_stripes_fade(stripes):
-    """The contrast of a chirp: full at periods over 3 LR pixels, none at periods under 2."""
-    scale, size = 4, 400
-    samples = (np.arange(size * stripes.OVERSAMPLING) + 0.5) / stripes.OVERSAMPLING
+def test_dense_stripes_fade_to_their_mean(stripes):
+    """On a chirp, contrast is full down to a period of 3 LR pixels, and none below 2."""
+    scale, lr_pixel = 4, 4 * stripes.OVERSAMPLING
+    samples = (np.arange(12000) + 0.5) / stripes.OVERSAMPLING
+    chirp = np.tile(0.5 * samples + samples**2 / 1000, (8, 1))  # periods shrink to a thirteenth
     for seed in range(20):
-        # the period of the wave is 1 to 5 times scale * 10 at the left end, and shrinks by a factor of 30
-        chirp = np.tile(samples + 29 * samples**2 / (2 * size), (8, 1))
         line = stripes.wave(np.random.default_rng(seed), chirp, scale)[0]
-        period = np.exp(np.random.default_rng(seed).uniform(np.log(2), np.log(10))) / (1 + 29 * samples / size)
-        dense, coarse = line[period < 1.95], line[period > 3.05]
-        assert np.ptp(dense) < 1e-6
-        assert set(np.unique(coarse.round(6))) <= {0, 1}
+        full = np.flatnonzero(np.minimum(line, 1 - line) > 1e-6)[0]  # the first sample of reduced contrast
+        none = np.flatnonzero(np.abs(line - line[-1]) > 1e-6)[-1]  # the last one before the stripes end
+        assert local_periods(line[:full])[-1] / lr_pixel == pytest.approx(3, abs=0.15)
+        assert np.diff(np.flatnonzero(np.diff(line[: none + 1] > line[-1])))[-2:].sum() / lr_pixel == pytest.approx(
+            2, abs=0.15
+        )
+        first, last = np.flatnonzero(np.diff(line[:full]) > 0.5)[[0, -1]]
+        assert line[first:last].mean() == pytest.approx(line[-1], abs=0.03)
 
 
 @pytest.mark.parametrize("flags", [["--count", "0"], ["--size", "0"], ["--scale", "0"], ["--seed", "-1"], []])
@@ -73,6 +90,13 @@ def test_bad_flags(stripes, tmp_path, flags):
         stripes.main([*flags, *(["--out", str(tmp_path)] if flags else [])])
     assert error.value.code == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_images_in_the_folder_are_kept(stripes, tmp_path):
+    write_image(tmp_path / "0801.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(HRNError, match=tmp_path.name):
+        stripes.main(["--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["0801.png"]
 
 
 def test_out_must_be_a_folder(stripes, tmp_path):

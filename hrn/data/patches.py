@@ -95,6 +95,8 @@ class PatchDataset(Dataset):
     def scale_of(self, index: int) -> int:
         """Return the scale of the batch that contains patch `index`."""
         scales = self.pairs.scales
+        if len(scales) == 1:
+            return scales[0]
         return scales[np.random.default_rng([self.seed, 1, index // self.batch_size]).integers(len(scales))]
 
     def image_of(self, index: int) -> int:

@@ -298,6 +298,7 @@ def describe(path: Path) -> str:
     steps = training.get("step", info.get("steps"))
     done = None if steps is None else _number(steps, ",")
     origin = _dict(info.get("init_from") or info.get("grow_from"))
+    means = info.get("mean_of")
     settings = {k: v for k, v in config_to_dict(checkpoint.config).items() if k not in ("network", "scales")}
     facts = {
         "kind": kind,
@@ -307,7 +308,8 @@ def describe(path: Path) -> str:
         "configuration": _pairs(settings),
         "steps": f"{done} of {_number(recipe.get('max_steps'), ',')}" if done and recipe else done,
         "trained on": info.get("train_data"),
-        "started from": f"{origin.get('file')} (sha256 {str(origin.get('sha256'))[:12]}...)" if origin else None,
+        "started from": _file(origin) if origin else None,
+        "mean of": ", ".join(_file(_dict(source)) for source in means) if isinstance(means, list) else None,
         "recipe": _pairs({k: v for k, v in recipe.items() if not str(k).endswith("_interval") and k != "max_steps"}),
         "validation": _validation(info, _dict(info.get("validation") or training.get("best"))),
         "scores": _scores(sha256),
@@ -315,6 +317,11 @@ def describe(path: Path) -> str:
         "sha256": sha256,
     }
     return "\n".join([str(path), *(f"  {name:<14}{value}" for name, value in facts.items() if value)])
+
+
+def _file(source: Mapping[str, Any]) -> str:
+    """Format the name and the hash of a checkpoint that another one was made from."""
+    return f"{source.get('file')} (sha256 {str(source.get('sha256'))[:12]}...)"
 
 
 def _validation(info: Mapping[str, Any], best: Mapping[str, Any]) -> str:

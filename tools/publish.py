@@ -3,9 +3,11 @@
     python tools/publish.py manifest checkpoint/hrn_light/hrn_light_x4.pth sample/hrn_light_x4 --trained_on "838 images"
     python tools/publish.py hub hrn_light_x2 hrn_light_x4 --out hub/
     python tools/publish.py half checkpoint/mine/hrn_x4.pth checkpoint/hrn/hrn_x4.pth
+    python tools/publish.py mean checkpoint/stage1/hrn_x4.pth checkpoint/stage2/hrn_x4.pth --out checkpoint/mine/hrn_x4.pth
 
-`half` writes a copy with most parameters in float16, half the size. Score the copy before you publish it. `manifest` adds a
-checkpoint and its scores, as written by hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
+`half` writes a copy with most parameters in float16, half the size. `mean` averages the weights of a network before and after a
+stage of training. Score the result of either before you publish it. `manifest` adds a checkpoint and its scores, as written by
+hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
 for the Hugging Face Hub: safetensors files, config.json and a model card. It uploads nothing; `hf upload OWNER/REPO hub/` does.
 It needs `pip install "hrn[export,hub]"`.
 """
@@ -19,6 +21,8 @@ from typing import Any
 
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
+
+import torch
 
 from hrn.checkpoint import Checkpoint, load_checkpoint, load_network, save_checkpoint
 from hrn.cli import run_cli
@@ -121,6 +125,32 @@ def write_half(source: Path, target: Path) -> None:
     if large := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise HRNError(f"{source}: float16 cannot hold {', '.join(large[:3])}")
     save_checkpoint(target, checkpoint.config, weights, info={**checkpoint.info, "weights": "float16"})
+
+
+def write_mean(sources: Sequence[Path], target: Path) -> None:
+    """Write the mean of the weights of several checkpoints of one network.
+
+    The mean of a network before and after a stage of training can keep what either does well (M. Wortsman et al., "Robust
+    fine-tuning of zero-shot models", CVPR 2022). Integer buffers and the facts about the training are those of the last
+    checkpoint, without its validation scores.
+
+    Raises:
+        HRNError: a file is not a checkpoint, the networks differ, or the file cannot be written.
+    """
+    checkpoints = [load_checkpoint(path) for path in sources]
+    last = checkpoints[-1]
+    for checkpoint in checkpoints:
+        if checkpoint.config != last.config:
+            raise HRNError(f"{checkpoint.path} and {last.path} hold different networks")
+    weights = {
+        name: torch.stack([c.weights[name].float() for c in checkpoints]).mean(0)
+        if value.is_floating_point()
+        else value
+        for name, value in last.weights.items()
+    }
+    info = {key: value for key, value in last.info.items() if key not in ("validation", "weights")}
+    info["mean_of"] = [{"file": path.name, "sha256": file_hash(path)} for path in sources]
+    save_checkpoint(target, last.config, weights, info=info)
 
 
 def write_hub_folder(out: Path, names: Sequence[str | Path], datasets: Sequence[str], folder: Path = FOLDER) -> None:
@@ -246,8 +276,14 @@ def main(argv: list[str] | None = None) -> int:
     half = commands.add_parser("half", help="copy a checkpoint with weights in float16")
     half.add_argument("source", type=Path, help="a checkpoint")
     half.add_argument("target", type=Path, help="the copy to write")
+    mean = commands.add_parser("mean", help="average the weights of checkpoints of one network")
+    mean.add_argument("sources", type=Path, nargs="+", help="checkpoints, the newest last")
+    mean.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
     args = parser.parse_args(argv)
-    if args.command == "half":
+    if args.command == "mean":
+        write_mean(args.sources, args.out)
+        print(f"wrote {args.out}")
+    elif args.command == "half":
         write_half(args.source, args.target)
         print(f"wrote {args.target}")
     elif args.command == "manifest":

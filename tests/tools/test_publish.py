@@ -3,13 +3,13 @@ import json
 import pytest
 import torch
 
-from hrn.checkpoint import load_checkpoint, load_network, save_checkpoint
+from hrn.checkpoint import describe, load_checkpoint, load_network, save_checkpoint
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import PROTOCOL
 from hrn.files import file_hash
 from hrn.model import build_model, config_to_dict, preset
 from hrn.pretrained import read_manifest
-from tools.publish import add_to_manifest, main, write_half, write_hub_folder
+from tools.publish import add_to_manifest, main, write_half, write_hub_folder, write_mean
 
 
 def write_scores(path, checkpoint, **changes):
@@ -150,6 +150,36 @@ def test_running_statistics_stay_in_single_precision(tmp_path):
     save_checkpoint(tmp_path / "large.pth", config, weights, info={})
     write_half(tmp_path / "large.pth", tmp_path / "half.pth")
     assert torch.equal(load_checkpoint(tmp_path / "half.pth").weights[name], weights[name])
+
+
+def test_the_mean_of_two_stages(folder, tmp_path):
+    first, second, half, target = (
+        folder / "light/tiny_x2.pth",
+        *(tmp_path / name for name in ("second.pth", "half.pth", "mean.pth")),
+    )
+    config = preset("hrn_light", [2])
+    newer = {name: value + 2 for name, value in load_checkpoint(first).weights.items()}
+    save_checkpoint(second, config, newer, info={"steps": 9, "validation": {"psnr_y": 30}})
+    write_half(second, half)
+    assert main(["mean", str(first), str(half), "--out", str(target)]) == 0
+    mean, halved = load_checkpoint(target), load_checkpoint(half).weights
+    for name, value in load_checkpoint(first).weights.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(mean.weights[name], (value + halved[name].float()) / 2)
+        else:
+            assert torch.equal(mean.weights[name], newer[name])
+    sources = [{"file": path.name, "sha256": file_hash(path)} for path in (first, half)]
+    assert mean.info == {"steps": 9, "mean_of": sources}
+    description = describe(target)
+    assert all(f"{source['file']} (sha256 {source['sha256'][:12]}...)" in description for source in sources)
+
+
+def test_networks_that_differ_have_no_mean(folder, tmp_path):
+    config = preset("hrn_light", [3])
+    save_checkpoint(tmp_path / "x3.pth", config, build_model(config).state_dict(), info={})
+    with pytest.raises(HRNError, match=r"tiny_x2\.pth.*x3\.pth"):
+        write_mean([folder / "light/tiny_x2.pth", tmp_path / "x3.pth"], tmp_path / "mean.pth")
+    assert not (tmp_path / "mean.pth").exists()
 
 
 def test_weights_beyond_half_precision_are_refused(tmp_path):

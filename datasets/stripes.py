@@ -1,6 +1,6 @@
-"""Draw images of stripes and grids, which photographs for training contain too rarely. Needs no torch.
+"""Draw images of stripes and grids, which training photographs seldom show. Needs no torch.
 
-python datasets/stripes.py --out dataset/stripes
+python datasets/stripes.py --count 64 --out dataset/stripes
 python datasets/div2h5.py --hr dataset/DIV2K/DIV2K_train_HR dataset/stripes --scales 4 --out dataset/train.h5
 """
 

@@ -7,9 +7,8 @@
 
 `half` writes a copy with most parameters in float16, half the size. `mean` averages the weights of a network before and after a
 stage of training. Score the result of either before you publish it. `manifest` adds a checkpoint and its scores, as written by
-hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder
-for the Hugging Face Hub: safetensors files, config.json and a model card. It uploads nothing; `hf upload OWNER/REPO hub/` does.
-It needs `pip install "hrn[export,hub]"`.
+hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder for the Hugging Face Hub: safetensors files, config.json and a
+model card. It uploads nothing; `hf upload OWNER/REPO hub/` does. It needs `pip install "hrn[export,hub]"`.
 """
 
 import argparse

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from hrn import checkpoint as checkpoint_module
-from hrn.checkpoint import FORMAT, load_checkpoint, load_matching_weights, load_network, main, save_checkpoint
+from hrn.checkpoint import FORMAT, load_checkpoint, load_matching_weights, load_network, save_checkpoint
+from hrn.checkpoint.__main__ import main
 from hrn.errors import HRNError, UnreadableError
 from hrn.files import file_hash
 from hrn.model import HRN, build_model, preset
@@ -207,6 +208,34 @@ def test_the_scale_of_the_authors_state_dict(tmp_path, scale, prefix):
     assert checkpoint.config.scales == (scale,)
 
 
+@pytest.mark.parametrize("learner", [{"ema": None}, {}])
+def test_a_training_state_without_a_running_mean(saved, small_config, learner):
+    path, network = saved
+    save_checkpoint(path, small_config, network.state_dict(), info={}, training={"learner": learner})
+    assert (load_network(load_checkpoint(path)).head.weight == network.head.weight).all()
+
+
+def test_a_training_state_is_used_with_its_running_mean(saved, small_config):
+    path, network = saved
+    mean = torch.optim.swa_utils.AveragedModel(build_model(small_config))
+    training = {"learner": {"ema": mean.state_dict()}}
+    save_checkpoint(path, small_config, network.state_dict(), info={}, training=training)
+    checkpoint = load_checkpoint(path)
+    assert (load_network(checkpoint).head.weight == mean.module.head.weight).all()
+    other = build_model(small_config)
+    load_matching_weights(other, checkpoint)
+    assert (other.head.weight == mean.module.head.weight).all()
+    assert (checkpoint.weights["head.weight"] == network.head.weight).all()  # what a resumed run continues from
+
+
+@pytest.mark.parametrize("ema", ["x", {"n_averaged": 1}, {"module.head.weight": 3}, {"module.a": torch.zeros(1)}])
+def test_a_damaged_running_mean(saved, small_config, ema):
+    path, network = saved
+    save_checkpoint(path, small_config, network.state_dict(), info={}, training={"learner": {"ema": ema}})
+    with pytest.raises(HRNError, match=r"small\.pth"):
+        load_network(load_checkpoint(path))
+
+
 def test_the_authors_network_is_built(tmp_path):
     torch.save(build_model(preset("hrn_released", [3])).state_dict(), tmp_path / "a.pth")
     load_network(load_checkpoint(tmp_path / "a.pth"), model="hrn_released", scale=3)
@@ -301,8 +330,14 @@ def test_describing_a_training_state(tmp_path, capsys):
         {"info": {"recipe": {"lr": 1}, "steps": 3, "validation": {"ssim_y": "?"}, "valid_data": 3}},
         {"info": {"recipe": [1], "versions": "x", "init_from": "x", "steps": "x", "train_data": 3}},
         {"training": {"recipe": {3: 4}, "best": {"psnr_y": None}}},
+        {"info": {"train_data": torch.zeros(2), "versions": {"torch": torch.zeros(2)}}},
     ],
 )
 def test_describing_a_file_with_unexpected_info(crafted, capsys, more):
     assert main([str(crafted(**more))]) == 0
     assert "  sha256        " in capsys.readouterr().out
+
+
+def test_control_characters_are_escaped(crafted, capsys):
+    assert main([str(crafted(info={"train_data": "a\x1b[2J\r\nb\u202ec é"}))]) == 0
+    assert "trained on    a\\x1b[2J\\r\\nb\\u202ec é\n" in capsys.readouterr().out

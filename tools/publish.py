@@ -8,7 +8,7 @@
 `half` writes a copy with most parameters in float16, half the size. `mean` averages the weights of a network before and after a
 stage of training. Score the result of either before you publish it. `manifest` adds a checkpoint and its scores, as written by
 hrn/sample.py, to checkpoint/manifest.json. `hub` writes a folder for the Hugging Face Hub: safetensors files, config.json and a
-model card. It uploads nothing; `hf upload OWNER/REPO hub/` does. It needs `pip install "hrn[export,hub]"`.
+model card. It uploads nothing; `hf upload OWNER/REPO hub/` does. It needs `pip install ".[export,hub]"`.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def write_half(source: Path, target: Path) -> None:
     """
     checkpoint = load_checkpoint(source)
     parameters = dict(load_network(checkpoint).named_parameters())
-    weights = {k: v.half() if k in parameters and v.ndim > 1 else v for k, v in checkpoint.weights.items()}
+    weights = {k: v.half() if k in parameters and v.ndim > 1 else v for k, v in checkpoint.inference_weights.items()}
     if large := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise HRNError(f"{source}: float16 cannot hold {', '.join(large[:3])}")
     save_checkpoint(target, checkpoint.config, weights, info={**checkpoint.info, "weights": "float16"})
@@ -141,15 +141,14 @@ def write_mean(sources: Sequence[Path], target: Path) -> None:
     for checkpoint in checkpoints:
         if checkpoint.config != last.config:
             raise HRNError(f"{checkpoint.path} and {last.path} hold different networks")
-    weights = {
-        name: torch.stack([c.weights[name].float() for c in checkpoints]).mean(0)
-        if value.is_floating_point()
-        else value
-        for name, value in last.weights.items()
+    weights = [checkpoint.inference_weights for checkpoint in checkpoints]
+    mean = {
+        name: torch.stack([w[name].float() for w in weights]).mean(0) if value.is_floating_point() else value
+        for name, value in weights[-1].items()
     }
     info = {key: value for key, value in last.info.items() if key not in ("validation", "weights")}
     info["mean_of"] = [{"file": path.name, "sha256": file_hash(path)} for path in sources]
-    save_checkpoint(target, last.config, weights, info=info)
+    save_checkpoint(target, last.config, mean, info=info)
 
 
 def write_hub_folder(out: Path, names: Sequence[str | Path], datasets: Sequence[str], folder: Path = FOLDER) -> None:

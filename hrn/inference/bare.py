@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hrn.checkpoint import Checkpoint, write_torch_file
 from hrn.errors import HRNError
-from hrn.model.config import LATER_FIELDS, HRNConfig
+from hrn.model.config import LATER_FIELDS, Config, HRNConfig
 
 REQUIRED = ("head.weight", "body.0.frequency.blocks.0.attention.gate_h.weight", "body.0.fuse2.weight")
 """Names of weights that every HRN network with a frequency branch and coordinate attention has."""
@@ -49,6 +49,13 @@ def config_from_shapes(weights: Mapping[str, Tensor]) -> HRNConfig:
     )
 
 
+def fields_not_in_shapes(config: Config) -> list[str]:
+    """The fields of a configuration that :func:`config_from_shapes` would get wrong, as `name=value`."""
+    if not isinstance(config, HRNConfig):
+        return []
+    return [f"{k}={getattr(config, k)!r}" for k in NOT_IN_SHAPES if getattr(config, k) != getattr(HRNConfig, k)]
+
+
 def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> None:
     """Write the weights of a checkpoint at one scale as a PyTorch file with the single key `params`.
 
@@ -64,16 +71,12 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
     config = checkpoint.config
     if not isinstance(config, HRNConfig):
         raise HRNError(f"{checkpoint.path}: a bare state dict needs an HRN network, not {checkpoint.model_name}")
-    for name in NOT_IN_SHAPES:
-        if getattr(config, name) != getattr(HRNConfig, name):
-            raise HRNError(
-                f"{checkpoint.path}: a bare state dict needs a network with {name}={getattr(HRNConfig, name)!r}, "
-                f"not {getattr(config, name)!r}"
-            )
+    if other := fields_not_in_shapes(config):
+        raise HRNError(f"{checkpoint.path}: a bare state dict cannot hold {', '.join(other)}")
     checkpoint.check_scale(scale)
     weights = {
         name: value.contiguous()
-        for name, value in checkpoint.weights.items()
+        for name, value in checkpoint.inference_weights.items()
         if not name.startswith("tails.") or name.startswith(f"tails.x{scale}.")
     }
     inferred, expected = config_from_shapes(weights), replace(config, scales=(scale,))

@@ -5,7 +5,7 @@
     python -m hrn.inference.export --ckpt_path hrn_light_x4 --format spandrel           hrn_light_x4_spandrel.pth
 
 The ONNX graph maps `lr` (batch, 3, height, width), float32 RGB in [0, 1], of any size, to `sr` (batch, 3, scale*height,
-scale*width), which is not clipped. It computes the DCT as a matrix product. Exporting needs `pip install "hrn[export]"`, or
+scale*width), which is not clipped. It computes the DCT as a matrix product. Exporting needs `pip install ".[export]"`, or
 onnx, onnxscript, onnxruntime and safetensors. spandrel loads the bare state dict after `hrn.inference.spandrel.register()`.
 """
 
@@ -29,7 +29,7 @@ from hrn.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_network
 from hrn.cli import run_cli
 from hrn.errors import HRNError
 from hrn.files import atomic_write
-from hrn.inference.bare import export_state_dict
+from hrn.inference.bare import export_state_dict, fields_not_in_shapes
 from hrn.inference.enlarger import MODES, Mode, default_mode
 from hrn.inference.local import FixedScale, make_local
 from hrn.model import HRNConfig, config_to_dict
@@ -77,11 +77,12 @@ def export_onnx(path: str | Path, checkpoint: Checkpoint, scale: int, mode: Mode
         )
         program.save(beside)
         session = onnxruntime.InferenceSession(beside, providers=["CPUExecutionProvider"])
-        difference = 0.0
+        differences = []
         for lr in (test_image, test_image[:1, :, :31, :20]):
             with torch.inference_mode():
                 expected = model(lr).numpy()
-            difference = max(difference, float(np.abs(session.run(None, {"lr": lr.numpy()})[0] - expected).max()))
+            differences.append(np.abs(session.run(None, {"lr": lr.numpy()})[0] - expected).max())
+        difference = float(np.max(differences))  # NaN if one is; max() could miss it
         if not difference <= MAX_DIFFERENCE:
             raise HRNError(
                 f"{path}: not written, because ONNX Runtime and PyTorch differ by {difference * 255:.2f} grey levels"
@@ -140,7 +141,7 @@ def export_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
         "config": json.dumps(config_to_dict(checkpoint.config)),
         "info": json.dumps(dict(checkpoint.info)),
     }
-    data = save({name: value.contiguous() for name, value in checkpoint.weights.items()}, header)
+    data = save({name: value.contiguous() for name, value in checkpoint.inference_weights.items()}, header)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
@@ -208,6 +209,8 @@ def main(argv: list[str] | None = None) -> int:
         note = f", maximum difference to PyTorch {difference * 255:.4f} grey levels"
     elif args.format == "safetensors":
         export_safetensors(out, checkpoint)
+        if other := fields_not_in_shapes(checkpoint.config):
+            note = f". spandrel would ignore {', '.join(other)}; give it the .pth file instead"
     else:
         export_state_dict(out, checkpoint, scale)
     print(f"{out}  {out.stat().st_size:,} bytes{note}")

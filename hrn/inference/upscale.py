@@ -22,8 +22,8 @@ def load_model(
     """Load the network of a checkpoint, in eval mode.
 
     Args:
-        path: a checkpoint file, the authors' state dict such as `hrn_x4.pth`, or the name of an included checkpoint such as
-            `hrn_light_x4` (:mod:`hrn.pretrained`).
+        path: a checkpoint file or the authors' state dict, the name of an included checkpoint such as `hrn_light_x4`, or an
+            address such as `hf://OWNER/REPO/FILE` (:mod:`hrn.pretrained`).
         model, scale: the expected model and scale; by default whatever the file holds.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
 

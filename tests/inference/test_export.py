@@ -1,15 +1,17 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from hrn.checkpoint import load_checkpoint
+from hrn.checkpoint import load_checkpoint, save_checkpoint
 from hrn.errors import HRNError
 from hrn.inference import export
 from hrn.inference.enlarger import Mode
 from hrn.inference.export import main, onnx_enlarger
 from hrn.inference.upscale import load_model, upscale
+from hrn.model import build_model
 
 
 @pytest.mark.slow
@@ -36,6 +38,24 @@ def test_a_graph_that_differs_is_not_written(two_scales, tmp_path, monkeypatch):
     with pytest.raises(HRNError):
         main(["--ckpt_path", str(two_scales), "--out", str(tmp_path / "a.onnx")])
     assert not list(tmp_path.glob("*a.onnx*"))
+
+
+@pytest.mark.slow
+def test_a_network_that_computes_nan_is_not_exported(two_scales, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the packages of hrn[export]")
+    checkpoint = load_checkpoint(two_scales)
+    checkpoint.weights["head.bias"][0] = float("nan")
+    with pytest.raises(HRNError, match="nan"):
+        export.export_onnx(tmp_path / "a.onnx", checkpoint, 2)
+    assert not list(tmp_path.glob("*a.onnx*"))
+
+
+def test_a_variant_as_safetensors_is_not_for_spandrel(tmp_path, small_config, capsys):
+    pytest.importorskip("safetensors", reason="needs the packages of hrn[export]")
+    config = replace(small_config, gates="add")
+    save_checkpoint(tmp_path / "a.pth", config, build_model(config).state_dict(), info={})
+    assert main(["--ckpt_path", str(tmp_path / "a.pth"), "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert "spandrel would ignore gates='add'" in capsys.readouterr().out
 
 
 def test_safetensors_holds_the_same_checkpoint(two_scales, tmp_path, image):

@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from hrn.checkpoint import describe, load_checkpoint, load_network, save_checkpoint
+from hrn.checkpoint import load_checkpoint, load_network, save_checkpoint
+from hrn.checkpoint.__main__ import describe
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import PROTOCOL
 from hrn.files import file_hash

@@ -1,6 +1,4 @@
-"""Save, load and describe checkpoint files.
-
-    python -m hrn.checkpoint FILE ...     print what each file holds
+"""Save and load checkpoint files. `python -m hrn.checkpoint FILE` prints what a file holds.
 
 Two kinds of files are read: checkpoints of this package, which store their configuration and can rebuild the network, and
 the state dict published by the paper's authors.
@@ -10,11 +8,9 @@ steps, scores). A training state also has the key `training`. All of it loads wi
 loading a file cannot run code.
 """
 
-import argparse
 import io
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrn.cli import run_cli
 from hrn.errors import HRNError, UnreadableError
-from hrn.files import atomic_write, file_hash
+from hrn.files import atomic_write
 from hrn.inference.memory import is_out_of_memory
 from hrn.model import build_model, preset, preset_of
 from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict
-from hrn.pretrained import read_manifest
 
 FORMAT_OF_ANY_VERSION = "hrn-checkpoint-"
 FORMAT = FORMAT_OF_ANY_VERSION + "1"
@@ -50,6 +44,21 @@ class Checkpoint:
     def model_name(self) -> str:
         """The name of the preset, or a note that the configuration is not a preset."""
         return preset_of(self.config) or "hrn (custom configuration)"
+
+    @property
+    def inference_weights(self) -> Mapping[str, Tensor]:
+        """The weights for inference. Those of a training state are the running mean, if the run has one (`--ema`).
+
+        Raises:
+            HRNError: the running mean is not a dict of tensors.
+        """
+        learner = as_dict(as_dict(self.training).get("learner"))
+        if not (ema := learner.get("ema")):
+            return self.weights
+        mean = {str(name): value for name, value in as_dict(ema).items() if str(name).startswith("module.")}
+        if not mean or not all(map(_is_dense, mean.values())):
+            raise HRNError(f"{self.path}: damaged: the running mean is not a dict of tensors")
+        return {name.removeprefix("module."): value for name, value in mean.items()}
 
     def check_scale(self, scale: int) -> None:
         """Raise HRNError if the network does not support a scale."""
@@ -149,11 +158,12 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
         )
     if scale is not None:
         checkpoint.check_scale(scale)
-    if difference := _misfit(checkpoint):
+    weights = checkpoint.inference_weights
+    if difference := _misfit(checkpoint.config, weights):
         raise HRNError(f"{checkpoint.path}: the weights do not fit the configuration: {difference}")
     with torch.random.fork_rng(devices=[]):
         network = build_model(checkpoint.config)
-    network.load_state_dict(checkpoint.weights)
+    network.load_state_dict(weights)
     # convolutions run fastest in channels_last; in float32 on a CPU by a factor of 1.7 (benchmarks/inference.py)
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
@@ -167,14 +177,12 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
     Raises:
         HRNError: no parameter matches.
     """
-    own = network.state_dict()
-    matching = {k: v for k, v in checkpoint.weights.items() if k in own and own[k].shape == v.shape}
+    own, weights = network.state_dict(), checkpoint.inference_weights
+    matching = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     if not any(name in matching for name, _ in network.named_parameters()):
-        raise HRNError(
-            f"{checkpoint.path}: none of its weights fit the network: {differing_keys(own, checkpoint.weights)}"
-        )
+        raise HRNError(f"{checkpoint.path}: none of its weights fit the network: {differing_keys(own, weights)}")
     network.load_state_dict(matching, strict=False)
-    return [k for k in own if k not in matching], [k for k in checkpoint.weights if k not in matching]
+    return [k for k in own if k not in matching], [k for k in weights if k not in matching]
 
 
 def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -215,9 +223,8 @@ def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(path, config, weights, info, training)
 
 
-def _misfit(checkpoint: Checkpoint) -> str:
+def _misfit(config: Config, weights: Mapping[str, Tensor]) -> str:
     """Describe how the weights differ from the configuration, without allocating a network of the stated size."""
-    config, weights = checkpoint.config, checkpoint.weights
     storages = {w.untyped_storage().data_ptr(): w.untyped_storage().nbytes() for w in weights.values()}
     stored = sum(storages.values())  # bytes; an expanded tensor can claim a size larger than its storage
     too_few = sum(w.nbytes for w in weights.values()) > stored
@@ -259,9 +266,14 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     }
 
 
+def as_dict(value: Any) -> Mapping[str, Any]:
+    """Return the value if it is a dict, else an empty dict: `info` and `training` may hold anything."""
+    return value if isinstance(value, dict) else {}
+
+
 def _is_dense(value: Any) -> bool:
-    """Return whether a value is a dense tensor on the CPU."""
-    return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
+    """Return whether a value is a dense tensor with data."""
+    return isinstance(value, Tensor) and value.device.type != "meta" and value.layout == torch.strided
 
 
 def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:
@@ -280,94 +292,3 @@ def _released_config(path: Path, weights: Mapping[str, Tensor]) -> ReleasedConfi
     if difference := differing_keys(_meta_state_dict(config), weights):
         raise HRNError(f"{path}: similar to the authors' network at x{scale}, but {difference}")
     return config
-
-
-def describe(path: Path) -> str:
-    """Summarise a checkpoint file: model, scales, size, configuration, training, scores and hash, one per line.
-
-    Raises:
-        HRNError: see :func:`load_checkpoint` and :func:`load_network`.
-    """
-    checkpoint = load_checkpoint(path)
-    network = load_network(checkpoint)
-    info, training, sha256 = checkpoint.info, _dict(checkpoint.training), file_hash(path)
-    kind = (
-        "training state, for --resume" if training else "weights" if info else "weights of the authors' released code"
-    )
-    recipe = _dict(info.get("recipe") or training.get("recipe"))
-    steps = training.get("step", info.get("steps"))
-    done = None if steps is None else _number(steps, ",")
-    origin = _dict(info.get("init_from") or info.get("grow_from"))
-    means = info.get("mean_of")
-    settings = {k: v for k, v in config_to_dict(checkpoint.config).items() if k not in ("network", "scales")}
-    facts = {
-        "kind": kind,
-        "model": checkpoint.model_name,
-        "scales": ", ".join(f"x{s}" for s in checkpoint.config.scales),
-        "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
-        "configuration": _pairs(settings),
-        "steps": f"{done} of {_number(recipe.get('max_steps'), ',')}" if done and recipe else done,
-        "trained on": info.get("train_data"),
-        "started from": _file(origin) if origin else None,
-        "mean of": ", ".join(_file(_dict(source)) for source in means) if isinstance(means, list) else None,
-        "recipe": _pairs({k: v for k, v in recipe.items() if not str(k).endswith("_interval") and k != "max_steps"}),
-        "validation": _validation(info, _dict(info.get("validation") or training.get("best"))),
-        "scores": _scores(sha256),
-        "versions": _pairs(_dict(info.get("versions"))),
-        "sha256": sha256,
-    }
-    return "\n".join([str(path), *(f"  {name:<14}{value}" for name, value in facts.items() if value)])
-
-
-def _file(source: Mapping[str, Any]) -> str:
-    """Format the name and the hash of a checkpoint that another one was made from."""
-    return f"{source.get('file')} (sha256 {str(source.get('sha256'))[:12]}...)"
-
-
-def _validation(info: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    if not best:
-        return ""
-    sets = info.get("valid_data")
-    names = ", ".join(map(str, sets)) if isinstance(sets, list) else "?"
-    return f"PSNR-Y {_number(best.get('psnr_y'), '.3f')} dB, SSIM-Y {_number(best.get('ssim_y'), '.4f')} on {names}"
-
-
-def _scores(sha256: str) -> str:
-    """Format the scores that the manifest lists for the file with this hash."""
-    entry = next((e for e in read_manifest()["checkpoints"].values() if e["sha256"] == sha256), {"scores": {}})
-    return ", ".join(
-        f"{name} {scale} {mean['psnr_y']:.2f} dB / {mean['ssim_y']:.4f}"
-        for name, by_scale in entry["scores"].items()
-        for scale, mean in by_scale.items()
-    )
-
-
-def _dict(value: Any) -> Mapping[str, Any]:
-    """Return the value if it is a dict, else an empty dict: `info` may hold anything."""
-    return value if isinstance(value, dict) else {}
-
-
-def _number(value: Any, spec: str) -> str:
-    return format(value, spec) if isinstance(value, int | float) else "?"
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in values.items())
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Print what checkpoint files hold.")
-    parser.add_argument("file", type=Path, nargs="+", help="checkpoint or training state")
-    args = parser.parse_args(argv)
-    failed = False
-    for path in args.file:
-        try:
-            print(describe(path))
-        except HRNError as error:
-            failed = True
-            print(f"error: {error}", file=sys.stderr)
-    return 2 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_cli(main))

@@ -1,4 +1,4 @@
-"""Convert DIV2K, or any folder of images, to the h5 files that training reads. Needs no torch.
+"""Convert DIV2K, or any folder of images, to the h5 files that training reads. Does not need PyTorch.
 
 python datasets/div2h5.py                                         DIV2K, unpacked in dataset/DIV2K
 python datasets/div2h5.py --hr photos/ --out dataset/photos.h5    any images; LR is made by MATLAB's bicubic
@@ -42,9 +42,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--hr", type=Path, nargs="+", metavar="FOLDER", help="folders of HR images (default: DIV2K in --root)"
     )
     parser.add_argument(
-        "--lr", type=Path, metavar="FOLDER", help="folder with LR images in X2/, X3/, ..., named 0001x2.png or 0001.png"
+        "--lr",
+        type=Path,
+        metavar="FOLDER",
+        help="with --hr: folder with LR images in X2/, X3/, ..., named 0001x2.png or 0001.png",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the h5 file to write; required with --hr")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="with --hr: the h5 file to write; DIV2K goes to DIV2K_train.h5 and DIV2K_valid.h5 beside --root",
+    )
     parser.add_argument(
         "--scales",
         type=int,
@@ -80,6 +88,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.hr and not args.out:
         parser.error("--hr needs --out FILE")
+    if not args.hr and (args.out or args.lr):
+        parser.error("--out and --lr need --hr FOLDER; DIV2K is written beside --root")
     if args.copies and args.lr:
         parser.error("--copies cannot be used with --lr: the LR images of the copies are made by MATLAB's bicubic")
     if not all(0.1 <= factor < 1 for factor in args.copies) or len(set(args.copies)) < len(args.copies):
@@ -169,8 +179,8 @@ def convert(
             file[f"HR/{key}"].attrs["name"] = name.encode(errors="backslashreplace").decode()
             key += 1
         if key == 0:
-            raise HRNError(f"all {len(items)} {kind} have a side shorter than --min_size {min_size}")
-    skipped = f", {len(items) - key} smaller than --min_size skipped" if key < len(items) else ""
+            raise HRNError(f"all {len(items)} {kind} are too small (--min_size {min_size})")
+    skipped = f", {len(items) - key} too small (--min_size {min_size})" if key < len(items) else ""
     print(f"wrote {out}: {key} {kind}, {out.stat().st_size / 1e6:.0f} MB{skipped}")
 
 

@@ -1,4 +1,4 @@
-"""Draw images of stripes and grids, which training photographs seldom show. Needs no torch.
+"""Draw images of stripes and grids, which training photographs seldom show. Does not need PyTorch.
 
 python datasets/stripes.py --count 64 --out dataset/stripes
 python datasets/div2h5.py --hr dataset/DIV2K/DIV2K_train_HR dataset/stripes --scales 4 --out dataset/train.h5

@@ -1,4 +1,4 @@
-"""The backend of the web demo (:mod:`hrn.demo`): models, enlargements, previews and disk quota. Needs no Gradio."""
+"""The backend of the web demo (:mod:`hrn.demo`): models, enlargements, previews and disk quota. Does not need Gradio."""
 
 import logging
 import math

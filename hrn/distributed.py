@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from hrn.errors import HRNError
-from hrn.runtime import pick_device
+from hrn.runtime import check_driver, pick_device
 
 CPU = torch.device("cpu")
 
@@ -110,7 +110,10 @@ def join_processes(device: str, timeout: timedelta | None = None) -> Iterator[Pr
     local = int(os.environ.get("LOCAL_RANK", 0))
     if count > 1 and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
         if local >= torch.cuda.device_count():
-            raise HRNError(f"this machine has {torch.cuda.device_count()} GPUs for at least {local + 1} processes")
+            raise HRNError(
+                f"{local + 1} or more processes share {torch.cuda.device_count()} usable GPU(s) of this machine; "
+                "start one process per GPU, or use --device cpu"
+            )
         device = f"cuda:{local}"
     elif count > 1 and device.startswith("cuda"):
         raise HRNError(f"--device {device} is a single GPU for {count} processes; use --device cuda")
@@ -152,6 +155,16 @@ def exit_process(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def check_gpu_count(processes: int) -> None:
+    """Raise HRNError if this machine has fewer usable GPUs than processes to start."""
+    check_driver()
+    if processes > torch.cuda.device_count():
+        raise HRNError(
+            f"--num_gpu {processes}, but this machine has {torch.cuda.device_count()} usable GPUs "
+            "(--device cpu starts that many processes on the CPU)"
+        )
 
 
 def launch(script: str, argv: list[str], processes: int) -> int:

@@ -196,6 +196,7 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
                     raise HRNError(f"cannot write {part}: {error.strerror}") from None
                 bar.update(len(block))
                 if file.tell() > MAX_BYTES:
+                    file.truncate(0)
                     raise _Unusable(f"the response exceeds {MAX_BYTES >> 30} GiB")
     if total is not None and part.stat().st_size < total:
         raise OSError(f"connection closed after {part.stat().st_size:,} of {total:,} bytes")

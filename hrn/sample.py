@@ -25,7 +25,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 from hrn.cli import run_cli
 from hrn.data.images import EXTENSIONS
 from hrn.data.resize import Bicubic
-from hrn.distributed import Processes, exit_process, is_worker, join_processes, launch
+from hrn.distributed import Processes, check_gpu_count, exit_process, is_worker, join_processes, launch
 from hrn.errors import HRNError
 from hrn.inference.enlarger import MODES, PRECISIONS, Mode, default_mode
 from hrn.inference.memory import parse_memory
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--test_data_dir", type=Path, nargs="+", default=[], metavar="SET", help="test sets to score (see docs/data.md)"
     )
     add("--sr_dir", nargs="+", metavar="[NAME=]FOLDER", help="score finished results, without a network")
-    text = "factors: 2, 3, 4 or 8, any with --input; auto (default): those of --ckpt_path, or x4 of an included model"
+    text = "2, 3, 4 or 8, or any factor for --input and a network; auto (default): those of --ckpt_path, else 4"
     add("--scale", type=parse_scale, nargs="+", metavar="S", help=text)
     add("--size", type=parse_size, metavar="WxH", help="output size of --input in pixels")
     add("--long_edge", type=int, metavar="N", help="length of the longer output side of --input in pixels")
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--mode",
         choices=MODES,
-        help="local: DCT and pooling over blocks of the training size; windows: overlapping windows; full: the whole image (default: local, or full for hrn_released)",
+        help="local: DCT over blocks, pooling over the pixels around each pixel; windows: overlapping windows; full: the whole image (default: local, or full for hrn_released)",
     )
     add("--window", type=int, default=Mode.window, help="side of a block or window in LR pixels (default: %(default)s)")
     add(
@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("computation").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     add("--cuda", action="store_const", const="cuda", dest="device", help="same as --device cuda")
-    add("--num_gpu", type=int, default=1, metavar="N", help="share --input among N GPUs; 0 uses the CPU")
+    add("--num_gpu", type=int, default=1, metavar="N", help="share --input among N GPUs; 0: CPU (default: %(default)s)")
     add("--precision", default="fp32", choices=PRECISIONS, help="precision of convolutions (default: %(default)s)")
     add("--compile", action="store_true", help="compile the network first, which takes a minute")
     text = "memory limit per process, such as 2G (default: 80%% of free)"
@@ -128,9 +128,12 @@ def parse_scale(text: str) -> float | None:
     """Parse an enlargement factor. A whole number becomes an int, and `auto` becomes None."""
     if text == "auto":
         return None
-    factor = float(text)
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0
     if not 0 < factor < float("inf"):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor auto")
     return int(factor) if factor == int(factor) else factor
 
 
@@ -161,6 +164,8 @@ def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.num_gpu > 1 and not is_worker():
+        if args.device == "auto":
+            check_gpu_count(args.num_gpu)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
     device = args.device if args.num_gpu and not args.sr_dir else "cpu"

@@ -14,22 +14,24 @@ import argparse
 import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
-import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hrn.checkpoint import load_checkpoint
 from hrn.cli import run_cli
-from hrn.distributed import Processes, exit_process, is_restarted, is_worker, join_processes, launch
+from hrn.distributed import Processes, check_gpu_count, exit_process, is_restarted, is_worker, join_processes, launch
 from hrn.errors import HRNError
+from hrn.inference.memory import is_out_of_memory
 from hrn.pretrained import find_checkpoint
-from hrn.runtime import check_driver, keep_memory, tune_convolutions, warm_up_kernels
+from hrn.runtime import keep_memory, tune_convolutions, warm_up_kernels
 from hrn.training.dry_run import measure_plan
 from hrn.training.flags import parse_args
 from hrn.training.initial_weights import grow_from, init_from
@@ -44,12 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         raise HRNError(f"--num_gpu must be at least 0, not {args.num_gpu}")
     if args.num_gpu > 1 and not is_worker():
         if args.device == "auto":
-            check_driver()
-            if args.num_gpu > torch.cuda.device_count():
-                raise HRNError(
-                    f"--num_gpu {args.num_gpu}, but this machine has {torch.cuda.device_count()} usable GPUs "
-                    "(--device cpu starts that many processes on the CPU)"
-                )
+            check_gpu_count(args.num_gpu)
         prepare(args, args.num_gpu)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     with join_processes(args.device if args.num_gpu else "cpu") as processes:
@@ -76,7 +73,8 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
             start(trainer, processes.run_on_main(lambda name=flag: load_checkpoint(find_checkpoint(name))))
     del state
     if args.dry_run:
-        plan = measure_plan(trainer)
+        with memory_errors(trainer):
+            plan = measure_plan(trainer)
         if processes.is_main:
             print(plan)
         return 0
@@ -85,7 +83,7 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
     log_start(args.model, trainer)
     total = trainer.recipe.max_steps
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=None if processes.is_main else True)
-    with bar, logging_redirect_tqdm():
+    with bar, logging_redirect_tqdm(), memory_errors(trainer):
         stopped = trainer.fit(progress=lambda step: bar.update(step - bar.n))
     if trainer.tensorboard:
         trainer.tensorboard.close()
@@ -102,6 +100,20 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
             file=sys.stderr,
         )
     return 128 + stopped
+
+
+@contextmanager
+def memory_errors(trainer: Trainer) -> Iterator[None]:
+    """Raise HRNError, which names the flags that help, if memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise HRNError(
+            f"not enough memory on {trainer.processes.device} for {trainer.micro_batch} patches at a time; use a larger "
+            "--accumulate, or a smaller --batch_size or --patch_size"
+        ) from None
 
 
 def log_start(model: str, trainer: Trainer) -> None:

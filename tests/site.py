@@ -81,6 +81,13 @@ class Server(BaseHTTPRequestHandler):
     def huge(self, wanted, count):
         self.send(b"", length=10**12)
 
+    def endless(self, wanted, count):
+        """A response of unknown length."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/zip")
+        self.end_headers()
+        self.wfile.write(DATA)
+
     def slow(self, wanted, count):
         self.send(DATA[:10], length=len(DATA))
         self.wfile.flush()

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 
@@ -36,6 +37,10 @@ def test_exit_codes(capsys):
     assert run_cli(lambda: fail(HRNError("no such file"))) == 2
     assert run_cli(lambda: fail(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "error: no such file\ninterrupted\n"
+    assert run_cli(lambda: fail(OSError(errno.ENAMETOOLONG, "File name too long", "aaa"))) == 2
+    assert capsys.readouterr().err == "error: aaa: File name too long\n"
+    with pytest.raises(OSError, match="broken"):
+        run_cli(lambda: fail(OSError(errno.EIO, "broken", "a")))
 
 
 @pytest.mark.parametrize(

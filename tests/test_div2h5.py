@@ -15,6 +15,7 @@ from hrn.data.h5 import H5Pairs
 from hrn.data.images import read_rgb, write_image
 from hrn.data.resize import bicubic_lr, imresize, modcrop
 from hrn.errors import HRNError
+from hrn.model.config import SCALES
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_reduced_copies(div2h5, hr_folder, tmp_path, capsys):
     ]
     assert [pairs.name(i) for i in range(len(pairs))] == kept
     assert 0 < len(kept) < 3 * len(sizes)
-    assert f"{3 * len(sizes) - len(kept)} smaller" in capsys.readouterr().out
+    assert f"{3 * len(sizes) - len(kept)} too small" in capsys.readouterr().out
     copy = modcrop(imresize(read_rgb(hr_folder / "0001.png"), scale=0.8), 4)
     assert (pairs.read("HR", kept.index("0001_0.8")) == copy).all()
     assert (pairs.read("X4", kept.index("0001_0.8")) == bicubic_lr(copy, 4)).all()
@@ -197,10 +198,11 @@ def test_several_folders(div2h5, hr_folder, tmp_path):
     assert [pairs.name(i) for i in range(8)] == [f"000{i}" for i in range(4)] * 2
 
 
-def test_hr_needs_out(div2h5, capsys):
+@pytest.mark.parametrize("flags", [["--hr", "photos"], ["--out", "a.h5"], ["--lr", "LR"]])
+def test_flags_that_need_each_other(div2h5, capsys, flags):
     with pytest.raises(SystemExit):
-        div2h5.main(["--hr", "photos"])
-    assert "--out" in capsys.readouterr().err
+        div2h5.main(flags)
+    assert "--hr" in capsys.readouterr().err
 
 
 def test_names_are_those_of_the_images(div2h5, hr_folder, tmp_path):
@@ -232,6 +234,10 @@ def test_no_workers(div2h5, capsys, workers):
     with pytest.raises(SystemExit):
         div2h5.main(["--workers", workers])
     assert "--workers" in capsys.readouterr().err
+
+
+def test_scales_are_those_of_the_networks(div2h5):
+    assert div2h5.SCALES == SCALES
 
 
 def test_no_write_permission(div2h5, hr_folder, tmp_path):

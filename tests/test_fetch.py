@@ -75,6 +75,13 @@ def test_other_answers_are_reported_and_the_next_address_is_tried(get, tmp_path,
     assert (tmp_path / "got.zip").read_bytes() == DATA
 
 
+def test_a_response_over_the_limit_is_not_kept(get, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch_module, "MAX_BYTES", 100_000)
+    with pytest.raises(HRNError, match="exceeds"):
+        get("endless")
+    assert (tmp_path / ".got.zip.part").stat().st_size == 0
+
+
 def test_an_existing_file_is_kept_if_its_checksum_matches(get, tmp_path):
     (tmp_path / "got.zip").write_bytes(DATA)
     assert not get("good")

@@ -204,6 +204,11 @@ def test_a_broken_file_does_not_stop_the_others(light, photos, tmp_path, capsys)
     assert [p.name for p in times if p.stat().st_mtime_ns != times[p]] == ["b.png"]
 
 
+def test_results_beside_the_images_are_refused(light, photos, fails):
+    """Another checkpoint would enlarge them again."""
+    assert "--sample_dir" in fails("--ckpt_path", light, "--input", photos, sample_dir=photos)
+
+
 def test_each_flag_of_the_network_changes_the_result_a_little(light, photos, tmp_path):
     args = ("--ckpt_path", light, "--input", photos / "a.png", "--sample_dir", tmp_path / "s")
     found = {}
@@ -301,8 +306,10 @@ def test_devices_and_processes(monkeypatch):
         with pytest.raises(HRNError, match="one process"):
             main("--test_data_dir", "a", *flags)
     assert devices == ["auto", "cpu", "cuda"]
-    assert main("--input", "a.png", "--num_gpu", 2) == 7
+    assert main("--input", "a.png", "--num_gpu", 2, "--device", "cpu") == 7
     assert started == [2]
+    with pytest.raises(HRNError, match="--num_gpu 64"):
+        main("--input", "a.png", "--num_gpu", 64)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from hrn.cli import run_cli
 from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.model import build_model, preset
+from hrn.training.learner import Learner
 from hrn.training.run_files import RunFiles, read_log
 from hrn.training.setup import resume_command
 
@@ -148,6 +149,31 @@ def test_unusable_validation_images_are_found_at_the_start(h5_path, hr_folder, t
     with pytest.raises(HRNError, match=r"0003\.png"):
         train.main(flags)
     assert not list((tmp_path / "ck").iterdir())
+
+
+def test_a_state_of_another_run_does_not_replace_files(h5_path, tmp_path):
+    """A state keeps its name when it is copied. One of another name must not continue the log of this run."""
+    train.main(training_flags(h5_path, tmp_path, ckpt_name="other", max_steps=1))
+    state = tmp_path / "other_x2.00000001.train.pth"
+    flags = training_flags(h5_path, tmp_path / "mine")
+    (tmp_path / "mine").mkdir()
+    log = tmp_path / "mine/a_x2.jsonl"
+    log.write_text("kept")
+    with pytest.raises(HRNError, match=r"a_x2\.jsonl"):
+        train.main([*flags, "--resume", str(state)])
+    assert log.read_text() == "kept"
+    log.unlink()
+    assert train.main([*flags, "--resume", str(state)]) == 0
+
+
+def test_memory_that_runs_out_is_an_error(h5_path, tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Learner, "step", fail)
+    for more in ([], ["--dry_run"]):
+        with pytest.raises(HRNError, match=r"2 patches.*--accumulate"):
+            train.main([*training_flags(h5_path, tmp_path), *more])
 
 
 @pytest.mark.parametrize("name", ["a_x2.pth", "a_x2.jsonl"])

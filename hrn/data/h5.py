@@ -1,4 +1,4 @@
-"""HR and LR image pairs in one HDF5 file, in the layout of the CARN repository (2018). Needs no torch.
+"""HR and LR image pairs in one HDF5 file, in the layout of the CARN repository (2018). Does not need PyTorch.
 
 The file has the group `HR` and a group `X{s}` for each scale. Each holds uint8 (H, W, 3) datasets with the keys "0", "1", ...
 A key names the same image in all groups.

@@ -21,7 +21,7 @@ Scores = Mapping[tuple[int, str], SetScores]
 def comparison_table(rows: Mapping[str, Scores]) -> str:
     """A Markdown table of PSNR-Y / SSIM-Y, with a row per label and scale.
 
-    The difference of PSNR-Y from the first row of the same scale follows in brackets.
+    The difference of PSNR-Y from the first row of the same scale follows in brackets, if both were scored by the same protocol.
     """
     known = {name for scores in rows.values() for _, name in scores}
     sets = [*(name for name in STANDARD_SETS if name in known), *sorted(known - set(STANDARD_SETS))]
@@ -40,8 +40,12 @@ def comparison_table(rows: Mapping[str, Scores]) -> str:
 def _cell(here: SetScores | None, first: SetScores | None) -> str:
     if here is None:
         return ""
-    difference = f" ({here.psnr_y - first.psnr_y:+.2f})" if first else ""
-    return f"{here.psnr_y:.2f} / {here.ssim_y:.4f}{difference}"
+    scores = f"{here.psnr_y:.2f} / {here.ssim_y:.4f}"
+    if not first:
+        return scores
+    if here.header.get("protocol") != first.header.get("protocol"):
+        return f"{scores} (other protocol)"
+    return f"{scores} ({here.psnr_y - first.psnr_y:+.2f})"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -104,12 +104,14 @@ def result_methods(folders: Sequence[str], scales: Sequence[int]) -> list[Method
         scales: scales of the results.
 
     Raises:
-        HRNError: not a folder with images, or two folders of one name.
+        HRNError: not a folder with images, two folders of one name, or one called bicubic.
     """
     named: dict[str, ResultFolder] = {}
     for text in folders:
         name, path = split_label(text)
         label = name or Path(path).resolve().name
+        if label == "bicubic":  # the row that is computed here
+            raise HRNError(f"--sr_dir {text}: the name bicubic is taken; name the folder, as in NAME=FOLDER")
         if label in named:
             raise HRNError(f"--sr_dir: two folders are called {label}; name them, as in NAME=FOLDER")
         named[label] = ResultFolder(Path(path))

@@ -46,8 +46,10 @@ def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettin
         The error messages of all processes, one for each image of a folder that failed.
 
     Raises:
-        HRNError: no images, or a single file that cannot be enlarged.
+        HRNError: no images, a single file that cannot be enlarged, or results in the folder of the images.
     """
+    if source.is_dir() and source.resolve() == settings.sample_dir.resolve():
+        raise HRNError(f"--sample_dir {settings.sample_dir}: use another folder than that of the images")
     labels = dict.fromkeys(method.label for method in methods)
     if len(labels) > 1:
         labels = dict.fromkeys(map(name_without_scale, labels))

@@ -58,7 +58,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     add("--resume", type=Path, nargs="?", const=True, metavar="FILE", help=text)
     text = "start from the weights of a checkpoint whose names and shapes match; a file, or a name such as hrn_light_x4"
     add("--init_from", type=Path, metavar="FILE", help=text)
-    text = "start from a smaller trained HRN of the same scales and first compute the same as it; a file or a name"
+    text = "start from a smaller trained HRN of the same scales and initially compute the same result; a file or a name"
     add("--grow_from", type=Path, metavar="FILE", help=text)
     add("--dry_run", action="store_true", help="measure a few steps, print time and memory, and write nothing")
     for f in (*fields(Recipe), *fields(Execution)):

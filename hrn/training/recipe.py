@@ -58,7 +58,7 @@ class Recipe:
     adam_lr_ratio: float = setting(1.0, "with muon: Adam's learning rate divided by --lr")
     weight_decay: float = setting(0.0, "weight decay; with muon, of the convolutions only")
     schedule: str = setting("step", "learning rate schedule", SCHEDULES)
-    decay: int = setting(200_000, "steps after which --schedule step halves the learning rate, again and again")
+    decay: int = setting(200_000, "with --schedule step: steps between two halvings of the learning rate")
     warmup: int = setting(0, "steps of linear warm-up of the learning rate")
     clip: float = setting(10.0, "maximum norm of the gradient")
     loss_fn: str = setting("L1", "training loss", LOSSES)

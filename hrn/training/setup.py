@@ -61,7 +61,8 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
     except ValueError as error:
         raise HRNError(f"--set {' '.join(args.set)}: {error}") from None
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
-    if args.resume is None and not args.dry_run and not (restarted and files.marker.exists()):
+    ours = args.resume is True or (args.resume is not None and args.resume.name.startswith(f"{files.name}."))
+    if not ours and not args.dry_run and not (restarted and files.marker.exists()):
         with suppress(OSError):
             files.marker.unlink()  # so that a restart of this attempt does not take earlier files for its own
         files.check_unused()

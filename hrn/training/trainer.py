@@ -72,7 +72,8 @@ class Trainer:
     def __post_init__(self) -> None:
         self.micro_batch = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
         shave = [s if self.shave is None else self.shave for s in self.config.scales]
-        self.info = {**self.info, "train_images": len(self.pairs), "shave": shave}
+        images = {"train_images": len(self.pairs), "valid_images": [len(test_set.images) for test_set in self.valid]}
+        self.info = {**self.info, **images, "shave": shave}
         self.recipe = recipe = self.recipe.with_norm_batch(self.micro_batch)
         self.patches = PatchDataset(
             self.pairs,
@@ -184,7 +185,8 @@ class Trainer:
         if skipped >= MAX_SKIPPED_IN_A_ROW:
             raise HRNError(
                 f"no finite loss and gradient in {skipped} steps in a row, up to step {self.step}. "
-                f"Lower --lr, or use --precision fp32. The last good states are in {self.files.folder}."
+                "Start a new run with a lower --lr or with --precision fp32. Its --init_from takes a training state from "
+                f"{self.files.folder}."
             )
         return self.processes.max(request.signal)
 
@@ -335,7 +337,7 @@ class Trainer:
             state.training[k] for k in ("step", "pending_validation", "best")
         )
         validates = self.valid or not self.finished
-        if self.best and validates and (changed := self._different_info(state, "valid_data", "shave")):
+        if self.best and validates and (changed := self._different_info(state, "valid_data", "valid_images", "shave")):
             changes = ", ".join(f"{k} from {state.info[k]} to {self.info[k]}" for k in changed)
             logger.warning("the validation setup changed (%s); resetting the best score", changes)
             self.best = None

@@ -8,10 +8,12 @@ from hrn.errors import HRNError
 from hrn.evaluation.comparison import main
 
 
-def write(folder, scale, name, psnr, ssim):
+def write(folder, scale, name, psnr, ssim, protocol="Y"):
     path = folder / name / f"x{scale}" / "scores.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"set": name, "scale": scale, "mean": {"psnr_y": psnr, "ssim_y": ssim}}))
+    path.write_text(
+        json.dumps({"set": name, "scale": scale, "protocol": protocol, "mean": {"psnr_y": psnr, "ssim_y": ssim}})
+    )
 
 
 def test_rows_are_compared_with_the_first_of_their_scale(tmp_path, capsys):
@@ -29,6 +31,13 @@ def test_rows_are_compared_with_the_first_of_their_scale(tmp_path, capsys):
         "| single | x4 | 31.50 / 0.8800 | 28.25 / 0.7700 |",
         "| all | x4 | 31.75 / 0.8890 (+0.25) |  |",
     ]
+
+
+def test_scores_of_different_protocols_are_not_subtracted(tmp_path, capsys):
+    write(tmp_path / "a", 4, "Set14", 28.0, 0.77)
+    write(tmp_path / "b", 4, "Set14", 28.5, 0.78, protocol="raw grey")
+    main([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert capsys.readouterr().out.splitlines()[-1] == "| b | x4 | 28.50 / 0.7800 (other protocol) |"
 
 
 def test_labels(tmp_path, capsys, monkeypatch):

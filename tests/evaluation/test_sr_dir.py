@@ -58,6 +58,7 @@ def test_finished_results_that_do_not_fit(bicubic_results, hr_folder, tmp_path, 
     args = ("--test_data_dir", hr_folder, "--scale", 2, "--sr_dir")
     fails(*args, bicubic_results, bicubic_results)
     fails(*args, tmp_path / "none")
+    assert "NAME=FOLDER" in fails(*args, f"bicubic={bicubic_results}")
     assert "--sample_dir" in fails(*args, bicubic_results, sample_dir=tmp_path)
     write_image(bicubic_results / "HR/x2/0001x2.png", image)
     assert "0001x2.png" in fails(*args, bicubic_results)

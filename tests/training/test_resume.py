@@ -204,18 +204,22 @@ def test_resume_refuses_another_training_file(make):
     assert other.step == 0
 
 
-@pytest.mark.parametrize(("valid", "shave"), [("b.h5", None), ("a.h5", 5)])
-def test_another_validation_setup_resets_the_best_score(make, caplog, valid, shave):
+@pytest.mark.parametrize(
+    ("changed", "value"),
+    [("valid_data", ["b.h5"]), ("valid_images", [1]), ("shave", [5])],
+    ids=lambda value: str(value),
+)
+def test_another_validation_setup_resets_the_best_score(make, caplog, changed, value):
     trainer = make(max_steps=4)
     trainer.info["valid_data"] = ["a.h5"]
     trainer.fit()
     state = trainer.files.newest_state()
     assert (state.info["shave"], state.training["best"]) == ([2], trainer.best)
-    resumed = make(shave=shave)
-    resumed.info["valid_data"] = [valid]
+    resumed = make(shave=5 if changed == "shave" else None)
+    resumed.info |= {"valid_data": ["a.h5"], changed: value}
     resumed.resume(state)
     assert resumed.best is None
-    assert ("valid_data" in caplog.text, "shave" in caplog.text) == (shave is None, shave is not None)
+    assert [name for name in ("valid_data", "valid_images", "shave") if name in caplog.text] == [changed]
 
 
 def test_a_state_without_the_names_of_its_data_is_resumed(make):

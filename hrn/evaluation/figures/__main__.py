@@ -67,7 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--decay",
         type=int,
         default=200_000,
-        help="steps after which --schedule step halves the rate, again and again (default: %(default)s)",
+        help="with --schedule step: steps between two halvings of the rate (default: %(default)s)",
     )
     add("--warmup", type=int, default=20_000, help="steps of linear warm-up (default: %(default)s)")
 

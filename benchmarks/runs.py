@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from hrn.checkpoint import load_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate
@@ -77,10 +78,11 @@ class Run:
             validations: number of validations.
 
         Raises:
-            HRNError: `hrn/train.py` failed.
+            HRNError: `hrn/train.py` failed, or the run was trained on other data.
         """
         log, folder = self.log(args.work), self.folder(args.work)
         if log and log[-1]["step"] >= self.steps:
+            check_data(load_checkpoint(self.weights(args.work)).info.get("train_data"), args, folder)
             return
         interval = max(1, self.steps // LINES)
         command = [
@@ -112,11 +114,21 @@ class Outcome:
     """`step`, `psnr_y` and `ssim_y` of each validation."""
     psnr: dict[str, float]
     """PSNR-Y by test set, of the best validated weights."""
+    train_data: str | None = None
+    """Name of the training file; None in results of earlier versions."""
 
     @property
     def key(self) -> Key:
         """Identifies the run."""
         return self.flags, self.seed, self.steps
+
+
+def check_data(name: str | None, args: argparse.Namespace, where: Path) -> None:
+    """Raise HRNError if earlier runs used another training file. None is unknown and accepted."""
+    if name not in (None, args.train_data_path.name):
+        raise HRNError(
+            f"{where}: trained on {name}, not on {args.train_data_path.name}; use another --work and --results"
+        )
 
 
 def finish(
@@ -131,16 +143,19 @@ def finish(
         test_sets: test sets to score the weights on.
 
     Raises:
-        HRNError: a run failed, or the results file is not one.
+        HRNError: a run failed or was trained on other data, or the results file is not one.
     """
     results = args.results or args.work / "results.jsonl"
     outcomes = {outcome.key: outcome for outcome in read_outcomes(results)}
+    for run in runs:
+        if run.key in outcomes:
+            check_data(outcomes[run.key].train_data, args, results)
     names = {test_set.name for test_set in test_sets}
     missing = [run for run in runs if run.key not in outcomes or not names <= set(outcomes[run.key].psnr)]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda run: run.train(args, validations), missing))
     for run in missing:
-        outcome, known = score(run, args.work, test_sets), outcomes.get(run.key)
+        outcome, known = score(run, args, test_sets), outcomes.get(run.key)
         if known and known.validations == outcome.validations:  # the same weights: keep scores on other test sets
             outcome = replace(outcome, psnr=known.psnr | outcome.psnr)
         outcomes[run.key] = outcome
@@ -148,14 +163,16 @@ def finish(
     return [outcomes[run.key] for run in runs]
 
 
-def score(run: Run, work: Path, test_sets: Sequence[TestSet]) -> Outcome:
+def score(run: Run, args: argparse.Namespace, test_sets: Sequence[TestSet]) -> Outcome:
     """Score a run that has been trained."""
-    log = run.log(work)
+    log = run.log(args.work)
     speed = statistics.median(line["images_per_second"] for line in log[1:] if "images_per_second" in line)
     validations = [{key: line[key] for key in ("step", "psnr_y", "ssim_y")} for line in log if "psnr_y" in line]
-    enlarger = Enlarger(load_model(run.weights(work)), SCALE)
+    enlarger = Enlarger(load_model(run.weights(args.work)), SCALE)
     psnr = {s.name: mean_scores([image.scores for image in evaluate(enlarger, s)])["psnr_y"] for s in test_sets}
-    return Outcome(run.flags, run.seed, run.steps, torch.__version__, speed, validations, psnr)
+    return Outcome(
+        run.flags, run.seed, run.steps, torch.__version__, speed, validations, psnr, args.train_data_path.name
+    )
 
 
 def read_outcomes(path: Path) -> list[Outcome]:

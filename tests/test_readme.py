@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hrn.checkpoint import load_checkpoint
-from hrn.evaluation.tables import SETS, ours
+from hrn.evaluation.tables import SETS
 from hrn.files import file_hash
 from hrn.model.config import SCALES
 from hrn.pretrained import read_manifest
@@ -214,13 +214,16 @@ def test_recipe_files_exist():
 
 
 def test_the_manifest_holds_what_sample_wrote():
-    """Rounded as in the summary."""
-    summary = (ROOT / "checkpoint/hrn_light/summary.md").read_text()
-    for scale in SCALES:
-        found = {result.method: result for result in ours(scale)}
-        for name in SETS:
-            if scores := found[f"hrn_light_x{scale}"].scores.get(name):
-                assert "{:.2f} / {:.4f}".format(*scores) in summary
+    """Rounded as in the summary of the model."""
+    for name, entry in read_manifest()["checkpoints"].items():
+        lines = (ROOT / "checkpoint" / entry["file"]).with_name("summary.md").read_text().splitlines()
+        columns = [cell.strip() for cell in lines[0].split("|")]
+        for scale in (f"x{s}" for s in entry["config"]["scales"]):
+            (row,) = [line.split("|") for line in lines if line.startswith(f"| {name} | {scale} |")]
+            found = dict(zip(columns, map(str.strip, row), strict=True))
+            for test_set in SETS:
+                mean = entry["scores"][test_set][scale]
+                assert found[test_set] == f"{mean['psnr_y']:.2f} / {mean['ssim_y']:.4f}"
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -21,8 +21,8 @@ def split_label(text: str) -> tuple[str, str]:
 def run_cli(main: Callable[[], int | None]) -> int:
     """Run `main` and return the exit code.
 
-    An :class:`HRNError` is printed to stderr and returns 2. So is a path that cannot be looked up, because it is too long or in a
-    folder without permission. Ctrl-C returns 130. Characters that stdout or stderr cannot
+    An :class:`HRNError` is printed to stderr and returns 2. A path that cannot be looked up, because it is too long or in a folder
+    without permission, is reported in the same way. Ctrl-C returns 130. Characters that stdout or stderr cannot
     encode, such as those of a file name that is not valid UTF-8, are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -34,7 +34,7 @@ def run_cli(main: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.ENAMETOOLONG):
+        if error.filename is None or error.errno not in (errno.EACCES, errno.ENAMETOOLONG):
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2

@@ -111,8 +111,8 @@ def join_processes(device: str, timeout: timedelta | None = None) -> Iterator[Pr
     if count > 1 and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
         if local >= torch.cuda.device_count():
             raise HRNError(
-                f"{local + 1} or more processes share {torch.cuda.device_count()} usable GPU(s) of this machine; "
-                "start one process per GPU, or use --device cpu"
+                f"at least {local + 1} processes on this machine, but usable GPUs: {torch.cuda.device_count()}; start one "
+                "process per GPU, or use --device cpu"
             )
         device = f"cuda:{local}"
     elif count > 1 and device.startswith("cuda"):

@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         if processes.device.type == "mps":
             raise HRNError("--device mps: MPS lacks float64, which training needs; train on cuda or cpu")
         restarted = processes.max(is_restarted()) > 0  # torchrun does not count every restart on every machine
-        return train(args, processes, prepare(args, processes.count, restarted=restarted))
+        setup = prepare(args, processes.count, restarted=restarted)
+        with memory_errors(processes):
+            return train(args, processes, setup)
 
 
 def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
@@ -73,8 +75,7 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
             start(trainer, processes.run_on_main(lambda name=flag: load_checkpoint(find_checkpoint(name))))
     del state
     if args.dry_run:
-        with memory_errors(trainer):
-            plan = measure_plan(trainer)
+        plan = measure_plan(trainer)
         if processes.is_main:
             print(plan)
         return 0
@@ -83,7 +84,7 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
     log_start(args.model, trainer)
     total = trainer.recipe.max_steps
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=None if processes.is_main else True)
-    with bar, logging_redirect_tqdm(), memory_errors(trainer):
+    with bar, logging_redirect_tqdm():
         stopped = trainer.fit(progress=lambda step: bar.update(step - bar.n))
     if trainer.tensorboard:
         trainer.tensorboard.close()
@@ -103,16 +104,16 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
 
 
 @contextmanager
-def memory_errors(trainer: Trainer) -> Iterator[None]:
-    """Raise HRNError, which names the flags that help, if memory runs out."""
+def memory_errors(processes: Processes) -> Iterator[None]:
+    """Raise an HRNError that names the flags that help if memory runs out."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise HRNError(
-            f"not enough memory on {trainer.processes.device} for {trainer.micro_batch} patches at a time; use a larger "
-            "--accumulate, or a smaller --batch_size or --patch_size"
+            f"not enough memory on {processes.device}. In a new run, a larger --accumulate or a smaller --batch_size or "
+            "--patch_size needs less; --init_from takes the weights of this one."
         ) from None
 
 

@@ -218,6 +218,7 @@ def test_a_training_state_without_a_running_mean(saved, small_config, learner):
 def test_a_training_state_is_used_with_its_running_mean(saved, small_config):
     path, network = saved
     mean = torch.optim.swa_utils.AveragedModel(build_model(small_config))
+    mean.module.head.weight.data += 1
     training = {"learner": {"ema": mean.state_dict()}}
     save_checkpoint(path, small_config, network.state_dict(), info={}, training=training)
     checkpoint = load_checkpoint(path)
@@ -228,7 +229,9 @@ def test_a_training_state_is_used_with_its_running_mean(saved, small_config):
     assert (checkpoint.weights["head.weight"] == network.head.weight).all()  # what a resumed run continues from
 
 
-@pytest.mark.parametrize("ema", ["x", {"n_averaged": 1}, {"module.head.weight": 3}, {"module.a": torch.zeros(1)}])
+@pytest.mark.parametrize(
+    "ema", ["x", torch.zeros(2), {}, {"n_averaged": 1}, {"module.head.weight": 3}, {"module.a": torch.zeros(1)}]
+)
 def test_a_damaged_running_mean(saved, small_config, ema):
     path, network = saved
     save_checkpoint(path, small_config, network.state_dict(), info={}, training={"learner": {"ema": ema}})
@@ -330,7 +333,11 @@ def test_describing_a_training_state(tmp_path, capsys):
         {"info": {"recipe": {"lr": 1}, "steps": 3, "validation": {"ssim_y": "?"}, "valid_data": 3}},
         {"info": {"recipe": [1], "versions": "x", "init_from": "x", "steps": "x", "train_data": 3}},
         {"training": {"recipe": {3: 4}, "best": {"psnr_y": None}}},
-        {"info": {"train_data": torch.zeros(2), "versions": {"torch": torch.zeros(2)}}},
+        {"info": {"train_data": torch.zeros(2), "versions": {"torch": torch.zeros(2)}, "recipe": torch.zeros(2)}},
+        {
+            "info": dict.fromkeys(("validation", "init_from", "mean_of"), torch.zeros(2)),
+            "training": {"best": torch.ones(2)},
+        },
     ],
 )
 def test_describing_a_file_with_unexpected_info(crafted, capsys, more):
@@ -341,3 +348,5 @@ def test_describing_a_file_with_unexpected_info(crafted, capsys, more):
 def test_control_characters_are_escaped(crafted, capsys):
     assert main([str(crafted(info={"train_data": "a\x1b[2J\r\nb\u202ec é"}))]) == 0
     assert "trained on    a\\x1b[2J\\r\\nb\\u202ec é\n" in capsys.readouterr().out
+    assert main([str(crafted({"a\x1b[2J": torch.zeros(10**5)}))]) == 2
+    assert "\x1b" not in capsys.readouterr().err

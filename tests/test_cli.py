@@ -37,10 +37,18 @@ def test_exit_codes(capsys):
     assert run_cli(lambda: fail(HRNError("no such file"))) == 2
     assert run_cli(lambda: fail(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "error: no such file\ninterrupted\n"
-    assert run_cli(lambda: fail(OSError(errno.ENAMETOOLONG, "File name too long", "aaa"))) == 2
-    assert capsys.readouterr().err == "error: aaa: File name too long\n"
-    with pytest.raises(OSError, match="broken"):
-        run_cli(lambda: fail(OSError(errno.EIO, "broken", "a")))
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EACCES])
+def test_a_path_that_cannot_be_looked_up(capsys, number):
+    def fail(*args):
+        raise OSError(*args)
+
+    assert run_cli(lambda: fail(number, "not possible", "a")) == 2
+    assert capsys.readouterr().err == "error: a: not possible\n"
+    for args in ((errno.EIO, "broken", "a"), (number, "broken")):
+        with pytest.raises(OSError, match="broken"):
+            run_cli(lambda args=args: fail(*args))
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ class Checkpoint:
         Raises:
             HRNError: the running mean is not a dict of tensors.
         """
-        learner = as_dict(as_dict(self.training).get("learner"))
-        if not (ema := learner.get("ema")):
+        ema = as_dict(as_dict(self.training).get("learner")).get("ema")
+        if ema is None:
             return self.weights
         mean = {str(name): value for name, value in as_dict(ema).items() if str(name).startswith("module.")}
         if not mean or not all(map(_is_dense, mean.values())):
@@ -113,14 +113,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         HRNError: the file is missing or damaged, holds more than plain data, or is not a checkpoint of HRN.
     """
     path = Path(path)
-    if not path.is_file():
-        raise HRNError(f"no such checkpoint: {path}")
     try:
+        if not path.is_file():
+            raise HRNError(f"no such checkpoint: {path}")
         contents = (
             _load_safetensors(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
+    except HRNError:
+        raise
     except ImportError:
         raise HRNError(f"{path}: this needs safetensors; run: pip install safetensors") from None
     except OSError as error:
@@ -175,7 +177,7 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
         Two lists of names: the network's weights that were not loaded, and the file's weights that were not used.
 
     Raises:
-        HRNError: no parameter matches.
+        HRNError: no parameter matches, or the running mean of a training state is damaged.
     """
     own, weights = network.state_dict(), checkpoint.inference_weights
     matching = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}

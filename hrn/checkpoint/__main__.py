@@ -29,10 +29,10 @@ def describe(path: Path) -> str:
     kind = (
         "training state, for --resume" if training else "weights" if info else "weights of the authors' released code"
     )
-    recipe = as_dict(info.get("recipe") or training.get("recipe"))
+    recipe = as_dict(info.get("recipe")) or as_dict(training.get("recipe"))
     steps = training.get("step", info.get("steps"))
     done = None if steps is None else _number(steps, ",")
-    origin = as_dict(info.get("init_from") or info.get("grow_from"))
+    origin = as_dict(info.get("init_from")) or as_dict(info.get("grow_from"))
     means = info.get("mean_of")
     settings = {k: v for k, v in config_to_dict(checkpoint.config).items() if k not in ("network", "scales")}
     facts = {
@@ -46,7 +46,7 @@ def describe(path: Path) -> str:
         "started from": _file(origin) if origin else None,
         "mean of": ", ".join(_file(as_dict(source)) for source in means) if isinstance(means, list) else None,
         "recipe": _pairs({k: v for k, v in recipe.items() if not str(k).endswith("_interval") and k != "max_steps"}),
-        "validation": _validation(info, as_dict(info.get("validation") or training.get("best"))),
+        "validation": _validation(info, as_dict(info.get("validation")) or as_dict(training.get("best"))),
         "scores": _scores(sha256),
         "versions": _pairs(as_dict(info.get("versions"))),
         "sha256": sha256,
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
             print(describe(path))
         except HRNError as error:
             failed = True
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
     return 2 if failed else 0
 
 

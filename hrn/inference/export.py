@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     elif args.format == "safetensors":
         export_safetensors(out, checkpoint)
         if other := fields_not_in_shapes(checkpoint.config):
-            note = f". spandrel would ignore {', '.join(other)}; give it the .pth file instead"
+            note = f"; spandrel needs a .pth checkpoint instead, because of {', '.join(other)}"
     else:
         export_state_dict(out, checkpoint, scale)
     print(f"{out}  {out.stat().st_size:,} bytes{note}")

@@ -61,11 +61,19 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
     except ValueError as error:
         raise HRNError(f"--set {' '.join(args.set)}: {error}") from None
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
-    ours = args.resume is True or (args.resume is not None and args.resume.name.startswith(f"{files.name}."))
-    if not ours and not args.dry_run and not (restarted and files.marker.exists()):
+    continues = args.resume is True or (args.resume is not None and args.resume.name.startswith(f"{files.name}."))
+    if not continues and not args.dry_run and not (restarted and files.marker.exists()):
         with suppress(OSError):
             files.marker.unlink()  # so that a restart of this attempt does not take earlier files for its own
-        files.check_unused()
+        try:
+            files.check_unused()
+        except HRNError:
+            if args.resume is None:
+                raise
+            raise HRNError(
+                f"--resume {args.resume}: not the name of a state of {files.name}, which has files in {files.folder}. Use another "
+                f"--ckpt_name, or, if it is a state of that run, rename it to {files.name}.STEP.train.pth."
+            ) from None
     pairs = H5Pairs(args.train_data_path, scales)
     valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]
     return Setup(config, recipe, execution, pairs, valid, files, restarted)

@@ -185,8 +185,8 @@ class Trainer:
         if skipped >= MAX_SKIPPED_IN_A_ROW:
             raise HRNError(
                 f"no finite loss and gradient in {skipped} steps in a row, up to step {self.step}. "
-                "Start a new run with a lower --lr or with --precision fp32. Its --init_from takes a training state from "
-                f"{self.files.folder}."
+                f"Start a new run with a lower --lr or with --precision fp32; pass a training state from {self.files.folder} to "
+                "--init_from."
             )
         return self.processes.max(request.signal)
 

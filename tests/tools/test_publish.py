@@ -8,6 +8,7 @@ from hrn.checkpoint.__main__ import describe
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import PROTOCOL
 from hrn.files import file_hash
+from hrn.inference.bare import export_state_dict
 from hrn.model import build_model, config_to_dict, preset
 from hrn.pretrained import read_manifest
 from tools.publish import add_to_manifest, main, write_half, write_hub_folder, write_mean
@@ -173,6 +174,22 @@ def test_the_mean_of_two_stages(folder, tmp_path):
     assert mean.info == {"steps": 9, "mean_of": sources}
     description = describe(target)
     assert all(f"{source['file']} (sha256 {source['sha256'][:12]}...)" in description for source in sources)
+
+
+def test_a_training_state_is_published_with_its_running_mean(tmp_path):
+    config = preset("hrn_light", [2])
+    network, mean = build_model(config), torch.optim.swa_utils.AveragedModel(build_model(config))
+    mean.module.head.weight.data += 1
+    state, expected = tmp_path / "state.pth", mean.module.state_dict()["head.weight"]
+    training = {"learner": {"ema": mean.state_dict()}}
+    save_checkpoint(state, config, network.state_dict(), info={}, training=training)
+    write_half(state, tmp_path / "half.pth")
+    write_mean([state, state], tmp_path / "mean.pth")
+    export_state_dict(tmp_path / "bare.pth", load_checkpoint(state), 2)
+    found = [load_checkpoint(tmp_path / "half.pth").weights, load_checkpoint(tmp_path / "mean.pth").weights]
+    found.append(torch.load(tmp_path / "bare.pth", weights_only=True)["params"])
+    for weights in found:
+        torch.testing.assert_close(weights["head.weight"].float(), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_networks_that_differ_have_no_mean(folder, tmp_path):

@@ -95,7 +95,7 @@ def recipe_of(path):
     return args, Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
 
 
-STOPPED_EARLY = {"hrn_base_x4_stage4"}
+STOPPED_EARLY = {"hrn_base_x4_stage4", "hrn_base_x2_stage2"}
 """Stages whose run ended before its last step."""
 
 

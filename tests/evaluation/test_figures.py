@@ -1,6 +1,7 @@
 """Figures: their files, and errors."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -107,6 +108,15 @@ def test_spectrum_is_drawn_for_each_dem(tmp_path, root):
     for title in ("DEM 1", "DEM 2", "frequency", "spatial 2"):
         assert f"<!-- {title}" in text
     assert "<!-- DEM 3" not in text
+
+
+@pytest.mark.parametrize("validations", [1, 2])
+def test_a_single_validation_is_a_dot(tmp_path, validations):
+    log = [{"step": i, "psnr_y": 30 + i} for i in range(validations)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    assert main(["curve", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "a.svg")]) == 0
+    dots = re.findall(r'<g clip-path="[^"]*">\s*<use', (tmp_path / "a.svg").read_text())
+    assert len(dots) == (validations == 1)
 
 
 def test_curves_of_logs(tmp_path, capsys):

@@ -28,7 +28,8 @@ def curve(path: Path, logs: list[Path]) -> None:
             raise HRNError(f"{log}: no lines yet")
         for axis, name in zip(axes, panels, strict=True):
             points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
-            axis.plot(*zip(*points, strict=True) if points else ([], []), label=log.stem, linewidth=1.2)
+            xy = zip(*points, strict=True) if points else ([], [])
+            axis.plot(*xy, label=log.stem, linewidth=1.2, marker="o" if len(points) == 1 else "")
     for axis, title in zip(axes, panels.values(), strict=True):
         axis.set(xlabel="step", ylabel=title)
         axis.grid(alpha=0.3)

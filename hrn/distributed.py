@@ -157,8 +157,10 @@ def exit_process(code: int) -> NoReturn:
     os._exit(code)
 
 
-def check_gpu_count(processes: int) -> None:
-    """Raise HRNError if this machine has fewer usable GPUs than processes to start."""
+def check_gpu_count(processes: int, device: str) -> None:
+    """Raise HRNError if `device` is `auto` and this machine has fewer usable GPUs than processes to start."""
+    if device != "auto":
+        return
     check_driver()
     if processes > torch.cuda.device_count():
         raise HRNError(

@@ -164,8 +164,7 @@ def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.num_gpu > 1 and not is_worker():
-        if args.device == "auto":
-            check_gpu_count(args.num_gpu)
+        check_gpu_count(args.num_gpu, args.device)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
     device = args.device if args.num_gpu and not args.sr_dir else "cpu"

@@ -45,8 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.num_gpu < 0:
         raise HRNError(f"--num_gpu must be at least 0, not {args.num_gpu}")
     if args.num_gpu > 1 and not is_worker():
-        if args.device == "auto":
-            check_gpu_count(args.num_gpu)
+        check_gpu_count(args.num_gpu, args.device)
         prepare(args, args.num_gpu)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     with join_processes(args.device if args.num_gpu else "cpu") as processes:

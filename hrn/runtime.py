@@ -33,6 +33,8 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 """File with the version of the NVIDIA driver."""
 
 _AMPERE = (8, 0)
+_WITHOUT_BF16 = ("AVX2", "NO AVX")
+"""Generations of x86 CPUs that cannot have bf16 instructions. Of those with AVX-512, some have them."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 
 
@@ -91,12 +93,14 @@ def check_driver(name: str = "auto") -> None:
     )
 
 
-def check_gpu_generation(precision: str, device: torch.device) -> None:
-    """Check that a GPU computes `precision` natively.
+def check_native(precision: str, device: torch.device) -> None:
+    """Check that a GPU computes `precision` natively. Warn if a CPU certainly does not.
 
     Raises:
         HRNError: bf16 or TF32 on an NVIDIA GPU before Ampere, where PyTorch is slow or fails.
     """
+    if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in _WITHOUT_BF16:
+        logger.warning("this CPU has no bf16 instructions; fp32 is several times faster than bf16")
     nvidia = device.type == "cuda" and not torch.version.hip
     if precision in ("tf32", "bf16") and nvidia and torch.cuda.get_device_capability(device) < _AMPERE:
         raise HRNError(f"{torch.cuda.get_device_name(device)} does not support {precision}; use fp16 or fp32")

@@ -4,7 +4,7 @@ from torch.torch_version import TorchVersion
 
 from hrn import runtime
 from hrn.errors import HRNError
-from hrn.runtime import check_driver, check_gpu_generation, inference_convolutions, missing_for_compile, pick_device
+from hrn.runtime import check_driver, check_native, inference_convolutions, missing_for_compile, pick_device
 
 cudnn = torch.backends.cudnn
 
@@ -107,11 +107,22 @@ def test_precisions_by_gpu_generation(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: (7, 0))
     for precision in ("bf16", "tf32"):
         with pytest.raises(HRNError, match=f"V100.*{precision}"):
-            check_gpu_generation(precision, device)
+            check_native(precision, device)
     for precision in ("fp32", "fp16"):
-        check_gpu_generation(precision, device)
+        check_native(precision, device)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: (8, 0))
-    check_gpu_generation("bf16", device)
+    check_native("bf16", device)
+
+
+def test_bf16_on_a_cpu_without_it_warns(monkeypatch, caplog):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    check_native("bf16", cpu)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    check_native("fp32", cpu)
+    assert not caplog.text
+    check_native("bf16", cpu)
+    assert "fp32 is several times faster" in caplog.text
 
 
 def test_missing_requirements_of_compilation(monkeypatch, tmp_path):

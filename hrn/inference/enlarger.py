@@ -30,7 +30,7 @@ from hrn.inference.tiling import Blender, Layout
 from hrn.model.config import Config, HRNConfig
 from hrn.runtime import (
     PRECISIONS,
-    check_gpu_generation,
+    check_native,
     empty_cache,
     inference_convolutions,
     missing_for_compile,
@@ -320,7 +320,7 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise HRNError("fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if precision == "tf32" and (device.type != "cuda" or torch.version.hip):
         raise HRNError("tf32 needs an NVIDIA GPU; use fp32 or bf16, or fp16 on another GPU")
-    check_gpu_generation(precision, device)
+    check_native(precision, device)
 
 
 def check_image(image: np.ndarray) -> None:

@@ -23,10 +23,10 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -n auto -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 $(VENV)/.run: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -22,13 +22,17 @@ from tests.site import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("HRN_SHARED", ROOT.parent / "shared"))
+THREADS = 2
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several workers that share the cores, as its subprocesses do
+    THREADS = 1
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ PNG = b"not decoded"
 def make_zip(path, members):
     with zipfile.ZipFile(path, "w") as file:
         for name, data in members.items():
-            file.writestr(name, data)
+            file.writestr(zipfile.ZipInfo(name), data)  # with a fixed date, so that its MD5 sum is always the same
 
 
 def zipped(members):

@@ -134,13 +134,14 @@ def write_mean(sources: Sequence[Path], target: Path) -> None:
     checkpoint, without its validation scores.
 
     Raises:
-        HRNError: a file is not a checkpoint, the networks differ, or the file cannot be written.
+        HRNError: a file is not a checkpoint or is damaged, the networks differ, or the mean cannot be written.
     """
     checkpoints = [load_checkpoint(path) for path in sources]
     last = checkpoints[-1]
     for checkpoint in checkpoints:
         if checkpoint.config != last.config:
             raise HRNError(f"{checkpoint.path} and {last.path} hold different networks")
+        load_network(checkpoint)  # checks the weights
     weights = [checkpoint.inference_weights for checkpoint in checkpoints]
     mean = {
         name: torch.stack([w[name].float() for w in weights]).mean(0) if value.is_floating_point() else value
@@ -271,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="ID",
         help="Hub identifiers of the training data (default: %(default)s)",
     )
-    half = commands.add_parser("half", help="copy a checkpoint with weights in float16")
+    half = commands.add_parser("half", help="copy a checkpoint with its kernels in float16")
     half.add_argument("source", type=Path, help="a checkpoint")
     half.add_argument("target", type=Path, help="the copy to write")
     mean = commands.add_parser("mean", help="average the weights of checkpoints of one network")

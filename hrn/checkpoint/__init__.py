@@ -114,15 +114,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise HRNError(f"no such checkpoint: {path}")
-        contents = (
-            _load_safetensors(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except HRNError:
-        raise
+        exists = path.is_file()
+        contents = _read(path) if exists else None
     except ImportError:
         raise HRNError(f"{path}: this needs safetensors; run: pip install safetensors") from None
     except OSError as error:
@@ -135,6 +128,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if is_out_of_memory(error):
             raise UnreadableError(f"{path}: not enough memory to read it") from None
         raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
+    if not exists:
+        raise HRNError(f"no such checkpoint: {path}")
     if isinstance(contents, dict) and str(contents.get("format")).startswith(FORMAT_OF_ANY_VERSION):
         return checkpoint_of(path, contents)
     weights = _bare_state_dict(contents)
@@ -253,8 +248,10 @@ def _first_difference(checkpoint: Checkpoint, model: str) -> str:
     return f"; for {model}: {differing_keys(expected, checkpoint.weights)}"
 
 
-def _load_safetensors(path: Path) -> dict[str, Any]:
-    """Read a file written by `python -m hrn.inference.export` into the contents of a checkpoint."""
+def _read(path: Path) -> Any:
+    """Return what a .pth file holds, or the contents of a checkpoint from a .safetensors file of `hrn.inference.export`."""
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True)
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:

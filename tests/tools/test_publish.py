@@ -200,6 +200,14 @@ def test_networks_that_differ_have_no_mean(folder, tmp_path):
     assert not (tmp_path / "mean.pth").exists()
 
 
+def test_the_mean_names_a_source_without_all_weights(folder, tmp_path):
+    checkpoint = load_checkpoint(folder / "light/tiny_x2.pth")
+    weights = {k: v for k, v in checkpoint.weights.items() if k != "head.weight"}
+    save_checkpoint(tmp_path / "part.pth", checkpoint.config, weights, info={})
+    with pytest.raises(HRNError, match=r"part\.pth.*head\.weight"):
+        write_mean([tmp_path / "part.pth", folder / "light/tiny_x2.pth"], tmp_path / "mean.pth")
+
+
 def test_weights_beyond_half_precision_are_refused(tmp_path):
     config = preset("hrn_light", [2])
     weights = build_model(config).state_dict()

@@ -81,9 +81,9 @@ def test_two_processes_equal_one(start, files, h5_path):
     assert stderr[1].count("step 20/20") == 1  # only the main process logs
     one, two = (load_state(files(name).state(20)) for name in ("one", "two"))
     gaps = [float((v - two.weights[k]).abs().max()) for k, v in one.weights.items() if v.is_floating_point()]
-    assert max(gaps) < 1e-6
+    assert max(gaps) < 2e-5  # of up to 2e-3 that 20 steps can move a weight
     for a, b in zip(log_of(files("one")), log_of(files("two")), strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
+        assert a == pytest.approx(b, rel=1e-3)
     assert "psnr_y" in log_of(files("two"))[-1]
 
 

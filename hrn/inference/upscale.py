@@ -19,7 +19,7 @@ from hrn.runtime import pick_device, warm_up_kernels
 def load_model(
     path: str | Path, *, model: str | None = None, scale: int | None = None, device: str = "auto"
 ) -> nn.Module:
-    """Load the network of a checkpoint, in eval mode.
+    """Load the network of a checkpoint, in eval mode. Its parameters do not require gradients.
 
     Args:
         path: a checkpoint file or the authors' state dict, the name of an included checkpoint such as `hrn_light_x4`, or an
@@ -52,8 +52,8 @@ def upscale(
     Args:
         network: a network from :func:`load_model`.
         image: a file, a Pillow image of any 8-bit mode, or an (H, W, 3) uint8 RGB array.
-        scale: the factor; the network's first scale by default. Other factors use the next larger trained scale,
-            repeatedly if necessary, and a bicubic reduction.
+        scale: the factor; the network's first scale by default. Other factors use up to three enlargements by
+            trained scales and a bicubic reduction.
         mode, ensemble, precision, max_memory: see :class:`hrn.inference.enlarger.Enlarger`.
         size: width and height in pixels, instead of `scale`.
         long_edge: the longer side in pixels, instead of `scale`.

@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PARALLEL ?= -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: sample demo figures lint test test-all clean
 
@@ -23,10 +24,10 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(VENV)/bin/python -m pytest -n auto -m "not slow"
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python -m pytest $(PARALLEL)
 
 $(VENV)/.run: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -8,6 +8,7 @@ python datasets/div2h5.py --copies 0.8 0.6                        and copies of 
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 from collections import deque
@@ -34,6 +35,8 @@ from hrn.files import atomic_write
 DATASET = Path(__file__).resolve().parents[1] / "dataset"
 SCALES = (2, 3, 4, 8)
 """As in `hrn.model`, which needs torch."""
+RESERVE = 64 * 2**20
+"""Bytes of disk space that are left free, in part for the index of the h5 file."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -114,11 +117,12 @@ def main(argv: list[str] | None = None) -> None:
     for part in parts:
         lr = args.root / f"DIV2K_{part}_LR_bicubic"
         found = [s for s in SCALES if (lr / f"X{s}").is_dir()]
+        scales = args.scales or found or [2, 3, 4]
         convert(
             [args.root / f"DIV2K_{part}_HR"],
-            lr if found else None,
+            lr if set(scales) & set(found) else None,
             args.root.parent / f"DIV2K_{part}.h5",
-            args.scales or found or [2, 3, 4],
+            scales,
             args.workers,
             args.min_size,
             args.copies if part == "train" else [],
@@ -173,9 +177,12 @@ def convert(
         for (path, factor), images in zip(items, progress, strict=True):
             if images is None:
                 continue
+            name = path.name if factor == 1 else f"{path.stem}_{factor}{path.suffix}"
+            # HDF5 crashes on a full disk
+            if shutil.disk_usage(out.parent).free < RESERVE + sum(image.nbytes for image in images.values()):
+                raise HRNError(f"cannot write {out}: the disk is nearly full")
             for group, image in images.items():
                 file.create_dataset(f"{group}/{key}", data=image)
-            name = path.name if factor == 1 else f"{path.stem}_{factor}{path.suffix}"
             file[f"HR/{key}"].attrs["name"] = name.encode(errors="backslashreplace").decode()
             key += 1
         if key == 0:

@@ -152,6 +152,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--keep", action="store_true", help="keep the archives after unpacking")
     args = parser.parse_args(argv)
+    if not args.timeout > 0:
+        parser.error("--timeout must be above 0")
     known, kind = (CHECKPOINTS, "checkpoint") if args.what[0] == "checkpoint" else (SETS, "data set")
     args.names = args.what[1:] if kind == "checkpoint" else args.what
     if not args.names:

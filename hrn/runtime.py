@@ -55,7 +55,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device("cuda" if name == "auto" else name)
         (torch.ones(1, device=device) + 1).item()  # a GPU can be visible without kernels for its generation
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         if name != "auto" or "no kernel image" not in reason:
             raise HRNError(f"--device {name}: not usable here ({reason})") from None

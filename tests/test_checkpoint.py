@@ -309,6 +309,7 @@ def test_describing_weights(root, tmp_path, capsys):
     origin = load_checkpoint(shipped).info["init_from"]
     assert facts["started from"] == f"{origin['file']} (sha256 {origin['sha256'][:12]}...)"
     assert facts["sha256"] == file_hash(shipped)
+    assert "weights of the authors' released code" in printed.out.split(str(released))[1]
     assert "hrn_released" in printed.out.split(str(released))[1]
     assert "x2" in printed.out.split(str(released))[1]
     assert "broken.pth" in printed.err

@@ -1,3 +1,4 @@
+import argparse
 import multiprocessing
 import os
 import shutil
@@ -118,6 +119,22 @@ def test_copies_that_are_too_small_are_skipped(div2h5, hr_folder, tmp_path, caps
     pairs = H5Pairs(tmp_path / "a.h5", (2, 3, 4))
     assert [pairs.name(i) for i in range(len(pairs))][-2:] == ["0003_0.5", "small"]
     assert "9 images and copies" in capsys.readouterr().out
+
+
+def test_a_scale_without_lr_images_is_made_by_bicubic(div2h5, tmp_path, rng):
+    div2k(tmp_path / "DIV2K", rng)
+    div2h5.main(["--root", str(tmp_path / "DIV2K"), "--scales", "8", "--workers", "1"])
+    pairs = H5Pairs(tmp_path / "DIV2K_train.h5", (8,))
+    assert (pairs.read("X8", 0) == bicubic_lr(pairs.read("HR", 0), 8)).all()
+
+
+def test_a_full_disk_is_an_error(div2h5, tmp_path, rng, monkeypatch):
+    div2k(tmp_path / "DIV2K", rng)
+    free = iter([100, 70, 64])  # MiB
+    monkeypatch.setattr(div2h5.shutil, "disk_usage", lambda path: argparse.Namespace(free=next(free) * 2**20))
+    with pytest.raises(HRNError, match=r"cannot write .*DIV2K_train\.h5: the disk is nearly full"):
+        div2h5.main(["--root", str(tmp_path / "DIV2K"), "--workers", "1"])
+    assert [p.name for p in tmp_path.iterdir()] == ["DIV2K"]
 
 
 def test_copies_of_div2ks_training_images_only(div2h5, tmp_path, rng):

@@ -91,6 +91,12 @@ def test_several_processes_are_not_started_with_an_old_driver(unusable_gpu, monk
         train.main(["--model", "hrn", "--ckpt_name", "a", "--num_gpu", "4", "--train_data_path", str(h5_path)])
 
 
+@pytest.mark.parametrize("name", ["hpu", "nonsense", "meta:x"])
+def test_other_devices_are_errors(name):
+    with pytest.raises(HRNError, match=f"--device {name}"):
+        pick_device(name)
+
+
 def test_mps_needs_a_pytorch_with_correct_convolutions(monkeypatch):
     one = torch.ones(1)
     monkeypatch.setattr(torch, "ones", lambda *size, device: one)

@@ -100,6 +100,18 @@ def test_an_earlier_state_is_resumed_only_if_no_newer_one_exists(h5_path, tmp_pa
     assert load_checkpoint(moved.parent / last.name).training["step"] == 3
 
 
+def test_a_state_in_another_folder_does_not_replace_the_weights_of_a_run(h5_path, tmp_path):
+    for name in "ab":
+        train.main(training_flags(h5_path, tmp_path / name))
+    for state in (tmp_path / "b").glob("*.train.pth"):
+        state.unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    flags = training_flags(h5_path, tmp_path / "b", max_steps=5)
+    with pytest.raises(HRNError, match="move it to"):
+        train.main([*flags, "--resume", str(tmp_path / "a/a_x2.00000003.train.pth")])
+    assert {path: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
+
+
 def test_a_restarted_run_replaces_only_its_own_files(h5_path, tmp_path, monkeypatch):
     """torchrun also restarts a run that was refused because of earlier files."""
     flags, weights, marker = training_flags(h5_path, tmp_path), tmp_path / "a_x2.pth", tmp_path / ".a_x2.running"

@@ -101,7 +101,7 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = F
         "bytes": path.stat().st_size,
         "sha256": sha256,
         "config": config_to_dict(checkpoint.config),
-        "steps": checkpoint.info.get("steps"),
+        "steps": checkpoint.inference_info.get("steps"),
         "trained_on": trained_on,
         "scores": scores,
     }
@@ -123,7 +123,7 @@ def write_half(source: Path, target: Path) -> None:
     weights = {k: v.half() if k in parameters and v.ndim > 1 else v for k, v in checkpoint.inference_weights.items()}
     if large := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise HRNError(f"{source}: float16 cannot hold {', '.join(large[:3])}")
-    save_checkpoint(target, checkpoint.config, weights, info={**checkpoint.info, "weights": "float16"})
+    save_checkpoint(target, checkpoint.config, weights, info={**checkpoint.inference_info, "weights": "float16"})
 
 
 def write_mean(sources: Sequence[Path], target: Path) -> None:
@@ -147,7 +147,7 @@ def write_mean(sources: Sequence[Path], target: Path) -> None:
         name: torch.stack([w[name].float() for w in weights]).mean(0) if value.is_floating_point() else value
         for name, value in weights[-1].items()
     }
-    info = {key: value for key, value in last.info.items() if key not in ("validation", "weights")}
+    info = {key: value for key, value in last.inference_info.items() if key not in ("validation", "weights")}
     info["mean_of"] = [{"file": path.name, "sha256": file_hash(path)} for path in sources]
     save_checkpoint(target, last.config, mean, info=info)
 

@@ -60,6 +60,15 @@ class Checkpoint:
             raise HRNError(f"{self.path}: damaged: the running mean is not a dict of tensors")
         return {name.removeprefix("module."): value for name, value in mean.items()}
 
+    @property
+    def inference_info(self) -> dict[str, Any]:
+        """`info`, to which a training state adds its step and recipe, as in the weights that a run saves."""
+        training = as_dict(self.training)
+        return {
+            **self.info,
+            **{k: training[name] for k, name in (("steps", "step"), ("recipe", "recipe")) if name in training},
+        }
+
     def check_scale(self, scale: int) -> None:
         """Raise HRNError if the network does not support a scale."""
         if scale not in self.config.scales:

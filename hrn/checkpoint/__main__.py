@@ -13,7 +13,7 @@ from hrn.checkpoint import as_dict, load_checkpoint, load_network
 from hrn.cli import run_cli
 from hrn.errors import HRNError
 from hrn.files import file_hash
-from hrn.model.config import config_to_dict
+from hrn.model.config import HRNConfig, config_to_dict
 from hrn.pretrained import read_manifest
 
 
@@ -25,12 +25,11 @@ def describe(path: Path) -> str:
     """
     checkpoint = load_checkpoint(path)
     network = load_network(checkpoint)
-    info, training, sha256 = checkpoint.info, as_dict(checkpoint.training), file_hash(path)
-    kind = (
-        "training state, for --resume" if training else "weights" if info else "weights of the authors' released code"
-    )
-    recipe = as_dict(info.get("recipe")) or as_dict(training.get("recipe"))
-    steps = training.get("step", info.get("steps"))
+    info, training, sha256 = checkpoint.inference_info, as_dict(checkpoint.training), file_hash(path)
+    kind = "training state, for --resume" if training else "weights"
+    if not info and not isinstance(checkpoint.config, HRNConfig):
+        kind = "weights of the authors' released code"
+    recipe, steps = as_dict(info.get("recipe")), info.get("steps")
     done = None if steps is None else _number(steps, ",")
     origin = as_dict(info.get("init_from")) or as_dict(info.get("grow_from"))
     means = info.get("mean_of")

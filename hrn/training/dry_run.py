@@ -33,7 +33,8 @@ class Plan:
         total = summarise(t.config, scale)[-1]
         steps = r.max_steps - t.step
         rates = ", ".join(
-            f"{r.lr_at(s):.2e} at step {s:,}" for s in sorted({0, r.warmup, r.max_steps // 2, r.max_steps - 1})
+            f"{r.lr_at(s):.2e} at step {s:,}"
+            for s in sorted({0, min(r.warmup, r.max_steps - 1), r.max_steps // 2, r.max_steps - 1})
         )
         width, height = OUTPUT_SIZE[::-1]
         compiled = "compiled" if t.learner.compiled else "not compiled"

@@ -75,6 +75,8 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "patch_size", "batch_size", "decay", *self.FREE)
         _check_at_least(self, 0, "norm_batch", "warmup", "seed", "weight_decay")
+        if self.seed >= 2**63:
+            raise HRNError(f"--seed must be below 2^63, not {self.seed}")
         for name in ("lr", "adam_lr_ratio", "clip"):
             value = getattr(self, name)
             if not value > 0 or (name != "clip" and value == math.inf):
@@ -150,8 +152,8 @@ def _flag(name: str, value: Any) -> str:
 
 def _check_at_least(values: Any, least: int, *names: str) -> None:
     for name in names:
-        if getattr(values, name) < least:
-            raise HRNError(f"--{name} must be at least {least}, not {getattr(values, name)}")
+        if not least <= getattr(values, name) < math.inf:
+            raise HRNError(f"--{name} must be a number of at least {least}, not {getattr(values, name)}")
 
 
 def micro_batch_size(recipe: Recipe, processes: int, accumulate: int) -> int:

@@ -1,5 +1,6 @@
 """Output files of a run, all in one folder: weights for use, the latest training states, a log."""
 
+import glob
 import json
 import logging
 import re
@@ -82,10 +83,14 @@ class RunFiles:
                     f"{path} is from an earlier run and would be overwritten: use another --ckpt_name or --ckpt_dir, or move it"
                 )
 
+    def owns(self, state: Path) -> bool:
+        """Return whether a file is in the run's folder and has the name of one of its states."""
+        return state.name.startswith(f"{self.name}.") and state.resolve().parent == self.folder.resolve()
+
     def clear_after(self, step: int) -> None:
         """Delete states later than `step`, which are damaged, and files that a kill left half-written."""
         later = [p for p in self.states() if step_of(p) > step]
-        for path in (*later, *self.folder.glob(f".{self.name}.*.part")):
+        for path in (*later, *self.folder.glob(f".{glob.escape(self.name)}.*.part")):
             with suppress(OSError):
                 path.unlink()
 

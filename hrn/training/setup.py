@@ -61,7 +61,7 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
     except ValueError as error:
         raise HRNError(f"--set {' '.join(args.set)}: {error}") from None
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
-    continues = args.resume is True or (args.resume is not None and args.resume.name.startswith(f"{files.name}."))
+    continues = args.resume is True or (args.resume is not None and files.owns(args.resume))
     if not continues and not args.dry_run and not (restarted and files.marker.exists()):
         with suppress(OSError):
             files.marker.unlink()  # so that a restart of this attempt does not take earlier files for its own
@@ -71,8 +71,8 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
             if args.resume is None:
                 raise
             raise HRNError(
-                f"--resume {args.resume}: not the name of a state of {files.name}, which has files in {files.folder}. Use another "
-                f"--ckpt_name, or, if it is a state of that run, rename it to {files.name}.STEP.train.pth."
+                f"--resume {args.resume}: not a state of the run {files.name} in {files.folder}, which has files. Use another "
+                f"--ckpt_name or --ckpt_dir, or, if it is a state of that run, move it to {files.folder}/{files.name}.STEP.train.pth."
             ) from None
     pairs = H5Pairs(args.train_data_path, scales)
     valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]

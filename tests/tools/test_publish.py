@@ -181,10 +181,13 @@ def test_a_training_state_is_published_with_its_running_mean(tmp_path):
     network, mean = build_model(config), torch.optim.swa_utils.AveragedModel(build_model(config))
     mean.module.head.weight.data += 1
     state, expected = tmp_path / "state.pth", mean.module.state_dict()["head.weight"]
-    training = {"learner": {"ema": mean.state_dict()}}
+    training = {"learner": {"ema": mean.state_dict()}, "step": 7, "recipe": {"lr": 0.1}}
     save_checkpoint(state, config, network.state_dict(), info={}, training=training)
     write_half(state, tmp_path / "half.pth")
     write_mean([state, state], tmp_path / "mean.pth")
+    for name in ("half", "mean"):
+        info = load_checkpoint(tmp_path / f"{name}.pth").info
+        assert (info["steps"], info["recipe"]) == (7, {"lr": 0.1})
     export_state_dict(tmp_path / "bare.pth", load_checkpoint(state), 2)
     found = [load_checkpoint(tmp_path / "half.pth").weights, load_checkpoint(tmp_path / "mean.pth").weights]
     found.append(torch.load(tmp_path / "bare.pth", weights_only=True)["params"])

@@ -74,7 +74,7 @@ def flat(x, name=""):
         }
     if isinstance(x, dict):
         for key, value in x.items():
-            if key not in ("seconds", "execution", "processes"):
+            if key not in ("execution", "processes"):
                 yield from flat(value, f"{name}.{key}")
     elif isinstance(x, list | tuple):
         for i, value in enumerate(x):

@@ -60,12 +60,13 @@ def test_the_command_line_wins(config):
         ("scale = 5", "scale"),
         ('optimizer = "sgd"', "optimizer"),
         ("[recipe]\nlr = 1.0", "recipe"),
-        ("lr = ", "recipe.toml"),
+        ("lr = ", "Invalid value"),
     ],
 )
 def test_bad_recipe_files_are_refused_by_name(config, text, name, capsys):
-    assert run_cli(lambda: parse_args(["--config", config(text), "--model", "hrn", "--ckpt_name", "a"])) == 2
-    assert name in capsys.readouterr().err.removeprefix("error: ")
+    path = config(text)
+    assert run_cli(lambda: parse_args(["--config", path, "--model", "hrn", "--ckpt_name", "a"])) == 2
+    assert name in capsys.readouterr().err.split(path, 1)[1]
 
 
 def test_files_that_cannot_be_read(config, tmp_path):

@@ -95,7 +95,7 @@ def test_killed_at_twenty_random_moments(h5_path, tmp_path, make, small, recipe,
     files, moments = RunFiles(folder, "run"), random.Random(0)
     in_a_save = 0
     for moment in range(20):
-        reached = spawn.Value("q", 0)
+        reached = spawn.Value("q", 0, lock=False)  # a kill must not leave it locked
         child = spawn.Process(target=_train_until_killed, args=(h5_path, folder, recipe, small, reached))
         before = len(files.states()) and load_state(files.states()[0]).training["step"]
         child.start()

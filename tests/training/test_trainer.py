@@ -293,9 +293,10 @@ def test_an_error_kills_the_data_loader_workers(root, h5_path, tmp_path, failing
         "def fail(self, *inputs):\n"
         "    raise OSError('the disk is gone')\n"
         f"{failing} = fail\n"
-        f"files = RunFiles(Path({str(tmp_path)!r}), 'run')\n"
-        f"trainer = Trainer(SMALL, RECIPE, H5Pairs({str(h5_path)!r}, (2,)), [], files, Execution(workers=2))\n"
-        f"{work}\n"
+        "if __name__ == '__main__':\n"
+        f"    files = RunFiles(Path({str(tmp_path)!r}), 'run')\n"
+        f"    trainer = Trainer(SMALL, RECIPE, H5Pairs({str(h5_path)!r}, (2,)), [], files, Execution(workers=2))\n"
+        f"    {work}\n"
     )
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1

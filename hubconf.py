@@ -34,7 +34,8 @@ def hrn(scale: int = 4, pretrained: bool = True) -> LocalUpscaler:
 
     Args:
         scale: 2, 3, 4 or 8.
-        pretrained: whether to load the included weights, in eval mode and without gradients. If False, the weights are random and in training mode.
+        pretrained: whether to load the included weights, in eval mode and without gradients. If False, the network has
+            new weights and is in training mode.
 
     Raises:
         HRNError: no weights are included for this network and scale.

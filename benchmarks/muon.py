@@ -17,7 +17,7 @@ from benchmarks.timing import machine, paired_seconds
 from hrn.cli import run_cli
 from hrn.model import build_model, preset
 from hrn.runtime import pick_device
-from hrn.training.muon import Muon, orthogonalise
+from hrn.training.muon import Muon, matrix_shape, orthogonalise
 
 
 def row(name: str, device: torch.device) -> str:
@@ -26,7 +26,7 @@ def row(name: str, device: torch.device) -> str:
     for p in parameters:
         p.grad = torch.randn_like(p)
     muon, adam = Muon(parameters, 1e-6), torch.optim.Adam(parameters, 1e-6, fused=True)
-    shapes = Counter((len(p), p.numel() // len(p)) for p in muon.param_groups[0]["params"])
+    shapes = Counter(map(matrix_shape, muon.param_groups[0]["params"]))
     stacks = [torch.randn(n, *shape, device=device) for shape, n in shapes.items()]
     halves = [stack.bfloat16() for stack in stacks]
     seconds = paired_seconds(

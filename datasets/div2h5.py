@@ -177,12 +177,12 @@ def convert(
         for (path, factor), images in zip(items, progress, strict=True):
             if images is None:
                 continue
-            name = path.name if factor == 1 else f"{path.stem}_{factor}{path.suffix}"
             # HDF5 crashes on a full disk
             if shutil.disk_usage(out.parent).free < RESERVE + sum(image.nbytes for image in images.values()):
                 raise HRNError(f"cannot write {out}: the disk is nearly full")
             for group, image in images.items():
                 file.create_dataset(f"{group}/{key}", data=image)
+            name = path.name if factor == 1 else f"{path.stem}_{factor}{path.suffix}"
             file[f"HR/{key}"].attrs["name"] = name.encode(errors="backslashreplace").decode()
             key += 1
         if key == 0:

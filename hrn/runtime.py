@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -93,6 +94,12 @@ def check_driver(name: str = "auto") -> None:
     )
 
 
+@cache
+def _warn_of_slow_bf16() -> None:
+    """Log a warning, once per process."""
+    logger.warning("this CPU has no bf16 instructions; fp32 is several times faster than bf16")
+
+
 def check_native(precision: str, device: torch.device) -> None:
     """Check that a GPU computes `precision` natively. Warn if a CPU certainly does not.
 
@@ -100,7 +107,7 @@ def check_native(precision: str, device: torch.device) -> None:
         HRNError: bf16 or TF32 on an NVIDIA GPU before Ampere, where PyTorch is slow or fails.
     """
     if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in _WITHOUT_BF16:
-        logger.warning("this CPU has no bf16 instructions; fp32 is several times faster than bf16")
+        _warn_of_slow_bf16()
     nvidia = device.type == "cuda" and not torch.version.hip
     if precision in ("tf32", "bf16") and nvidia and torch.cuda.get_device_capability(device) < _AMPERE:
         raise HRNError(f"{torch.cuda.get_device_name(device)} does not support {precision}; use fp16 or fp32")

@@ -64,10 +64,8 @@ class Checkpoint:
     def inference_info(self) -> dict[str, Any]:
         """`info`, to which a training state adds its step and recipe, as in the weights that a run saves."""
         training = as_dict(self.training)
-        return {
-            **self.info,
-            **{k: training[name] for k, name in (("steps", "step"), ("recipe", "recipe")) if name in training},
-        }
+        added = {"steps": training.get("step"), "recipe": training.get("recipe")}
+        return {**self.info, **{name: value for name, value in added.items() if value is not None}}
 
     def check_scale(self, scale: int) -> None:
         """Raise HRNError if the network does not support a scale."""

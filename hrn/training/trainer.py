@@ -324,13 +324,15 @@ class Trainer:
             raise HRNError(
                 f"{state.path}: the network differs: {config_to_dict(state.config)}, not {config_to_dict(self.config)}"
             )
-        different = [self.recipe.differences(state.training["recipe"])]
+        different = []
+        if flags := self.recipe.differences(state.training["recipe"]):
+            different.append(flags)
         if self._different_info(state, "train_data", "train_images"):
             count = f" of {state.info['train_images']} images" if "train_images" in state.info else ""
             different.append(f"--train_data_path {state.info.get('train_data', '')}{count}")
-        if any(different):
+        if different:
             raise HRNError(
-                f"{state.path} was trained with {', '.join(filter(None, different))}. Use the same flags, or start a new run under another --ckpt_name."
+                f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another --ckpt_name."
             )
         self.learner.load_state_dict(state.weights, state.training["learner"])
         self.step, self.pending_validation, self.best = (

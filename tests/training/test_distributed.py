@@ -73,17 +73,23 @@ def kill(process, files):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(start, files, h5_path):
-    """Half the batch each: the same parameters, scores and log as one process with the whole batch."""
+    """Half the batch each: the same parameters, scores and log as one process with the whole batch, or with it in two parts.
+
+    The whole batch is summed in another order. Adam can amplify this rounding, by an amount that depends on the CPU.
+    """
     runs = start("one", valid_data_path=h5_path), start("two", num_gpu=2, valid_data_path=h5_path)
     stderr = [finish(run) for run in runs]
+    finish(start("parts", accumulate=2, valid_data_path=h5_path))
     assert "1 process(es) on cpu, 8 of 8 patches" in stderr[0]
     assert "2 process(es) on cpu, 4 of 8 patches" in stderr[1]
     assert stderr[1].count("step 20/20") == 1  # only the main process logs
-    one, two = (load_state(files(name).state(20)) for name in ("one", "two"))
-    gaps = [float((v - two.weights[k]).abs().max()) for k, v in one.weights.items() if v.is_floating_point()]
-    assert max(gaps) < 2e-5  # of up to 2e-3 that 20 steps can move a weight
-    for a, b in zip(log_of(files("one")), log_of(files("two")), strict=True):
-        assert a == pytest.approx(b, rel=1e-3)
+    two = load_state(files("two").state(20)).weights
+    for name, parameters, log in (("parts", 1e-6, 1e-4), ("one", 2e-5, 1e-3)):  # 20 steps can move a weight by 2e-3
+        other = load_state(files(name).state(20)).weights
+        gaps = [float((v - two[k]).abs().max()) for k, v in other.items() if v.is_floating_point()]
+        assert max(gaps) < parameters
+        for a, b in zip(log_of(files(name)), log_of(files("two")), strict=True):
+            assert a == pytest.approx(b, rel=log)
     assert "psnr_y" in log_of(files("two"))[-1]
 
 

@@ -181,7 +181,7 @@ def measure_training(setup: Setup, batch: int, precision: str, compiled: bool) -
     learner, patches = make_learner(setup, batch, precision, compile=compiled), random_patches(setup, batch)
     warmup = 5 if setup.cuda else 2
     seconds = seconds_per_call(setup, lambda: learner.step(patches, 1e-5), setup.steps, warmup)
-    if learner.tally()["skipped"]:
+    if learner.pop_metrics()["skipped"]:
         raise ArithmeticError("a step was not finite")
     pixels = OUTPUT_SIZE[0] // SCALE * (OUTPUT_SIZE[1] // SCALE)
     multi_adds = summarise(setup.config)[-1].multi_adds / pixels * setup.patch**2 * batch

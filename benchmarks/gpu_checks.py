@@ -155,7 +155,7 @@ def weights_after(setup: Setup, learner: Learner, seeds: range) -> Tensor:
     """All weights after a step for each seed, as a vector on the CPU."""
     for seed in seeds:
         learner.step(random_patches(setup, 2, seed), 1e-4)
-    if learner.tally()["skipped"]:
+    if learner.pop_metrics()["skipped"]:
         raise ArithmeticError("a step was not finite")
     return torch.cat([p.detach().cpu().flatten() for p in learner.network.parameters()])
 

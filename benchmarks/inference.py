@@ -30,7 +30,7 @@ from benchmarks.timing import machine, median_seconds, paired_seconds, seconds_o
 from hrn.inference.batch import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.local import make_local
-from hrn.inference.memory import parse_memory
+from hrn.memory import parse_memory
 from hrn.model import build_model, preset
 from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB

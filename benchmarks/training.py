@@ -93,7 +93,7 @@ def worker(setting: Setting, args: argparse.Namespace) -> None:
         learner.step([(lr_patch, hr_patch)], 1e-5)
         synchronise()
         print(time.perf_counter() - start, flush=True)
-    assert learner.tally()["skipped"] == 0
+    assert learner.pop_metrics()["skipped"] == 0
     print(peak_memory(device) / 2**20, flush=True)
 
 

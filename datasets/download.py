@@ -1,4 +1,4 @@
-"""Download training data, test sets and the authors' weights from public addresses.
+"""Download training data, test sets and the authors' weights from public URLs.
 
     python datasets/download.py div2k                        about 5 GB, into dataset/DIV2K
     python datasets/download.py set5 set14 b100 urban100     into dataset/Set5/HR ...
@@ -42,7 +42,7 @@ class Archive:
     """An archive to download and unpack."""
 
     name: str
-    addresses: tuple[str, ...]
+    urls: tuple[str, ...]
     place: Callable[[str], str | None]
     """Maps a member's path to its path in the data set's folder, or to None to skip it."""
     subfolder: str
@@ -204,11 +204,11 @@ def get_set(source: Source, args: argparse.Namespace) -> None:
             break  # another source may name its images differently; do not mix the two
         print(f"{folder}: complete")
         return
-    addresses = "\n".join(f"  {a.addresses[0]}" for archives in source.alternatives for a in archives)
+    urls = "\n".join(f"  {a.urls[0]}" for archives in source.alternatives for a in archives)
     expected = "\n".join(f"  {folder / sub}/  {count} images" for sub, count in source.counts.items())
     raise HRNError(
         "\n".join(reasons)
-        + f"\nTo download manually, open\n{addresses}\nor use any copy of these images. Unpack them to\n{expected}"
+        + f"\nTo download manually, open\n{urls}\nor use any copy of these images. Unpack them to\n{expected}"
     )
 
 
@@ -220,7 +220,7 @@ def get_archive(archive: Archive, folder: Path, counts: dict[str, int], args: ar
         with locked(folder / f".{archive.name}.unpacking.lock"):  # another process may do the same
             if not missing(folder, {archive.subfolder: counts[archive.subfolder]}):
                 return
-            fetch(archive.addresses, path, checksum=archive.checksum, timeout=args.timeout)
+            fetch(archive.urls, path, checksum=archive.checksum, timeout=args.timeout)
             try:
                 count = unpack(path, folder, archive.place)
             except ArchiveError:
@@ -245,12 +245,12 @@ def get_checkpoint(name: str, args: argparse.Namespace) -> None:
     """Download a checkpoint and check its contents. Raises HRNError."""
     from hrn.checkpoint import load_checkpoint  # torch is slow to import
 
-    place, addresses = CHECKPOINTS[name]
-    path = args.ckpt_dir / place
+    file, urls = CHECKPOINTS[name]
+    path = args.ckpt_dir / file
     try:
-        fetched = fetch(addresses, path, timeout=args.timeout)
+        fetched = fetch(urls, path, timeout=args.timeout)
     except HRNError as error:
-        raise HRNError(f"{error}\nTo download manually, open {addresses[-1]}\nand save the file as {path}") from None
+        raise HRNError(f"{error}\nTo download manually, open {urls[-1]}\nand save the file as {path}") from None
     try:
         checkpoint = load_checkpoint(path)
     except HRNError:

@@ -26,7 +26,7 @@ from hrn.demo_backend import (
     FACTOR_STEP,
     KEEP_SECONDS,
     MAX_FACTOR,
-    MAX_PIXELS,
+    MAX_UPLOAD_PIXELS,
     DemoBackend,
     default_model,
     load_models,
@@ -119,7 +119,7 @@ def make_page(backend: DemoBackend, model: str, examples: list[Path]) -> Any:
                 choice = gr.Dropdown(list(backend.models), value=model, label="Model")
                 factor = gr.Slider(1.5, MAX_FACTOR, value=4, step=FACTOR_STEP, label="Factor")
                 button = gr.Button("Enlarge", variant="primary")
-                gr.Markdown(f"{kinds}, up to {MAX_UPLOAD >> 20} MiB and {MAX_PIXELS / 1e6:.0f} megapixels.")
+                gr.Markdown(f"{kinds}, up to {MAX_UPLOAD >> 20} MiB and {MAX_UPLOAD_PIXELS / 1e6:.0f} megapixels.")
                 gr.Examples([[str(path)] for path in examples], inputs=[image], cache_examples=False)
             with gr.Column(scale=3):
                 slider = gr.ImageSlider(label="Bicubic and HRN", format="png", interactive=False, max_height=640)

@@ -22,14 +22,14 @@ from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference.batch import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger
-from hrn.inference.methods import name_without_scale
+from hrn.inference.methods import name_without_scale, prefers_accuracy
 from hrn.inference.resizer import Resizer, Size
 from hrn.pretrained import find_checkpoint, read_manifest
 from hrn.runtime import peak_memory_meter, release_memory
 
 logger = logging.getLogger(__name__)
 
-MAX_PIXELS, MAX_RESULT_PIXELS = 16_000_000, 64_000_000
+MAX_UPLOAD_PIXELS, MAX_RESULT_PIXELS = 16_000_000, 64_000_000
 """Pixel limits for the upload and for the largest image that is computed."""
 MAX_SIDE = 20_000
 """Limit for the sides of the upload. Extremely long images would take much more time and memory than others."""
@@ -87,8 +87,8 @@ def load_models(checkpoints: list[str] | None, device: torch.device) -> dict[str
 
 
 def default_model(models: dict[str, DemoModel], device: torch.device) -> str:
-    """Return the name of the largest model on a GPU, or of the smallest one on a CPU. Ties go to the first."""
-    choose = min if device.type == "cpu" else max
+    """Return the name of the largest model on a CUDA GPU, otherwise of the smallest one. Ties go to the first."""
+    choose = max if prefers_accuracy(device) else min
     return choose(models, key=lambda name: models[name].parameters)
 
 
@@ -134,13 +134,13 @@ class DemoBackend:
         make_room(self.folder)
         if not upload.is_file():
             raise HRNError("the uploaded file has expired; upload it again")
-        size = check_pixels(upload, MAX_PIXELS)
+        size = check_pixels(upload, MAX_UPLOAD_PIXELS)
         if max(size) > MAX_SIDE:
             raise HRNError(f"the image has a side of {max(size):,} pixels, more than the limit of {MAX_SIDE:,}")
         enlargers = list(self.models[model].enlargers.values())
-        if computed_pixels(enlargers, size, factor) > MAX_RESULT_PIXELS:
+        if largest_image_pixels(enlargers, size, factor) > MAX_RESULT_PIXELS:
             smaller = (n * FACTOR_STEP for n in range(math.ceil(factor / FACTOR_STEP) - 1, 0, -1))
-            limit = next(f for f in smaller if computed_pixels(enlargers, size, f) <= MAX_RESULT_PIXELS)
+            limit = next(f for f in smaller if largest_image_pixels(enlargers, size, f) <= MAX_RESULT_PIXELS)
             if limit <= 1:
                 raise HRNError(f"the image is too large for {model}; use a smaller image or another model")
             raise HRNError(
@@ -187,7 +187,7 @@ class DemoBackend:
         return count
 
 
-def computed_pixels(enlargers: list[Enlarger], size: tuple[int, int], factor: float) -> int:
+def largest_image_pixels(enlargers: list[Enlarger], size: tuple[int, int], factor: float) -> int:
     """The number of pixels of the largest image computed to enlarge height and width `size` by `factor`.
 
     This can exceed the result's: a model for x4 alone enlarges by 16 to reach 4.5, and the image is then reduced.

@@ -41,17 +41,15 @@ class Processes:
         """Whether this process writes files and logs."""
         return self.rank == 0
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Average a tensor on `device` over all processes. Every process gets the same bits."""
-        if self.count > 1:
-            dist.all_reduce(values)
-            values /= self.count
-        return values
+    def average_(self, tensors: list[Tensor]) -> None:
+        """Average tensors in place over all processes, in one transfer. They are on `device` and of one type.
 
-    def mean_of_each(self, tensors: list[Tensor]) -> None:
-        """Average every tensor in place over all processes, in one transfer. They are on `device` and of one type."""
+        Every process gets the same bits.
+        """
         if self.count > 1:
-            means = self.mean(torch.cat([t.flatten() for t in tensors])).split([t.numel() for t in tensors])
+            values = torch.cat([t.flatten() for t in tensors])
+            dist.all_reduce(values)
+            means = (values / self.count).split([t.numel() for t in tensors])
             torch._foreach_copy_(tensors, [mean.view(t.shape) for mean, t in zip(means, tensors, strict=True)])
 
     def max(self, value: int) -> int:

@@ -6,4 +6,4 @@ class HRNError(Exception):
 
 
 class UnreadableError(HRNError):
-    """A file that may be intact cannot be read now, for example for lack of permission or because of its version."""
+    """The file could not be read but may be intact, for example because of missing permissions or an unsupported version."""

@@ -1,4 +1,4 @@
-"""Download files from public addresses and unpack archives.
+"""Download files from public URLs and unpack archives.
 
 A download is written to a temporary file beside its target and renamed when it is complete and its checksum matches. An
 interrupted download is resumed if the server still has the same file. If several processes want the same file, one of them
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
 TRIES = 3
-"""The number of attempts for each address. Each attempt resumes where the last one stopped."""
+"""The number of attempts for each URL. Each attempt resumes where the last one stopped."""
 MAX_BYTES = 16 << 30
 """The largest accepted download, and the largest accepted unpacked size. DIV2K's largest archive is under 4 GiB."""
 USER_AGENT = "hrn-download/1"
@@ -59,16 +59,16 @@ class ArchiveError(HRNError):
 
 
 class _Unusable(Exception):
-    """An address does not have the file, so another attempt is pointless. The message states the reason."""
+    """A URL does not have the file, so another attempt is pointless. The message states the reason."""
 
 
 def fetch(
-    addresses: Sequence[str], target: Path, *, checksum: str | None = None, timeout: float = 30, wait: float = 2
+    urls: Sequence[str], target: Path, *, checksum: str | None = None, timeout: float = 30, wait: float = 2
 ) -> bool:
-    """Download a file from the first address that has it.
+    """Download a file from the first URL that has it.
 
     Args:
-        addresses: http or https addresses of the same file.
+        urls: http or https URLs of the same file.
         target: the file to write. An existing file is kept if its checksum is right or `checksum` is None.
         checksum: `md5:` or `sha256:` followed by hexadecimal digits.
         timeout: seconds without data after which an attempt fails.
@@ -78,7 +78,7 @@ def fetch(
         Whether anything was downloaded.
 
     Raises:
-        HRNError: no address has the file (the message lists the reason for each), or it cannot be written.
+        HRNError: no URL has the file (the message lists the reason for each), or it cannot be written.
     """
     if _is_complete(target, checksum):
         return False
@@ -89,7 +89,7 @@ def fetch(
                 return False
             if target.is_file():
                 logger.warning("%s has the wrong checksum; downloading it again", target)
-            _fetch(addresses, target, checksum, timeout, wait)
+            _fetch(urls, target, checksum, timeout, wait)
     except OSError as error:
         raise HRNError(f"cannot write {target}: {error.strerror or error}") from None
     return True
@@ -127,24 +127,24 @@ def _is_same_file(path: Path, file: IO) -> bool:
         return False
 
 
-def _fetch(addresses: Sequence[str], target: Path, checksum: str | None, timeout: float, wait: float) -> None:
+def _fetch(urls: Sequence[str], target: Path, checksum: str | None, timeout: float, wait: float) -> None:
     """Implement :func:`fetch` while the lock is held."""
     part, source = (target.with_name(f".{target.name}.{end}") for end in ("part", "from"))
     reasons = []
-    for address in addresses:
+    for url in urls:
         for attempt in range(TRIES):
             if attempt:
                 time.sleep(wait)
             try:
-                _receive(address, part, source, timeout)
+                _receive(url, part, source, timeout)
                 if checksum and (found := _hash(part, checksum)) != checksum:
                     part.unlink()
                     raise _Unusable(f"wrong checksum: {found}, expected {checksum}")
             except _Unusable as error:
-                reasons.append(f"{address}: {error}")
+                reasons.append(f"{url}: {error}")
                 break
             except (OSError, http.client.HTTPException) as error:
-                reason = f"{address}: {getattr(error, 'reason', None) or error or type(error).__name__}"
+                reason = f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}"
                 logger.warning("%s", reason)
                 reasons.append(reason)
             else:
@@ -156,13 +156,13 @@ def _fetch(addresses: Sequence[str], target: Path, checksum: str | None, timeout
     raise HRNError(f"cannot download {target.name}:\n  " + "\n  ".join(dict.fromkeys(reasons)))
 
 
-def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
-    """Download an address into `part`, resuming if possible.
+def _receive(url: str, part: Path, source: Path, timeout: float) -> None:
+    """Download a URL into `part`, resuming if possible.
 
     Args:
-        address: an http or https address.
+        url: an http or https URL.
         part: the partial file.
-        source: the file that records the address and the validator (ETag or date) that `part` was downloaded from.
+        source: the file that records the URL and the validator (ETag or date) that `part` was downloaded from.
         timeout: seconds without data.
 
     Raises:
@@ -170,7 +170,7 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
         _Unusable: another attempt is pointless.
         HRNError: `part` cannot be written.
     """
-    response, resumed_at = _open(address, part, source, timeout)
+    response, resumed_at = _open(url, part, source, timeout)
     with response:
         if response.headers.get_content_type() == "text/html":
             raise _Unusable("the server returned a web page instead of the file")
@@ -183,7 +183,7 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
             raise _Unusable(f"the file has {total / 2**30:.1f} GiB, more than the limit of {MAX_BYTES >> 30} GiB")
         tag = response.headers.get("ETag", "W/")
         validator = response.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
-        source.write_text(f"{address}\n{validator}", encoding="utf-8")
+        source.write_text(f"{url}\n{validator}", encoding="utf-8")
         bar = tqdm(
             total=total, initial=start, unit="B", unit_scale=True, desc=part.name[1:-5], disable=None, leave=False
         )
@@ -202,18 +202,18 @@ def _receive(address: str, part: Path, source: Path, timeout: float) -> None:
         raise OSError(f"connection closed after {part.stat().st_size:,} of {total:,} bytes")
 
 
-def _open(address: str, part: Path, source: Path, timeout: float) -> tuple[http.client.HTTPResponse, int]:
+def _open(url: str, part: Path, source: Path, timeout: float) -> tuple[http.client.HTTPResponse, int]:
     """Send the request; the second result is the byte from which the answer may resume. Errors as :func:`_receive`."""
     try:
-        if urlsplit(address).scheme not in ("http", "https"):
-            raise _Unusable("not an http or https address")
-        request = urllib.request.Request(address, headers={"User-Agent": USER_AGENT})
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise _Unusable("not an http or https URL")
+        request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT})
     except ValueError as error:
-        raise _Unusable(f"not a web address ({error})") from None
+        raise _Unusable(f"not a valid URL ({error})") from None
     start = 0
     if part.exists() and source.exists():
         known, _, validator = source.read_text(encoding="utf-8").partition("\n")
-        if known == address and validator:
+        if known == url and validator:
             start = part.stat().st_size
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -228,7 +228,7 @@ def _open(address: str, part: Path, source: Path, timeout: float) -> tuple[http.
             raise
         raise _Unusable(f"HTTP {error.code} {error.reason}") from None
     except (ValueError, http.client.InvalidURL) as error:  # the host or path contains characters that cannot be sent
-        raise _Unusable(f"not a web address ({error})") from None
+        raise _Unusable(f"not a valid URL ({error})") from None
 
 
 def _range_start(text: str | None) -> int:

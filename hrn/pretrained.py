@@ -16,13 +16,13 @@ from hrn.files import file_hash
 logger = logging.getLogger(__name__)
 
 _INSTALLED = Path(__file__).with_name("shipped")
-FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "checkpoint"
+CHECKPOINT_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "checkpoint"
 """The checkpoint folder: inside the package if it was installed by pip, else the repository's `checkpoint/`."""
 _HUB_NAME = re.compile(r"hf:/{1,2}(?P<repo>[^/]+/[^/]+)/(?P<file>[^@]+)(?:@(?P<revision>.+))?")
 """The pattern of a Hub name. `Path` turns `hf://` into `hf:/`, so one slash is accepted too."""
 
 
-def read_manifest(folder: Path = FOLDER, *, installed_only: bool = False) -> dict[str, Any]:
+def read_manifest(folder: Path = CHECKPOINT_DIR, *, installed_only: bool = False) -> dict[str, Any]:
     """Read the manifest of a checkpoint folder.
 
     Args:
@@ -57,7 +57,7 @@ def read_manifest(folder: Path = FOLDER, *, installed_only: bool = False) -> dic
     return manifest
 
 
-def find_checkpoint(name: str | Path, folder: Path = FOLDER) -> Path:
+def find_checkpoint(name: str | Path, folder: Path = CHECKPOINT_DIR) -> Path:
     """Return the path of a checkpoint file, downloading it from the Hugging Face Hub if necessary.
 
     Args:

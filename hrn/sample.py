@@ -10,13 +10,14 @@
     python hrn/sample.py --sr_dir EDSR=results/edsr RCAN=results/rcan --test_data_dir dataset/Set5 --scale 4
 
 Images are written to SAMPLE_DIR/<checkpoint>/<set or folder>/x4/SR/. For test sets, scores.csv and scores.json are written
-beside SR/, and summary.md to SAMPLE_DIR/<checkpoint>/, as is report.html with --report.
+next to SR/, and summary.md to SAMPLE_DIR/<checkpoint>/. --report also writes report.html there.
 """
 
 import argparse
 import signal
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # run as a script: import from the repository, not from this folder
@@ -28,10 +29,10 @@ from hrn.data.resize import Bicubic
 from hrn.distributed import Processes, check_gpu_count, exit_process, is_worker, join_processes, launch
 from hrn.errors import HRNError
 from hrn.inference.enlarger import MODES, PRECISIONS, Mode, default_mode
-from hrn.inference.memory import parse_memory
 from hrn.inference.methods import Method, find_checkpoints, network_method
 from hrn.inference.resizer import Size, parse_size
 from hrn.inference.run_batch import BatchSettings, enlarge_batch
+from hrn.memory import parse_memory
 from hrn.model import PRESETS
 from hrn.model.config import SCALES
 from hrn.runtime import keep_memory
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--test_data_dir", type=Path, nargs="+", default=[], metavar="SET", help="test sets to score (see docs/data.md)"
     )
-    add("--sr_dir", nargs="+", metavar="[NAME=]FOLDER", help="score finished results, without a network")
+    add("--sr_dir", nargs="+", metavar="[NAME=]FOLDER", help="score folders of SR images that other programs made")
     text = "2, 3, 4 or 8, or any factor for --input and a network; auto (default): those of --ckpt_path, else 4"
     add("--scale", type=parse_scale, nargs="+", metavar="S", help=text)
     add("--size", type=parse_size, metavar="WxH", help="output size of --input in pixels")
@@ -96,19 +97,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     automatic = None in (args.scale or ())
     if automatic and len(args.scale) > 1:
-        parser.error("--scale auto excludes other scales")
+        parser.error("--scale auto cannot be combined with other scales")
     args.scale = None if automatic else args.scale
     bicubic, sized = args.model == "bicubic", args.size or args.long_edge is not None
     for wrong, message in (
-        (args.input and args.test_data_dir, "--input and --test_data_dir exclude each other"),
+        (args.input and args.test_data_dir, "--input and --test_data_dir are mutually exclusive"),
         (args.long_edge is not None and args.long_edge < 1, "--long_edge must be 1 or more"),
         (args.input and (args.no_images or args.report or args.raw_grey), "--no_images, --report and --raw_grey need test sets"),
         (not args.input and (args.skip_existing or args.format != "png"), "--skip_existing and --format need --input"),
-        (sized and (args.scale or not args.input or bicubic), "--size and --long_edge need --input and a network, and exclude --scale"),
-        (args.size and args.long_edge, "--size and --long_edge exclude each other"),
-        (bicubic and (args.ckpt_path or not args.scale), "--model bicubic needs --scale and excludes --ckpt_path"),
+        (sized and (args.scale or not args.input or bicubic), "--size and --long_edge need --input and a network, and cannot be combined with --scale"),
+        (args.size and args.long_edge, "--size and --long_edge are mutually exclusive"),
+        (bicubic and (args.ckpt_path or not args.scale), "--model bicubic needs --scale and cannot be combined with --ckpt_path"),
         (bicubic and (args.self_ensemble or args.report), "--self_ensemble and --report need a network"),
-        (args.sr_dir and (args.input or args.model or args.ckpt_path), "--sr_dir excludes --input, --model and --ckpt_path"),
+        (args.sr_dir and (args.input or args.model or args.ckpt_path), "--sr_dir cannot be combined with --input, --model or --ckpt_path"),
         (args.sr_dir and not args.scale, "--sr_dir needs --scale"),
         (args.sr_dir and args.self_ensemble, "--self_ensemble needs a network"),
         (args.num_gpu < 0, "--num_gpu must not be negative"),
@@ -138,16 +139,14 @@ def parse_scale(text: str) -> float | None:
 
 
 def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method]:
-    """Build a method for each requested scale, or for each scale of the checkpoints. With --sr_dir, for each folder and scale."""
-    if args.sr_dir:
-        from hrn.evaluation.runs import result_methods
-
-        return result_methods(args.sr_dir, args.scale)
+    """Build a method for each requested scale, or for each scale of the checkpoints."""
     if args.model == "bicubic":
         return [Method("bicubic", s, Bicubic(s), {"checkpoint": None}) for s in args.scale]
-    request = {"model": args.model, "scales": args.scale, "resized": bool(args.input)}
-    request["all_scales"] = bool(args.size or args.long_edge)
-    found = processes.run_on_main(lambda: find_checkpoints(args.ckpt_path, processes.device, **request))
+    find = partial(
+        find_checkpoints, args.ckpt_path, processes.device, model=args.model, scales=args.scale,
+        resized=bool(args.input), all_scales=bool(args.size or args.long_edge),
+    )  # fmt: skip
+    found = processes.run_on_main(find)
     methods = []
     for s in sorted(found) if args.input or not args.scale else args.scale:
         loaded = found.get(s) or next(iter(found.values()))  # if none has this scale, network_method reports it
@@ -169,16 +168,21 @@ def main(argv: list[str] | None = None) -> int:
     keep_memory()
     device = args.device if args.num_gpu and not args.sr_dir else "cpu"
     with join_processes(device, timeout=TIMEOUT) as processes:
-        methods = build_methods(args, processes)
         if args.input:
+            methods = build_methods(args, processes)
             sizes = [args.size or Size(long_edge=args.long_edge)] if args.size or args.long_edge else []
             sizes = sizes or [Size(factor=scale) for scale in args.scale or ()]
             settings = BatchSettings(args.sample_dir, f".{args.format}", args.skip_existing, sizes)
             return 1 if enlarge_batch(args.input, methods, settings, processes) else 0
         if processes.count > 1:
             raise HRNError("several processes can share --input only; score test sets in one process")
-        from hrn.evaluation.runs import ScoreSettings, score_test_sets  # imports h5py and scikit-image
+        from hrn.evaluation.score_sets import (  # imports h5py, scikit-image
+            ScoreSettings,
+            external_methods,
+            score_test_sets,
+        )
 
+        methods = external_methods(args.sr_dir, args.scale) if args.sr_dir else build_methods(args, processes)
         settings = ScoreSettings(args.sample_dir, args.shave, args.raw_grey, not args.no_images, args.report)
         score_test_sets(methods, args.test_data_dir, settings)
     return 0

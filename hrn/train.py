@@ -29,10 +29,10 @@ from hrn.checkpoint import load_checkpoint
 from hrn.cli import run_cli
 from hrn.distributed import Processes, check_gpu_count, exit_process, is_restarted, is_worker, join_processes, launch
 from hrn.errors import HRNError
-from hrn.inference.memory import is_out_of_memory
+from hrn.memory import is_out_of_memory
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import keep_memory, tune_convolutions, warm_up_kernels
-from hrn.training.dry_run import measure_plan
+from hrn.training.dry_run import measure_cost
 from hrn.training.flags import parse_args
 from hrn.training.initial_weights import grow_from, init_from
 from hrn.training.setup import Setup, build_trainer, find_state, open_outputs, prepare, resume_command, verify_images
@@ -74,9 +74,9 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
             start(trainer, processes.run_on_main(lambda name=flag: load_checkpoint(find_checkpoint(name))))
     del state
     if args.dry_run:
-        plan = measure_plan(trainer)
+        cost = measure_cost(trainer)
         if processes.is_main:
-            print(plan)
+            print(cost)
         return 0
     processes.run_on_main(partial(open_outputs, trainer, args.tensorboard))
     processes.run_on_all(partial(verify_images, setup, args.shave, processes))
@@ -111,8 +111,8 @@ def memory_errors(processes: Processes) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise HRNError(
-            f"not enough memory on {processes.device}. In a new run, a larger --accumulate or a smaller --batch_size or "
-            "--patch_size needs less; --init_from takes the weights of this one."
+            f"not enough memory on {processes.device}. Start a new run with a larger --accumulate, or with a smaller "
+            "--batch_size or --patch_size. To keep the trained weights, pass a checkpoint of this run to --init_from."
         ) from None
 
 
@@ -123,7 +123,7 @@ def log_start(model: str, trainer: Trainer) -> None:
     logging.info(
         "%s %s: %s parameters, %d training images%s, %d process(es) on %s%s, %d of %d patches at a time, %s",
         model, trainer.files.name, f"{sum(p.numel() for p in learner.parameters):,}", len(trainer.pairs), where,
-        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.micro_batch, recipe.batch_size, recipe.describe_norm(),
+        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.micro_batch_size, recipe.batch_size, learner.describe_norm(),
     )  # fmt: skip
     logging.info("training from step %d to %d; writing to %s", trainer.step, recipe.max_steps, trainer.files.folder)
 

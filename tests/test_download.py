@@ -54,10 +54,10 @@ def test_a_wrong_checksum_is_reported_with_manual_instructions(script, site, tmp
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_a_test_set_from_its_second_address(script, site, tmp_path, monkeypatch):
+def test_a_test_set_from_its_second_url(script, site, tmp_path, monkeypatch):
     source = script.test_set("Set5", 2, "Set5", "box")
     dead, other = (alternative[0] for alternative in source.alternatives)
-    alternatives = ((replace(dead, addresses=(f"{site}/gone",)),), (replace(other, addresses=(f"{site}/set",)),))
+    alternatives = ((replace(dead, urls=(f"{site}/gone",)),), (replace(other, urls=(f"{site}/set",)),))
     monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
     assert script.main(["set5", "--root", str(tmp_path)]) == 0
     assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
@@ -65,32 +65,30 @@ def test_a_test_set_from_its_second_address(script, site, tmp_path, monkeypatch)
 
 def test_an_incomplete_set_is_reported(script, site, tmp_path, monkeypatch, capsys):
     source = script.test_set("Set5", 5, "Set5", "box")
-    alternatives = ((replace(source.alternatives[1][0], addresses=(f"{site}/set",)),),)
+    alternatives = ((replace(source.alternatives[1][0], urls=(f"{site}/set",)),),)
     monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
     with pytest.raises(HRNError, match="set5"):
         script.main(["set5", "--root", str(tmp_path)])
     assert "2 of 5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("address", "flags", "kept"), [("set", [], 0), ("set", ["--keep"], 1), ("good", ["--keep"], 0)]
-)
-def test_archives_are_kept_only_on_request_and_if_intact(script, site, tmp_path, monkeypatch, address, flags, kept):
+@pytest.mark.parametrize(("url", "flags", "kept"), [("set", [], 0), ("set", ["--keep"], 1), ("good", ["--keep"], 0)])
+def test_archives_are_kept_only_on_request_and_if_intact(script, site, tmp_path, monkeypatch, url, flags, kept):
     """`good` is a file that is not an archive."""
     source = script.test_set("Set5", 2, "Set5", "box")
-    alternatives = ((replace(source.alternatives[1][0], addresses=(f"{site}/{address}",)),),)
+    alternatives = ((replace(source.alternatives[1][0], urls=(f"{site}/{url}",)),),)
     monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
     with suppress(HRNError):
         script.main(["set5", "--root", str(tmp_path), *flags])
     assert len(list(tmp_path.rglob("*.zip"))) == kept
-    assert len(list(tmp_path.rglob("*.png"))) == (2 if address == "set" else 0)
+    assert len(list(tmp_path.rglob("*.png"))) == (2 if url == "set" else 0)
     assert not list(tmp_path.rglob(".*"))
 
 
 def test_two_sources_are_not_mixed(script, site, tmp_path, monkeypatch):
     source = script.test_set("Set5", 5, "Set5", "box")
-    archive = replace(source.alternatives[1][0], addresses=(f"{site}/set",))  # two of five images
-    other = replace(archive, addresses=(f"{site}/set",), place=lambda name: f"HR/other_{Path(name).name}")
+    archive = replace(source.alternatives[1][0], urls=(f"{site}/set",))  # two of five images
+    other = replace(archive, urls=(f"{site}/set",), place=lambda name: f"HR/other_{Path(name).name}")
     monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=((archive,), (other,))))
     with pytest.raises(HRNError):
         script.main(["set5", "--root", str(tmp_path)])
@@ -131,12 +129,10 @@ def test_unknown_names(script, words):
     assert stop.value.code == 2
 
 
-def test_addresses_and_counts(script):
+def test_urls_and_counts(script):
     sources = {name: make([2, 3, 4]) for name, make in script.SETS.items()}
     counts = {name: sum(source.counts.values()) for name, source in sources.items()}
     assert counts == {"div2k": 3600, "set5": 5, "set14": 14, "b100": 100, "urban100": 100}
     for source in sources.values():
         for archive in (a for alternative in source.alternatives for a in alternative):
-            assert all(
-                address.startswith(("https://", "http://data.vision.ee.ethz.ch/")) for address in archive.addresses
-            )
+            assert all(url.startswith(("https://", "http://data.vision.ee.ethz.ch/")) for url in archive.urls)

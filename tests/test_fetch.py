@@ -52,7 +52,7 @@ def test_a_later_run_resumes_or_starts_again(get, tmp_path):
     with pytest.raises(HRNError, match=r"1,000.*1,024,000"):
         get("short")
     assert sorted(names_in(tmp_path)) == [".got.zip.from", ".got.zip.part"]
-    assert get("ranges")  # another address: starts again
+    assert get("ranges")  # another URL: starts again
     assert (tmp_path / "got.zip").read_bytes() == DATA
     assert names_in(tmp_path) == ["got.zip"]
 
@@ -68,7 +68,7 @@ def test_a_later_run_resumes_or_starts_again(get, tmp_path):
         ("elsewhere", "302"),
     ],
 )
-def test_other_answers_are_reported_and_the_next_address_is_tried(get, tmp_path, path, reason):
+def test_other_answers_are_reported_and_the_next_url_is_tried(get, tmp_path, path, reason):
     with pytest.raises(HRNError, match=rf"/{path}: .*{reason}"):
         get(path)
     assert not (tmp_path / "got.zip").exists()
@@ -155,12 +155,10 @@ def test_a_target_that_cannot_be_written(site, tmp_path):
         fetch([f"{site}/good"], tmp_path / "file/got.zip")
 
 
-@pytest.mark.parametrize(
-    "address", ["file:///etc/passwd", "https://[bad", "http://..a/x", "{site}/ü.pth", "{site}/a b"]
-)
-def test_only_valid_web_addresses(site, tmp_path, address):
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "https://[bad", "http://..a/x", "{site}/ü.pth", "{site}/a b"])
+def test_only_valid_urls(site, tmp_path, url):
     with pytest.raises(HRNError, match=r"cannot download x"):
-        fetch([address.format(site=site)], tmp_path / "x")
+        fetch([url.format(site=site)], tmp_path / "x")
     assert Server.asked == []
 
 

@@ -32,7 +32,7 @@ from hrn.files import file_hash, write_text
 from hrn.inference.enlarger import default_mode
 from hrn.inference.export import export_safetensors
 from hrn.model import config_to_dict
-from hrn.pretrained import FOLDER, find_checkpoint, read_manifest
+from hrn.pretrained import CHECKPOINT_DIR, find_checkpoint, read_manifest
 
 DATASET_IDS = {"B100": "eugenesiow/BSD100"} | {name: f"eugenesiow/{name}" for name in ("Set5", "Set14", "Urban100")}
 """The identifiers of the test sets on the Hub. Other sets are listed under their own name."""
@@ -63,7 +63,7 @@ PSNR in dB / SSIM on the Y channel, with `scale` pixels of border left out. LR i
 """
 
 
-def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = FOLDER) -> str:
+def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = CHECKPOINT_DIR) -> str:
     """Add a checkpoint and its scores to the manifest under the file's stem.
 
     Args:
@@ -152,7 +152,9 @@ def write_mean(sources: Sequence[Path], target: Path) -> None:
     save_checkpoint(target, last.config, mean, info=info)
 
 
-def write_hub_folder(out: Path, names: Sequence[str | Path], datasets: Sequence[str], folder: Path = FOLDER) -> None:
+def write_hub_folder(
+    out: Path, names: Sequence[str | Path], datasets: Sequence[str], folder: Path = CHECKPOINT_DIR
+) -> None:
     """Write the files of a Hugging Face Hub repository.
 
     Args:
@@ -287,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"wrote {args.target}")
     elif args.command == "manifest":
         name = add_to_manifest(args.file, args.results, args.trained_on)
-        print(f"added {name} to {FOLDER / 'manifest.json'}")
+        print(f"added {name} to {CHECKPOINT_DIR / 'manifest.json'}")
     else:
         write_hub_folder(args.out, args.checkpoints, args.datasets)
         print(f"wrote {args.out}")

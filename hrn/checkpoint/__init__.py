@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from hrn.errors import HRNError, UnreadableError
 from hrn.files import atomic_write
-from hrn.inference.memory import is_out_of_memory
+from hrn.memory import is_out_of_memory
 from hrn.model import build_model, preset, preset_of
 from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict
 
@@ -47,17 +47,17 @@ class Checkpoint:
 
     @property
     def inference_weights(self) -> Mapping[str, Tensor]:
-        """The weights for inference. Those of a training state are the running mean, if the run has one (`--ema`).
+        """The weights for inference. Those of a training state are the EMA weights, if the run has them (`--ema`).
 
         Raises:
-            HRNError: the running mean is not a dict of tensors.
+            HRNError: the EMA weights are not a dict of tensors.
         """
         ema = as_dict(as_dict(self.training).get("learner")).get("ema")
         if ema is None:
             return self.weights
         mean = {str(name): value for name, value in as_dict(ema).items() if str(name).startswith("module.")}
         if not mean or not all(map(_is_dense, mean.values())):
-            raise HRNError(f"{self.path}: damaged: the running mean is not a dict of tensors")
+            raise HRNError(f"{self.path}: damaged: the EMA weights are not a dict of tensors")
         return {name.removeprefix("module."): value for name, value in mean.items()}
 
     @property
@@ -179,7 +179,7 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
         Two lists of names: the network's weights that were not loaded, and the file's weights that were not used.
 
     Raises:
-        HRNError: no parameter matches, or the running mean of a training state is damaged.
+        HRNError: no parameter matches, or the EMA weights of a training state are damaged.
     """
     own, weights = network.state_dict(), checkpoint.inference_weights
     matching = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}

@@ -158,7 +158,7 @@ def find_lr(hr: Path, folder: Path, scale: int) -> Path:
     raise HRNError(f"{hr}: no LR image in {folder}; tried the names {', '.join(dict.fromkeys(names))}")
 
 
-def image_file(path: Path) -> TestImage:
+def single_test_image(path: Path) -> TestImage:
     """Return a single HR file as a test image. Its LR image is made by MATLAB's bicubic."""
     return TestImage(path.stem, partial(_read_files, path, None))
 

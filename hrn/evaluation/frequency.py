@@ -84,7 +84,7 @@ def branch_spectra(network: nn.Module, images: Sequence[np.ndarray], scale: int,
     """
     if not isinstance(network, HRN):
         raise HRNError(f"{type(network).__name__} has no DEMs; use a checkpoint of hrn, hrn_base or hrn_light")
-    if network.domain is None:
+    if network.transform is None:
         raise HRNError("the network has no frequency branch")
     spectra = []
     device = next(network.parameters()).device

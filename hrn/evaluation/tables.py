@@ -16,7 +16,7 @@ from hrn.cli import run_cli
 from hrn.data.benchmark import STANDARD_SETS
 from hrn.model import SCALES, config_from_dict
 from hrn.model.summary import summarise
-from hrn.pretrained import FOLDER, read_manifest
+from hrn.pretrained import CHECKPOINT_DIR, read_manifest
 
 SETS = ("Set5", "Set14", "B100", "Urban100")
 """Test sets with a column in every table. The other standard sets have one if a method has results on them."""
@@ -55,7 +55,7 @@ def published(scale: int) -> list[Result]:
     return results
 
 
-def ours(scale: int, folder: Path = FOLDER) -> list[Result]:
+def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[Result]:
     """The checkpoints of the manifest that have scores at one scale."""
     results = []
     for name, entry in read_manifest(folder)["checkpoints"].items():
@@ -67,7 +67,7 @@ def ours(scale: int, folder: Path = FOLDER) -> list[Result]:
     return results
 
 
-def results_table(scale: int, folder: Path = FOLDER) -> str:
+def results_table(scale: int, folder: Path = CHECKPOINT_DIR) -> str:
     """Published rows and ours as a Markdown table, sorted by Multi-Adds, then by PSNR-Y on Set5.
 
     Our rows are bold. The sources follow the table.

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from hrn.checkpoint import Checkpoint, write_torch_file
 from hrn.errors import HRNError
-from hrn.model.config import LATER_FIELDS, Config, HRNConfig
+from hrn.model.config import VARIANT_FIELDS, Config, HRNConfig
 
 REQUIRED = ("head.weight", "body.0.frequency.blocks.0.attention.gate_h.weight", "body.0.fuse2.weight")
 """Names of weights that every HRN network with a frequency branch and coordinate attention has."""
-NOT_IN_SHAPES = ("gates", "dct_axes", *LATER_FIELDS)
-"""Fields of the configuration that must have their default values, because they are not inferred from shapes."""
 
 
 def is_bare_state_dict(contents: Mapping[str, object]) -> bool:
@@ -28,7 +26,7 @@ def is_bare_state_dict(contents: Mapping[str, object]) -> bool:
 def config_from_shapes(weights: Mapping[str, Tensor]) -> HRNConfig:
     """Infer a network's configuration from the shapes of its weights.
 
-    The fields in `NOT_IN_SHAPES` get their default values. `reduction` and `expansion` are inferred up to rounding: the
+    The architecture variants (`VARIANT_FIELDS`) get their default values. `reduction` and `expansion` are inferred up to rounding: the
     result has the same shapes.
 
     Args:
@@ -53,7 +51,7 @@ def fields_not_in_shapes(config: Config) -> list[str]:
     """The fields of a configuration that :func:`config_from_shapes` would get wrong, as `name=value`."""
     if not isinstance(config, HRNConfig):
         return []
-    return [f"{k}={getattr(config, k)!r}" for k in NOT_IN_SHAPES if getattr(config, k) != getattr(HRNConfig, k)]
+    return [f"{k}={getattr(config, k)!r}" for k in VARIANT_FIELDS if getattr(config, k) != getattr(HRNConfig, k)]
 
 
 def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> None:

@@ -22,7 +22,7 @@ from hrn.data.png import write_png
 from hrn.data.resize import imresize
 from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
-from hrn.inference.memory import is_out_of_memory
+from hrn.memory import is_out_of_memory
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
 from hrn.inference.ensemble import VIEWS_AT_ONCE, self_ensemble
 from hrn.inference.local import make_local
-from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel, free_memory, is_out_of_memory
+from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel
 from hrn.inference.tiling import Blender, Layout
+from hrn.memory import free_memory, is_out_of_memory
 from hrn.model.config import Config, HRNConfig
 from hrn.runtime import (
     PRECISIONS,
@@ -91,7 +92,7 @@ class Mode:
         """The side of the blocks that an image is padded to, in LR pixels."""
         return self.window if self.name == "local" else 1
 
-    def computed(self, size: tuple[int, int]) -> int:
+    def padded_pixels(self, size: tuple[int, int]) -> int:
         """The number of LR pixels that are processed for an image or a tile, including padding to whole blocks."""
         return math.prod(-(-side // self.block) * self.block for side in size)
 
@@ -112,9 +113,9 @@ class Mode:
                 raise HRNError(
                     f"not enough memory for a window of {self.window} pixels; increase max_memory or use smaller windows"
                 )
-            at_once = max(1, min(max_pixels, batch_pixels) // (window[0] * window[1]))
-            return Layout((self.window, self.window), self.overlap, at_once=at_once)
-        if size[0] * size[1] <= self.tile**2 and self.computed(size) <= max_pixels:
+            batch_size = max(1, min(max_pixels, batch_pixels) // (window[0] * window[1]))
+            return Layout((self.window, self.window), self.overlap, batch_size=batch_size)
+        if size[0] * size[1] <= self.tile**2 and self.padded_pixels(size) <= max_pixels:
             return Layout(size, 0)
         # tiles start at multiples of whole blocks, so that the blocks of neighbouring tiles coincide
         least = max(self.block, MIN_TILE_STRIDE)
@@ -217,8 +218,8 @@ class Enlarger(Upscaler):
         images = lr.to(self.device, torch.float32).permute(0, 2, 3, 1)
         layout = self.layout(size)
         if layout.is_single(size):
-            at_once = min(self._max_pixels(size), self._batch_pixels) // self.mode.computed(size)
-            sr = torch.cat([self._enlarge_windows(batch) for batch in images.split(max(1, at_once))])
+            batch_size = min(self._max_pixels(size), self._batch_pixels) // self.mode.padded_pixels(size)
+            sr = torch.cat([self._enlarge_windows(batch) for batch in images.split(max(1, batch_size))])
         else:
             sr = torch.stack([torch.cat(list(self._strips(image, layout))) for image in images])
         return sr.permute(0, 3, 1, 2).clamp_(0, 1)
@@ -237,16 +238,16 @@ class Enlarger(Upscaler):
 
     def _max_pixels(self, size: tuple[int, int]) -> int:
         """The number of LR pixels that may be processed at once for an image of this size."""
-        area, computed, hr = size[0] * size[1], self.mode.computed(size), self.scale**2
+        area, padded, hr = size[0] * size[1], self.mode.padded_pixels(size), self.scale**2
         # a strip of tiles is blended in float32 while a tile is processed:
         # tile**2 * bytes_per_pixel + tile * width * hr * STRIP_BYTES <= max_memory
         a, b = self.bytes_per_pixel, size[1] * hr * STRIP_BYTES
         tile = int((-b + (b * b + 4 * a * self.max_memory) ** 0.5) / (2 * a))
         if self.device.type != "cpu" and area * hr * HOST_STRIP_BYTES > self.host_memory:
             tile = min(tile, self.host_memory // (size[1] * hr * HOST_STRIP_BYTES))
-            return min(tile**2, computed - 1)
-        beside_whole = (self.max_memory - area * hr * STRIP_BYTES) // a  # if one strip has all rows of the image
-        return beside_whole if computed <= beside_whole else max(beside_whole, min(tile**2, computed - 1))
+            return min(tile**2, padded - 1)
+        max_single_pass = (self.max_memory - area * hr * STRIP_BYTES) // a  # if one strip has all rows of the image
+        return max_single_pass if padded <= max_single_pass else max(max_single_pass, min(tile**2, padded - 1))
 
     def _strips(self, image: Tensor, layout: Layout) -> Iterator[Tensor]:
         """Enlarge an image (H, W, 3) and yield strips (h, scale*W, 3) float32 on the device."""
@@ -275,7 +276,7 @@ class Enlarger(Upscaler):
         size = tuple(windows.shape[1:3])
         mode = Mode("full") if self.mode.name == "windows" else self.mode
         try:
-            layout = mode.layout(size, self.mode.computed(size) // 4)  # tiles of half the side
+            layout = mode.layout(size, self.mode.padded_pixels(size) // 4)  # tiles of half the side
         except HRNError:
             if is_out_of_memory(failure):
                 raise
@@ -292,7 +293,7 @@ class Enlarger(Upscaler):
         autocast = torch.autocast(self.device.type, dtype) if dtype else nullcontext()
         with inference_convolutions(self.device, tf32=self.precision == "tf32"), autocast:
             if self.ensemble:
-                views = VIEWS_AT_ONCE * len(x) * self.mode.computed(tuple(x.shape[2:]))
+                views = VIEWS_AT_ONCE * len(x) * self.mode.padded_pixels(tuple(x.shape[2:]))
                 batched = views <= min(self._batch_pixels, self.max_memory // self.bytes_per_pixel)
                 sr = self_ensemble(self._run, x, batched)
             else:

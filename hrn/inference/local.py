@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hrn.errors import HRNError
 from hrn.model.attention import CoordinateAttention, SqueezeExcitation
-from hrn.model.hrn import HRN, Domain
+from hrn.model.hrn import HRN, FrequencyTransform
 
 
 def make_local(network: nn.Module, size: int) -> HRN:
@@ -28,8 +28,8 @@ def make_local(network: nn.Module, size: int) -> HRN:
         raise HRNError("mode local needs an HRN network; use mode full or windows")
     tensors = [*network.parameters(), *network.buffers()]
     local = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # new modules, shared tensors
-    if network.domain is not None:
-        local.domain = BlockDomain(network.domain.dims, size, fft=network.domain.fft)
+    if network.transform is not None:
+        local.transform = BlockTransform(network.transform.dims, size, fft=network.transform.fft)
     for dem in local.body:  # the attention of the frequency branch stays: its blocks have the training size
         for wrdb in (dem.spatial1, dem.spatial2):
             for block in wrdb.blocks:
@@ -41,7 +41,7 @@ def make_local(network: nn.Module, size: int) -> HRN:
 
 
 @dataclass(frozen=True)
-class BlockDomain(Domain):
+class BlockTransform(FrequencyTransform):
     """The transform of blocks, which become samples of the batch. The image is mirrored to a whole number of blocks."""
 
     block: int
@@ -94,28 +94,28 @@ class FixedScale(nn.Module):
 class LocalAttention(nn.Module):
     """Coordinate attention with means over the `size` nearest pixels of a row or column."""
 
-    def __init__(self, whole: CoordinateAttention, size: int) -> None:
+    def __init__(self, attention: CoordinateAttention, size: int) -> None:
         super().__init__()
-        self.whole, self.size = whole, size
+        self.attention, self.size = attention, size
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        squeezed = self.whole.squeeze(x)  # before the means: both are linear, and this has fewer channels
-        y_h, y_w = (self.whole.normalise(local_mean(squeezed, self.size, dim)) for dim in (3, 2))
-        return self.whole.gate(x, y_h, y_w)
+        squeezed = self.attention.squeeze(x)  # before the means: both are linear, and this has fewer channels
+        y_h, y_w = (self.attention.normalise(local_mean(squeezed, self.size, dim)) for dim in (3, 2))
+        return self.attention.gate(x, y_h, y_w)
 
 
 class LocalSqueezeExcitation(nn.Module):
     """Squeeze-and-excitation with means over the `size` x `size` nearest pixels."""
 
-    def __init__(self, whole: SqueezeExcitation, size: int) -> None:
+    def __init__(self, attention: SqueezeExcitation, size: int) -> None:
         super().__init__()
-        self.whole, self.size = whole, size
+        self.attention, self.size = attention, size
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        squeezed = self.whole.squeeze(x)  # before the means: both are linear
-        return self.whole.gate(x, local_mean(local_mean(squeezed, self.size, 3), self.size, 2))
+        squeezed = self.attention.squeeze(x)  # before the means: both are linear
+        return self.attention.gate(x, local_mean(local_mean(squeezed, self.size, 3), self.size, 2))
 
 
 def local_mean(x: Tensor, size: int, dim: int) -> Tensor:

@@ -1,100 +1,13 @@
-"""Free memory, the memory that a network needs, and detection of out-of-memory errors."""
+"""The memory that a network needs."""
 
-import os
-import re
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
-
-import torch
 from torch import nn
 
-from hrn.errors import HRNError
 from hrn.model.config import HRNConfig
 
 SHARE_OF_FREE = 0.8
 """Default memory budget, as a share of the free memory."""
 SCRATCH = 1.45
 """Factor for the scratch memory of convolutions and the allocator, relative to the feature maps."""
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-"""Messages of the CPU allocator, also on Windows, of the CUDA driver and MPS, and of CUDA libraries."""
-POSSIBLY_OUT_OF_MEMORY = (
-    "unable to find an engine",
-    "CUDNN_STATUS_INTERNAL_ERROR",
-    "CUDNN_STATUS_EXECUTION_FAILED",
-    "CUDNN_STATUS_NOT_INITIALIZED",
-    "CUFFT_INTERNAL_ERROR",
-    "CUBLAS_STATUS_NOT_INITIALIZED",
-    "CUBLAS_STATUS_INTERNAL_ERROR",
-)
-"""Messages of cuDNN, cuFFT and cuBLAS when they cannot allocate a workspace. Other faults have the same messages."""
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def parse_memory(text: str) -> int:
-    """Parse a memory size such as `2G`, `1.5GB`, `800 MiB` or a number of bytes. K, M, G and T are powers of 1024.
-
-    Raises:
-        HRNError: the text is not a memory size, or the size is zero.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match or not (size := int(float(match[1]) * _UNITS[match[2].upper()])):
-        raise HRNError(f"invalid memory size {text!r}: use for example 2G, 800M or a number of bytes")
-    return size
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can be allocated now without swapping.
-
-    On a CPU, control group limits apply, and the memory is divided among the processes that torchrun started on this
-    machine.
-    """
-    return _free_gpu_memory(device) if device.type == "cuda" else _free_cpu_memory() // processes_here()
-
-
-def processes_here() -> int:
-    """Number of processes that torchrun started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def _free_gpu_memory(device: torch.device) -> int:
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept
-
-
-def _free_cpu_memory() -> int:
-    try:
-        lines = (PROC / "meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 2**31
-    return min([free, *_free_in_groups()])
-
-
-def _free_in_groups() -> Iterator[int]:
-    """Yield the free memory of each limited control group of this process, including parent groups.
-
-    See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of the Linux kernel.
-    """
-    try:
-        lines = (PROC / "self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for _, controllers, path in (line.split(":", 2) for line in lines):
-        if not controllers:  # version 2
-            root, limit, used, files = CGROUPS, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, limit, used = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            files = "total_inactive_file"
-        else:
-            continue
-        inner = root / path.lstrip("/")
-        for group in (inner, *inner.parents):
-            with suppress(OSError, ValueError):  # in a container, the path may be the host's; a limit may be "max"
-                free = int((group / limit).read_text()) - int((group / used).read_text())
-                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                yield max(0, free + int(stat.get(files, 0)))  # the page cache can be dropped
 
 
 def bytes_per_pixel(network: nn.Module, scale: int) -> int:
@@ -110,17 +23,3 @@ def bytes_per_pixel(network: nn.Module, scale: int) -> int:
     direct = isinstance(config, HRNConfig) and config.upsampler == "direct"
     tail = 2 * scale**2 * (3 if direct else channels) + (2 * channels)
     return int(4 * SCRATCH * (max(body, tail) + 3 * scale**2))
-
-
-def is_out_of_memory(error: BaseException, *, possibly: bool = False) -> bool:
-    """Whether `error` means that memory ran out on a CPU or GPU.
-
-    Args:
-        error: the exception.
-        possibly: also accept errors of cuDNN, cuFFT and cuBLAS that a lack of memory may have caused
-            (https://github.com/pytorch/pytorch/issues/108645).
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    messages = OUT_OF_MEMORY + (POSSIBLY_OUT_OF_MEMORY if possibly else ())
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in messages)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from hrn.checkpoint import Checkpoint, load_checkpoint, load_network
+from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.inference.enlarger import Enlarger, Mode
@@ -30,9 +31,8 @@ class Method:
     label: str
     """Name in tables and of the output folder."""
     scale: int
-    enlarger: Any
-    """An :class:`Enlarger`, a :class:`hrn.data.resize.Bicubic`, or, for scoring only, a
-    :class:`hrn.evaluation.result_folder.ResultFolder`."""
+    enlarger: Upscaler
+    """An :class:`Enlarger` or a :class:`hrn.data.resize.Bicubic`."""
     settings: dict[str, Any]
     """Everything that the scores depend on, such as the checkpoint's hash, the mode and the precision."""
 
@@ -51,7 +51,13 @@ def name_without_scale(stem: str) -> str:
 
 
 def find_checkpoints(
-    names: Sequence[str | Path] | None, device: torch.device, *, model: str | None = None, **request: Any
+    names: Sequence[str | Path] | None,
+    device: torch.device,
+    *,
+    model: str | None = None,
+    scales: Sequence[float] | None = None,
+    resized: bool = False,
+    all_scales: bool = False,
 ) -> dict[int, LoadedCheckpoint]:
     """Load checkpoints and index them by the scales that they support.
 
@@ -59,7 +65,7 @@ def find_checkpoints(
 
     Args:
         names: paths, or names in the manifest; by default included checkpoints.
-        device, model, request: see :func:`choose_included`.
+        device, model, scales, resized, all_scales: see :func:`choose_included`.
 
     Raises:
         HRNError: a file cannot be found or read, two files support the same scale, or nothing suitable is included.
@@ -67,7 +73,7 @@ def find_checkpoints(
     if names:
         return _load_by_scale(names)
     manifest = read_manifest(installed_only=model is None)
-    chosen = choose_included(manifest, device, model=model, **request)
+    chosen = choose_included(manifest, device, model=model, scales=scales, resized=resized, all_scales=all_scales)
     if not model and (alternatives := describe_alternatives(manifest, chosen)):
         print(alternatives)
     loaded = {name: _load_by_name(name) for name in dict.fromkeys(chosen.values())}
@@ -127,6 +133,11 @@ def network_method(
     return Method(checkpoint.path.stem, scale, enlarger, settings)
 
 
+def prefers_accuracy(device: torch.device) -> bool:
+    """Return whether the most accurate model is the default on this device, instead of the fastest one."""
+    return device.type == "cuda"
+
+
 def choose_included(
     manifest: Mapping[str, Any],
     device: torch.device,
@@ -156,7 +167,7 @@ def choose_included(
     Raises:
         HRNError: no included model has the requested scales.
     """
-    models = (model,) if model else MODELS[::-1] if device.type == "cuda" else MODELS
+    models = (model,) if model else MODELS[::-1] if prefers_accuracy(device) else MODELS
     available = [by_scale for by_scale in (_included(manifest, name) for name in models) if by_scale]
     for by_scale in () if all_scales else available:
         wanted = scales or [4 if 4 in by_scale else min(by_scale)]

@@ -25,7 +25,7 @@ class Layout:
     """Minimum overlap of neighbouring windows in LR pixels."""
     aligned: bool = False
     """Whether windows start at multiples of `window - overlap`. The last window may then be smaller."""
-    at_once: int = 1
+    batch_size: int = 1
     """Maximum number of windows in a batch."""
 
     def is_single(self, size: tuple[int, int]) -> bool:
@@ -100,14 +100,14 @@ class Blender:
 
     def groups(self) -> list[range]:
         """The window rows that are blended together."""
-        step = max(1, self.layout.at_once // len(self.columns))
+        step = max(1, self.layout.batch_size // len(self.columns))
         return [range(first, min(first + step, len(self.rows))) for first in range(0, len(self.rows), step)]
 
     def batches(self, group: range) -> Iterator[list[tuple[int, int]]]:
         """Yield the windows of a group, as (row, column) indices, in batches of equal window sizes."""
         batch: list[tuple[int, int]] = []
         for window in ((row, column) for row in group for column in range(len(self.columns))):
-            if batch and (len(batch) == self.layout.at_once or self._shape(window) != self._shape(batch[0])):
+            if batch and (len(batch) == self.layout.batch_size or self._shape(window) != self._shape(batch[0])):
                 yield batch
                 batch = []
             batch.append(window)

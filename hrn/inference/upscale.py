@@ -22,8 +22,8 @@ def load_model(
     """Load the network of a checkpoint, in eval mode. Its parameters do not require gradients.
 
     Args:
-        path: a checkpoint file or the authors' state dict, the name of an included checkpoint such as `hrn_light_x4`, or an
-            address such as `hf://OWNER/REPO/FILE` (:mod:`hrn.pretrained`).
+        path: a checkpoint file or the authors' state dict, the name of an included checkpoint such as `hrn_light_x4`, or a
+            URL such as `hf://OWNER/REPO/FILE` (:mod:`hrn.pretrained`).
         model, scale: the expected model and scale; by default whatever the file holds.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
 

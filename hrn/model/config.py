@@ -80,8 +80,10 @@ class ReleasedConfig:
 
 Config = HRNConfig | ReleasedConfig
 
-LATER_FIELDS = ("frequency", "dense", "attention", "norm", "skip")
-"""Fields that are stored only if they differ from their defaults, so that earlier versions can read checkpoints without them."""
+VARIANT_FIELDS = ("gates", "dct_axes", "frequency", "dense", "attention", "norm", "skip")
+"""Fields of `HRNConfig` that change the architecture. The others, except `scales`, are sizes."""
+OMITTED_IF_DEFAULT = ("frequency", "dense", "attention", "norm", "skip")
+"""Fields that a checkpoint stores only if they differ from their defaults, so that earlier versions can read most files."""
 
 PRESETS: dict[str, Config] = {
     "hrn": HRNConfig(),
@@ -136,7 +138,7 @@ def _parse(name: str, text: str, kind: type) -> Any:
 def config_to_dict(config: Config) -> dict[str, Any]:
     """Convert to plain types, which `torch.load(weights_only=True)` and JSON support."""
     kind = "hrn_released" if isinstance(config, ReleasedConfig) else "hrn"
-    values = {k: v for k, v in asdict(config).items() if k not in LATER_FIELDS or v != getattr(HRNConfig, k)}
+    values = {k: v for k, v in asdict(config).items() if k not in OMITTED_IF_DEFAULT or v != getattr(HRNConfig, k)}
     return {"network": kind, **values, "scales": list(config.scales)}
 
 

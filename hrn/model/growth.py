@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hrn.model.blocks import WRAB, WRDB
-from hrn.model.config import LATER_FIELDS, HRNConfig
+from hrn.model.config import VARIANT_FIELDS, HRNConfig
 from hrn.model.hrn import DEM, HRN
 
 
@@ -51,7 +51,7 @@ def grow(small: HRN, large: HRN) -> None:
 def check_growth(small: HRN, large: HRN) -> None:
     """Raise ValueError if `large` has other scales or variants than `small`, is smaller in any respect, or cannot grow."""
     a, b = small.config, large.config
-    for name in ("scales", "gates", "dct_axes", *LATER_FIELDS):
+    for name in ("scales", *VARIANT_FIELDS):
         if getattr(a, name) != getattr(b, name):
             raise ValueError(
                 f"{name} must be equal: {getattr(a, name)} in the small network, {getattr(b, name)} in the large one"

@@ -23,8 +23,8 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 
 @dataclass(frozen=True)
-class Domain:
-    """The frequency domain: the DCT or the FFT of whole feature maps.
+class FrequencyTransform:
+    """The transform between image and frequency domain: the DCT or the FFT of whole feature maps.
 
     Args:
         dims: dimensions of the transform.
@@ -46,7 +46,7 @@ class Domain:
 class DEM(nn.Module):
     """Dual-domain enhancement module: two WRDBs in the image domain, one in the frequency domain, fused after an inverse DCT.
 
-    A network without a frequency branch has no `domain` and no coefficients; both are None.
+    A network without a frequency branch has no `transform` and no coefficients; both are None.
     """
 
     def __init__(self, config: HRNConfig) -> None:
@@ -59,13 +59,15 @@ class DEM(nn.Module):
         self.spatial2 = WRDB(c, config)
         self.fuse2 = Fusion(3 if self.frequency is None else 4, c)
 
-    def forward(self, x: Tensor, f: Tensor | None, domain: Domain | None) -> tuple[Tensor, Tensor | None]:
-        """Map features x (B, C, H, W) and coefficients f in `domain` to those of the next module."""
-        f = None if domain is None else self.frequency(f)
+    def forward(
+        self, x: Tensor, f: Tensor | None, transform: FrequencyTransform | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map features x (B, C, H, W) and coefficients f to those of the next module."""
+        f = None if transform is None else self.frequency(f)
         b1 = self.spatial1(x)
         t = F.elu(self.fuse1([x, b1]), inplace=True)
         b2 = self.spatial2(t)
-        back = [] if domain is None else [domain.to_image(f, x.shape[-2:])]
+        back = [] if transform is None else [transform.to_image(f, x.shape[-2:])]
         x = F.elu(self.fuse2([x, b1, b2, *back]), inplace=True)
         return x, f
 
@@ -83,7 +85,7 @@ class HRN(nn.Module):
             {f"x{s}": make_upsampler(config.upsampler, config.channels, s) for s in config.scales}
         )
         dims = (-2, -1) if config.dct_axes == "hw" else (-1,)
-        self.domain = None if config.frequency == "none" else Domain(dims, fft=config.frequency == "fft")
+        self.transform = None if config.frequency == "none" else FrequencyTransform(dims, fft=config.frequency == "fft")
         initialise(self)
 
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
@@ -97,8 +99,8 @@ class HRN(nn.Module):
             (B, 3, scale*H, scale*W), approximately in [0, 1], not clipped.
         """
         x0 = self.head(lr - self.mean)
-        x, f = x0, None if self.domain is None else self.domain.to_frequency(x0)
+        x, f = x0, None if self.transform is None else self.transform.to_frequency(x0)
         for dem in self.body:
-            x, f = dem(x, f, self.domain)
+            x, f = dem(x, f, self.transform)
         x = x0 + x if self.config.skip else x
         return self.tails[f"x{scale or self.config.scales[0]}"](x) + self.mean

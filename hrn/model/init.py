@@ -2,7 +2,7 @@
 
 With PyTorch's default, each 1x1 fusion shrinks the signal and two half-open gates quarter each residual, so a deep stack
 learns slowly. Here a new network enlarges bilinearly (one factor after another if the tail has several), and every fusion
-passes its newest input on. `benchmarks/initialisation.py` compares both. Without the global skip connection, the image passes
+starts close to the identity of its most recent input. `benchmarks/initialisation.py` compares both. Without the global skip connection, the image passes
 through the body, and a new network interpolates only approximately.
 """
 
@@ -27,11 +27,11 @@ def initialise(network: nn.Module) -> None:
             nn.init.constant_(module.excite.bias, OPEN_GATE_BIAS)
         elif isinstance(module, WRDB):
             for fuse in module.fuse[:-1]:
-                pass_on(fuse, newest=-1)
+                init_identity(fuse, index=-1)
             shrink(module.fuse[-1])
     for dem in network.body:
-        pass_on(dem.fuse1, newest=1)
-        pass_on(dem.fuse2, newest=2)
+        init_identity(dem.fuse1, index=1)
+        init_identity(dem.fuse2, index=2)
     if network.config.skip:
         nn.init.zeros_(network.body[-1].fuse2.weight)  # the body adds nothing at first
         nn.init.zeros_(network.body[-1].fuse2.bias)
@@ -43,12 +43,12 @@ def initialise(network: nn.Module) -> None:
         start_bilinear(tail)
 
 
-def pass_on(fuse: nn.Conv2d, *, newest: int) -> None:
-    """Make a 1x1 fusion the identity of its input number `newest`, plus small random weights for all inputs."""
+def init_identity(fuse: nn.Conv2d, *, index: int) -> None:
+    """Make a 1x1 fusion the identity of its input number `index`, plus small random weights for all inputs."""
     channels = fuse.out_channels
     shrink(fuse)
     groups = fuse.weight.view(channels, -1, channels)  # (out, input number, in)
-    groups[:, newest] += torch.eye(channels)
+    groups[:, index] += torch.eye(channels)
 
 
 def shrink(conv: nn.Conv2d) -> None:

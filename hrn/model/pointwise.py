@@ -1,4 +1,4 @@
-"""1x1 convolutions, computed as is fastest on the device.
+"""1x1 convolutions, with a faster implementation for each type of device.
 
 On CUDA, few large products are faster than many small ones, because each kernel takes time to launch. On a CPU, copies cost
 more than calls.

@@ -15,7 +15,7 @@ from hrn.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunCost:
     """Estimated cost of a run, measured in one process. `str()` formats it as a text table."""
 
     trainer: Trainer
@@ -43,7 +43,7 @@ class Plan:
                 f"network        {total.parameters:,} parameters, {total.multi_adds / 1e9:.2f} G Multi-Adds for {width}x{height} at x{scale}",
                 f"data           {len(t.pairs):,} images, x{', x'.join(map(str, t.config.scales))}",
                 f"batch          {r.batch_size} patches of {r.patch_size}x{r.patch_size}: {t.processes.count} process(es), "
-                f"{per_process} each, {t.micro_batch} at once; {r.describe_norm()}",
+                f"{per_process} each, {t.micro_batch_size} at once; {t.learner.describe_norm()}",
                 f"steps          {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} passes over the images)",
                 f"learning rate  {rates}",
                 f"step time      {self.step_seconds:.3f} s ({compiled}), {self.load_seconds:.3f} s of it waiting for data",
@@ -53,7 +53,7 @@ class Plan:
         )
 
 
-def measure_plan(trainer: Trainer, steps: int = 5) -> Plan:
+def measure_cost(trainer: Trainer, steps: int = 5) -> RunCost:
     """Load and compute a few steps after a warm-up at every scale. Nothing is written.
 
     The trainer's weights change, so it cannot be used for a run afterwards.
@@ -70,16 +70,16 @@ def measure_plan(trainer: Trainer, steps: int = 5) -> Plan:
         warm_up(trainer, rate)
         batches = iter(trainer.batches())
         # not timed: workers are still starting, and some batches are already loaded
-        for parts in islice(batches, min(WARMUP_STEPS, left - steps)):
-            trainer.learner.step(parts, rate)
+        for micro_batches in islice(batches, min(WARMUP_STEPS, left - steps)):
+            trainer.learner.step(micro_batches, rate)
         start = _time_when_done(device)
         for _ in range(steps):
             asked = time.perf_counter()
-            parts = next(batches)
+            micro_batches = next(batches)
             waited += time.perf_counter() - asked
-            trainer.learner.step(parts, rate)
+            trainer.learner.step(micro_batches, rate)
         seconds = _time_when_done(device) - start
-    return Plan(trainer, seconds / steps, waited / steps, peak_memory(device))
+    return RunCost(trainer, seconds / steps, waited / steps, peak_memory(device))
 
 
 def _time_when_done(device: torch.device) -> float:
@@ -94,7 +94,8 @@ def warm_up(trainer: Trainer, rate: float) -> None:
     p = trainer.recipe.patch_size
     for scale in trainer.config.scales:
         lr, hr = (
-            torch.randint(0, 256, (trainer.micro_batch, 3, side, side), dtype=torch.uint8) for side in (p, p * scale)
+            torch.randint(0, 256, (trainer.micro_batch_size, 3, side, side), dtype=torch.uint8)
+            for side in (p, p * scale)
         )
         for _ in range(WARMUP_STEPS):
             trainer.learner.step([(lr, hr)] * trainer.execution.accumulate, rate)

@@ -1,4 +1,4 @@
-"""One training update: network, running mean of the weights, optimizer and gradient scaling.
+"""One training update: network, EMA of the weights, optimizer and gradient scaling.
 
 A step does not wait for the GPU. Non-finite steps are detected and skipped on the device; the host reads their number only
 for the log and for periodic checks.
@@ -60,9 +60,17 @@ class Learner:
         self.training_network = self._compile() if self.compiled else self.network
         """The network that training calls; it shares the weights of `network`."""
         self.sums = torch.zeros(len(self.scales), 3, dtype=torch.float64, device=device)
-        """Loss, gradient norm and count for each scale, (scales, 3): sums over the finite steps since the last `tally`."""
+        """Loss, gradient norm and count for each scale, (scales, 3): sums over the finite steps since the last `pop_metrics`."""
         self.skipped = torch.zeros(2, dtype=torch.int64, device=device)
         """Number of steps that were not finite: in total, and in a row up to now."""
+
+    def describe_norm(self) -> str:
+        """Return a short description of BatchNorm's statistics in training."""
+        if not any(isinstance(m, BatchNorm) for m in self.network.modules()):
+            return "no BatchNorm"
+        if self.recipe.freeze_norm:
+            return "BatchNorm frozen"
+        return f"BatchNorm over groups of {self.recipe.norm_batch}"
 
     @property
     def eval_network(self) -> nn.Module:
@@ -71,28 +79,28 @@ class Learner:
 
     # one update
 
-    def step(self, parts: Sequence[Patches], lr: float) -> None:
+    def step(self, micro_batches: Sequence[Patches], lr: float) -> None:
         """Make one update. A step whose loss or gradient is not finite changes nothing.
 
         Args:
-            parts: this process's share of the batch, in `accumulate` parts of one scale.
+            micro_batches: this process's share of the batch, in `accumulate` micro-batches of one scale.
             lr: learning rate.
         """
         self.optimizer.zero_grad(set_to_none=True)
         statistics_before = self._statistics()
         losses, statistics = [], []
-        for i, (lr_patch, hr_patch) in enumerate(parts):
+        for i, (lr_patch, hr_patch) in enumerate(micro_batches):
             if i:
                 self._set_statistics(statistics_before)
             loss = self._loss(lr_patch, hr_patch)
-            self.scaler.scale(loss / len(parts)).backward()
+            self.scaler.scale(loss / len(micro_batches)).backward()
             losses.append(loss.detach())
             statistics.append(self._statistics())
-        # every part has the same number of patches, so a plain mean is the mean over the batch
+        # every micro-batch has the same number of patches, so a plain mean is the mean over the batch
         means = torch.cat([torch.stack(losses).float().mean()[None], torch.stack(statistics).mean(0)])
-        means = self.processes.mean(means)
+        self.processes.average_([means])
         loss, statistics_after = means[0], means[1:]
-        self.processes.mean_of_each([p.grad for p in self.parameters if p.grad is not None])
+        self.processes.average_([p.grad for p in self.parameters if p.grad is not None])
 
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
@@ -107,7 +115,7 @@ class Learner:
         if self.scaler.is_enabled():
             self.scaler.update()
         if self.ema:
-            # The running mean is shorter at first, so that it forgets the initial weights.
+            # The decay is smaller in the first steps, so that the EMA forgets the initial weights.
             weight = max(1 - self.recipe.ema, 9 / (10 + int(self.ema.n_averaged)))
             self._update_ema(finite * weight)
 
@@ -129,7 +137,7 @@ class Learner:
 
     @torch.no_grad()
     def _update_ema(self, weight: Tensor) -> None:
-        """Move the running mean towards the current weights by `weight`. AveragedModel's own update waits for the GPU.
+        """Move the EMA towards the current weights by `weight`. AveragedModel's own update waits for the GPU.
 
         BatchNorm's running statistics are averaged too, because those of the current weights do not fit the averaged ones.
         """
@@ -144,8 +152,8 @@ class Learner:
 
     # reports and state
 
-    def tally(self) -> dict[str, Any]:
-        """Return the mean loss and gradient norm since the last call, and the number of steps skipped so far."""
+    def pop_metrics(self) -> dict[str, Any]:
+        """Return the mean loss and gradient norm since the last call, and the number of steps skipped so far. Resets the means."""
         sums = self.sums.to("cpu", copy=True)
         self.sums.zero_()
         loss, norm, count = sums.sum(0).tolist()
@@ -211,7 +219,7 @@ class Learner:
 
 
 def averaged_tensors(model: nn.Module) -> list[Tensor]:
-    """Return the parameters and the floating-point buffers, which a running mean of the weights covers."""
+    """Return the parameters and the floating-point buffers, of which the EMA keeps averages."""
     return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
 
 

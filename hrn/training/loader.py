@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from hrn.data.patches import PatchDataset
 from hrn.data.resident import ResidentPatches
 from hrn.errors import HRNError
-from hrn.inference.memory import free_memory
+from hrn.memory import free_memory
 from hrn.training.learner import Patches
 from hrn.training.signals import ignore_signals
 
@@ -34,24 +34,24 @@ def load_batches(
     patches: PatchDataset,
     indices: Iterator[int],
     *,
-    micro_batch: int,
+    micro_batch_size: int,
     accumulate: int,
     workers: int,
     device: torch.device,
 ) -> Iterator[list[Patches]]:
-    """Yield a process's share of each step's batch, in `accumulate` parts of `micro_batch` patches.
+    """Yield a process's share of each step's batch, in `accumulate` micro-batches of `micro_batch_size` patches.
 
     Args:
         patches: the data set.
         indices: the patches of this process, in order.
-        micro_batch: patches that are computed at once.
-        accumulate: parts of a step.
+        micro_batch_size: patches that are computed at once.
+        accumulate: micro-batches in a step.
         workers: number of DataLoader workers.
         device: device of the training process. For CUDA, the batches are in pinned memory.
     """
     loader = DataLoader(  # one pass is the whole run, so the workers stay alive
         patches,
-        micro_batch,
+        micro_batch_size,
         sampler=indices,
         num_workers=workers,
         pin_memory=device.type == "cuda",
@@ -59,14 +59,14 @@ def load_batches(
         generator=torch.Generator(),  # leaves the global generator unchanged
         prefetch_factor=PREFETCH if workers else None,
     )
-    yield from _chunks((tuple(part) for part in loader), accumulate)
+    yield from _chunks((tuple(batch) for batch in loader), accumulate)
 
 
 def cut_batches(
-    patches: ResidentPatches, indices: Iterator[int], *, micro_batch: int, accumulate: int
+    patches: ResidentPatches, indices: Iterator[int], *, micro_batch_size: int, accumulate: int
 ) -> Iterator[list[Patches]]:
     """Yield the same as :func:`load_batches`, from images on the device."""
-    yield from _chunks((patches.batch(part) for part in _chunks(indices, micro_batch)), accumulate)
+    yield from _chunks((patches.batch(chunk) for chunk in _chunks(indices, micro_batch_size)), accumulate)
 
 
 def _chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -96,12 +96,12 @@ def decide_data_on_gpu(requested: bool | None, device: torch.device, needed: int
     return requested or needed <= SHARE_FOR_IMAGES * free
 
 
-def check_shared_memory(*, workers: int, micro_batch: int, patch_size: int, scale: int, processes: int) -> None:
+def check_shared_memory(*, workers: int, micro_batch_size: int, patch_size: int, scale: int, processes: int) -> None:
     """Check that /dev/shm can hold the batches that the workers load ahead. If it is full, they crash with SIGBUS.
 
     Args:
         workers: DataLoader workers of a training process.
-        micro_batch: patches in a batch of a worker.
+        micro_batch_size: patches in a batch of a worker.
         patch_size: side of an LR patch.
         scale: the largest scale.
         processes: training processes on this machine.
@@ -111,7 +111,7 @@ def check_shared_memory(*, workers: int, micro_batch: int, patch_size: int, scal
     """
     if not workers or not SHARED_MEMORY.is_dir():
         return
-    batch = micro_batch * 3 * patch_size**2 * (1 + scale**2)
+    batch = micro_batch_size * 3 * patch_size**2 * (1 + scale**2)
     needed = processes * (workers * PREFETCH + 1) * batch  # and one that is being copied
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:

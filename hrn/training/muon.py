@@ -33,7 +33,7 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate of Muon.
         weight_decay: decoupled weight decay (as in AdamW) of Muon's matrices. Adam's parameters are not decayed.
         adam_lr_ratio: Adam's learning rate divided by Muon's.
-        momentum: decay of Muon's running mean of gradients, used with Nesterov's look-ahead.
+        momentum: decay of the moving average of gradients, used with Nesterov's look-ahead.
         iterations: number of Newton-Schulz iterations.
     """
 

@@ -62,7 +62,9 @@ class Recipe:
     warmup: int = setting(0, "steps of linear warm-up of the learning rate")
     clip: float = setting(10.0, "maximum norm of the gradient")
     loss_fn: str = setting("L1", "training loss", LOSSES)
-    ema: float = setting(0.0, "decay of the running mean of the weights, which is validated and saved; 0 disables it")
+    ema: float = setting(
+        0.0, "decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0 disables it"
+    )
     precision: str = setting("fp32", "precision of convolutions; the DCT stays in float32", TRAINING_PRECISIONS)
     seed: int = setting(0, "seed of the initialisation and of the patches")
     print_interval: int = setting(1000, "steps between log lines")
@@ -101,10 +103,6 @@ class Recipe:
         """Return a copy with `norm_batch` set to `patches`; this recipe if it is set already or the statistics are frozen."""
         return self if self.norm_batch or self.freeze_norm else replace(self, norm_batch=patches)
 
-    def describe_norm(self) -> str:
-        """Return a short description of BatchNorm's statistics."""
-        return "BatchNorm frozen" if self.freeze_norm else f"BatchNorm over groups of {self.norm_batch}"
-
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the optimizer. A group's `lr_ratio`, if present, is its learning rate divided by the schedule's."""
         extra = {"adam_lr_ratio": self.adam_lr_ratio} if self.optimizer == "muon" else {}
@@ -119,6 +117,8 @@ class Recipe:
 @dataclass(frozen=True)
 class Execution:
     """How the machine is used. It may change when a run is resumed; the result then differs by rounding only.
+
+    A resumed run keeps its groups of BatchNorm, so they must divide the new micro-batch (:func:`micro_batch_size`).
 
     Raises:
         HRNError: a value out of range.
@@ -162,13 +162,15 @@ def micro_batch_size(recipe: Recipe, processes: int, accumulate: int) -> int:
     Raises:
         HRNError: the batch does not divide evenly, or not into whole groups of `norm_batch`.
     """
-    micro_batch, rest = divmod(recipe.batch_size, processes * accumulate)
+    size, rest = divmod(recipe.batch_size, processes * accumulate)
     if rest:
         raise HRNError(
             f"--batch_size {recipe.batch_size} is not divisible by {processes} process(es) x --accumulate {accumulate}"
         )
-    if recipe.norm_batch and micro_batch % recipe.norm_batch:
+    if recipe.norm_batch and size % recipe.norm_batch:
         raise HRNError(
-            f"--norm_batch {recipe.norm_batch} must divide the {micro_batch} patches that a process computes at once"
+            f"--norm_batch {recipe.norm_batch} must divide the micro-batch of {size} patches (--batch_size {recipe.batch_size} / "
+            f"{processes} process(es) / --accumulate {accumulate}). A resumed run keeps its --norm_batch, by default the "
+            "micro-batch that it started with. Use fewer processes or a smaller --accumulate, or start a new run."
         )
-    return micro_batch
+    return size

@@ -54,7 +54,7 @@ class RunFiles:
 
     @property
     def marker(self) -> Path:
-        """An empty file that exists while torchrun may restart the run. The other files then belong to this run."""
+        """Empty marker file, present while torchrun may restart the run. A restarted process then treats the run's files as its own."""
         return self.folder / f".{self.name}.running"
 
     def state(self, step: int) -> Path:

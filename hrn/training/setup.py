@@ -44,7 +44,7 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
     recipe, execution = (cls(**{f.name: getattr(args, f.name) for f in fields(cls)}) for cls in (Recipe, Execution))
     micro_batch_size(recipe, processes, execution.accumulate)
     if args.init_from and args.grow_from:
-        raise HRNError("--init_from and --grow_from exclude each other")
+        raise HRNError("--init_from and --grow_from are mutually exclusive")
     if recipe.freeze_norm and not args.init_from and args.resume is None:
         raise HRNError("--freeze_norm needs --init_from: new weights have no running statistics yet")
     if args.shave is not None and args.shave < 0:
@@ -64,15 +64,16 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
     continues = args.resume is True or (args.resume is not None and files.owns(args.resume))
     if not continues and not args.dry_run and not (restarted and files.marker.exists()):
         with suppress(OSError):
-            files.marker.unlink()  # so that a restart of this attempt does not take earlier files for its own
+            files.marker.unlink()  # otherwise a restart would mistake older files for those of this run
         try:
             files.check_unused()
         except HRNError:
             if args.resume is None:
                 raise
             raise HRNError(
-                f"--resume {args.resume}: not a state of the run {files.name} in {files.folder}, which has files. Use another "
-                f"--ckpt_name or --ckpt_dir, or, if it is a state of that run, move it to {files.folder}/{files.name}.STEP.train.pth."
+                f"--resume {args.resume}: {files.folder} already contains files of the run {files.name}, and this is not one of its "
+                f"training states. Use another --ckpt_name or --ckpt_dir. If it is a state of that run, move it to "
+                f"{files.folder}/{files.name}.STEP.train.pth."
             ) from None
     pairs = H5Pairs(args.train_data_path, scales)
     valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]

@@ -1,4 +1,4 @@
-"""Stop a run: after the current step on SIGTERM and SIGINT, and with its DataLoader workers on an error."""
+"""Signal handling: SIGTERM and SIGINT stop a run after the current step. On an error, its DataLoader workers are killed."""
 
 import multiprocessing
 import signal

@@ -1,7 +1,7 @@
 """The training loop.
 
-Every random choice is a function of (seed, index), so a resumed run sees the patches that it would have seen without the
-stop. Nothing else is random: the same recipe gives the same run, interrupted or not.
+Every random choice is a function of (seed, index), so a resumed run sees the same patches as an uninterrupted one. On a CPU
+both give the same weights, bit for bit; on GPUs, `--deterministic` is needed.
 """
 
 import logging
@@ -18,7 +18,7 @@ from hrn.data.patches import PatchDataset
 from hrn.data.resident import ResidentPatches, image_bytes
 from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
-from hrn.inference.memory import processes_here
+from hrn.memory import local_process_count
 from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.training.learner import Learner, Patches
@@ -70,11 +70,11 @@ class Trainer:
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.micro_batch = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
+        self.micro_batch_size = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
         shave = [s if self.shave is None else self.shave for s in self.config.scales]
         images = {"train_images": len(self.pairs), "valid_images": [len(test_set.images) for test_set in self.valid]}
         self.info = {**self.info, **images, "shave": shave}
-        self.recipe = recipe = self.recipe.with_norm_batch(self.micro_batch)
+        self.recipe = recipe = self.recipe.with_norm_batch(self.micro_batch_size)
         self.patches = PatchDataset(
             self.pairs,
             patch_size=recipe.patch_size,
@@ -135,12 +135,14 @@ class Trainer:
     def _train(self, request: StopSignal, progress: Callable[[int], None]) -> int:
         """Take the remaining steps. Returns 0 or the signal that stopped the run."""
         timer = StepTimer(self.processes.device)
-        for parts in self.batches():
-            self.learner.step(parts, self.recipe.lr_at(self.step))
+        for micro_batches in self.batches():
+            self.learner.step(micro_batches, self.recipe.lr_at(self.step))
             self.step += 1
             progress(self.step)
             stopped = self._poll_signals(request)
-            timer.step(parts[0][1].shape[-1] // self.recipe.patch_size)  # after the poll, which waits for the GPU
+            timer.step(
+                micro_batches[0][1].shape[-1] // self.recipe.patch_size
+            )  # after the poll, which waits for the GPU
             line = self._measure(timer) if self._is_due(self.recipe.print_interval) else {}
             stopped = self._finish_step(line, request, stopped)
             if stopped:
@@ -195,7 +197,7 @@ class Trainer:
         seconds = max(timer.seconds_per_step(), 1e-9)
         return {
             "step": self.step,
-            **self.learner.tally(),
+            **self.learner.pop_metrics(),
             "lr": self.recipe.lr_at(self.step - 1),
             "images_per_second": self.recipe.batch_size / seconds,
             "seconds_left": (self.recipe.max_steps - self.step) * seconds,
@@ -211,9 +213,9 @@ class Trainer:
     # data
 
     def batches(self) -> Iterator[list[Patches]]:
-        """Yield this process's share of the batch of each remaining step, in `accumulate` parts."""
+        """Yield this process's share of the batch of each remaining step, in `accumulate` micro-batches."""
         device = self.processes.device
-        sizes = {"micro_batch": self.micro_batch, "accumulate": self.execution.accumulate}
+        sizes = {"micro_batch_size": self.micro_batch_size, "accumulate": self.execution.accumulate}
         if self.data_on_gpu:
             return cut_batches(ResidentPatches(self.patches, device), self._indices(), **sizes)
         return load_batches(self.patches, self._indices(), **sizes, workers=self.workers, device=device)
@@ -232,10 +234,10 @@ class Trainer:
             return
         check_shared_memory(
             workers=self.workers,
-            micro_batch=self.micro_batch,
+            micro_batch_size=self.micro_batch_size,
             patch_size=self.recipe.patch_size,
             scale=max(self.config.scales),
-            processes=processes_here(),
+            processes=local_process_count(),
         )
 
     # validation

@@ -17,7 +17,7 @@ from hrn.evaluation.metrics import mean_scores
 from hrn.inference.enlarger import Enlarger
 
 FAILED = 1000
-"""Sent to the other processes instead of a signal's number, and larger than any."""
+"""Status code for an error. It is larger than every signal number, so it wins in `Processes.max`."""
 SHOWN_IMAGES = 4
 """Images of each test set that TensorBoard shows."""
 SCORING_THREADS = {"cuda": 4}

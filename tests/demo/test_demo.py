@@ -148,7 +148,7 @@ def test_invalid_files(backend, tmp_path):
 
 
 def test_pixel_limits(backend, upload, monkeypatch):
-    monkeypatch.setattr(demo_backend, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(demo_backend, "MAX_UPLOAD_PIXELS", 1000)
     with pytest.raises(HRNError, match="3,072"):
         backend.enlarge(upload, "hrn_light", 4)
     monkeypatch.undo()

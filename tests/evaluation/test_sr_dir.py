@@ -1,4 +1,4 @@
-"""hrn/sample.py --sr_dir: scores of finished results."""
+"""hrn/sample.py --sr_dir: scores of SR images that other programs made."""
 
 import json
 import shutil

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hrn.data.benchmark import find_test_set
-from hrn.evaluation.runs import warm_up
+from hrn.evaluation.score_sets import warm_up
 from hrn.inference.enlarger import Enlarger
 
 

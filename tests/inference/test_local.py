@@ -6,7 +6,7 @@ from scipy.ndimage import uniform_filter1d
 
 from hrn.errors import HRNError
 from hrn.inference.enlarger import Enlarger, Mode
-from hrn.inference.local import BlockDomain, local_mean, make_local
+from hrn.inference.local import BlockTransform, local_mean, make_local
 from hrn.model import build_model, preset
 
 
@@ -28,8 +28,8 @@ def test_means_are_a_box_filter_inside_and_stay_inside(rng):
 @pytest.mark.parametrize("size", [(16, 24), (17, 30), (3, 5), (1, 1)])
 def test_blocks_are_transformed_one_by_one(rng, size):
     x = rng.random((2, 3, *size)).astype(np.float32)
-    domain = BlockDomain((-2, -1), 8)
-    f = domain.to_frequency(torch.from_numpy(x))
+    transform = BlockTransform((-2, -1), 8)
+    f = transform.to_frequency(torch.from_numpy(x))
     mirrored = np.pad(x, [(0, 0), (0, 0), *((0, -n % 8) for n in size)], "symmetric")
     rows, columns = (n // 8 for n in mirrored.shape[2:])
     assert f.shape == (2 * rows * columns, 3, 8, 8)
@@ -39,7 +39,7 @@ def test_blocks_are_transformed_one_by_one(rng, size):
                 block = mirrored[b, :, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
                 found = f[(b * rows + i) * columns + j].numpy()
                 np.testing.assert_allclose(found, dctn(block, axes=(1, 2), norm="ortho"), atol=1e-5)
-    np.testing.assert_allclose(domain.to_image(f, size).numpy(), x, atol=1e-5)
+    np.testing.assert_allclose(transform.to_image(f, size).numpy(), x, atol=1e-5)
 
 
 def test_tiles_give_nearly_the_whole_image_where_full_ones_do_not(small, rng):

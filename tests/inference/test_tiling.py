@@ -36,10 +36,10 @@ def test_windows_of_a_local_network_are_the_whole_image(rng, repeat, size, overl
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize(("window", "overlap", "at_once"), [((16, 24), 8, 1), ((16, 16), 0, 3), ((20, 20), 16, 100)])
-def test_any_layout_of_a_local_network_is_the_whole_image(rng, window, overlap, at_once, aligned):
+@pytest.mark.parametrize(("window", "overlap", "batch_size"), [((16, 24), 8, 1), ((16, 16), 0, 3), ((20, 20), 16, 100)])
+def test_any_layout_of_a_local_network_is_the_whole_image(rng, window, overlap, batch_size, aligned):
     lr = rng.integers(0, 256, (50, 61, 3), dtype=np.uint8)
-    blender = Blender(lr.shape[:2], 3, Layout(window, overlap, aligned, at_once), torch.device("cpu"))
+    blender = Blender(lr.shape[:2], 3, Layout(window, overlap, aligned, batch_size), torch.device("cpu"))
     strips, counts = [], []
     for group in blender.groups():
         blender.start(group)
@@ -49,7 +49,7 @@ def test_any_layout_of_a_local_network_is_the_whole_image(rng, window, overlap, 
             blender.add(windows, batch.float().repeat_interleave(3, 1).repeat_interleave(3, 2))
         strips.append(blender.finish(group))
     np.testing.assert_allclose(torch.cat(strips).numpy(), lr.repeat(3, 0).repeat(3, 1), atol=1e-3)
-    assert max(counts) <= at_once
+    assert max(counts) <= batch_size
     assert sum(counts) == len(blender.rows) * len(blender.columns)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB, WRDB
 from hrn.model.config import HRNConfig
-from hrn.model.hrn import DEM, Domain
+from hrn.model.hrn import DEM, FrequencyTransform
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -87,5 +87,5 @@ def test_dem_fuses_both_domains():
     b2 = dem.spatial2(t)
     back = torch.from_numpy(scipy.fft.idctn(f_next.numpy(), axes=(-2, -1), norm="ortho"))
     x_next = F.elu(conv(dem.fuse2, torch.cat([x, b1, b2, back], 1)))
-    for got, expected in zip(dem(x, f, Domain((-2, -1))), (x_next, f_next), strict=True):
+    for got, expected in zip(dem(x, f, FrequencyTransform((-2, -1))), (x_next, f_next), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)

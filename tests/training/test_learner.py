@@ -47,6 +47,13 @@ def test_first_update_is_adams_formula(learner):
         torch.testing.assert_close(p - before[name], -1e-3 * g / (g.abs() + 1e-8), atol=1e-7, rtol=1e-3)
 
 
+def test_description_of_batchnorm(learner, small):
+    assert learner().describe_norm() == "BatchNorm over groups of 2"
+    assert learner(freeze_norm=True, norm_batch=0).describe_norm() == "BatchNorm frozen"
+    assert learner(config=replace(small, norm=False)).describe_norm() == "no BatchNorm"
+    assert learner(config=replace(small, attention="none")).describe_norm() == "no BatchNorm"
+
+
 @pytest.mark.parametrize(
     ("loss_fn", "formula"),
     [
@@ -61,7 +68,7 @@ def test_the_loss_is_its_formula(learner, loss_fn, formula):
     one.step([(lr_patch, hr_patch)], 1e-4)
     with torch.no_grad():
         difference = other(lr_patch / 255, 2) - hr_patch / 255
-    assert one.tally()["loss"] == pytest.approx(float(formula(difference).mean()), rel=1e-4)
+    assert one.pop_metrics()["loss"] == pytest.approx(float(formula(difference).mean()), rel=1e-4)
 
 
 def test_accumulation_is_the_larger_batch(learner):
@@ -71,7 +78,7 @@ def test_accumulation_is_the_larger_batch(learner):
         whole.step([(lr_patch, hr_patch)], 1e-4)
         parts.step([(lr_patch[:2], hr_patch[:2]), (lr_patch[2:], hr_patch[2:])], 1e-4)
     assert gap(weights(whole), weights(parts)) < 1e-6
-    assert whole.tally()["loss"] == pytest.approx(parts.tally()["loss"], rel=1e-6)
+    assert whole.pop_metrics()["loss"] == pytest.approx(parts.pop_metrics()["loss"], rel=1e-6)
 
 
 def test_frozen_statistics_make_training_the_function_of_inference(learner):
@@ -89,7 +96,7 @@ def test_frozen_statistics_make_training_the_function_of_inference(learner):
         difference = copy.deepcopy(whole.network).eval()(lr_patch / 255, 2) - hr_patch / 255
     whole.step([(lr_patch, hr_patch)], 1e-3)
     parts.step([*zip(lr_patch.split(1), hr_patch.split(1), strict=True)], 1e-3)
-    assert whole.tally()["loss"] == pytest.approx(float(difference.abs().mean()), rel=1e-5)
+    assert whole.pop_metrics()["loss"] == pytest.approx(float(difference.abs().mean()), rel=1e-5)
     for p, q in zip(whole.parameters, parts.parameters, strict=True):
         torch.testing.assert_close(p.grad, q.grad, atol=1e-7, rtol=1e-4)
     for network in (whole.network, whole.ema.module):
@@ -103,7 +110,7 @@ def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer
     one = learner(precision=precision, optimizer=optimizer, weight_decay=0.1)
     for _ in range(3):
         one.step([patches()], 1e-4)
-    good = one.tally()
+    good = one.pop_metrics()
     skipped_by_scaler = good["skipped"]
     before, mean_before = weights(one), {k: v.clone() for k, v in one.eval_network.state_dict().items()}
     moments = {i: {k: v.clone() for k, v in s.items()} for i, s in one.optimizer.state_dict()["state"].items()}
@@ -116,7 +123,7 @@ def test_a_step_that_is_not_finite_changes_nothing(learner, precision, optimizer
     assert all(torch.equal(v, mean_before[k]) for k, v in one.eval_network.state_dict().items())
     after = one.optimizer.state_dict()["state"]
     assert all(torch.equal(v, after[i][k]) for i, s in moments.items() for k, v in s.items())
-    assert one.tally() == {"loss": None, "grad_norm": None, "skipped": skipped_by_scaler + 2}
+    assert one.pop_metrics() == {"loss": None, "grad_norm": None, "skipped": skipped_by_scaler + 2}
     one.step([patches()], 1e-4)
     if precision != "fp16":  # the scaler may need some more steps to find its scale
         assert one.skipped_in_a_row() == 0
@@ -130,7 +137,7 @@ def test_every_precision_learns_and_keeps_float32_weights(learner, precision):
     losses = []
     for _ in range(30):
         one.step([data], 2e-3)
-        losses.append(one.tally()["loss"])
+        losses.append(one.pop_metrics()["loss"])
     losses = [x for x in losses if x is not None]
     assert losses[-1] < 0.97 * losses[0]
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in one.network.parameters())
@@ -142,11 +149,11 @@ def test_tally_means_over_the_interval_and_by_scale(learner, small):
     for scale in (2, 3, 2):
         one.step([patches(scale=scale)], 1e-5)
         single.append(float(one.sums[:, 0].sum()) - sum(single))
-    line = one.tally()
+    line = one.pop_metrics()
     assert line["loss"] == pytest.approx(sum(single) / 3)
     assert line["loss_x2"] == pytest.approx((single[0] + single[2]) / 2)
     assert line["loss_x3"] == pytest.approx(single[1])
-    assert one.tally()["loss"] is None
+    assert one.pop_metrics()["loss"] is None
 
 
 def stop_and_resume(straight, first, second):

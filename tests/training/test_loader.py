@@ -29,7 +29,7 @@ def room(monkeypatch, tmp_path):
 
 def test_shared_memory(room):
     """Docker's default of 64 MiB holds one process at batch 32, but not four."""
-    batch = {"workers": 4, "micro_batch": 32, "patch_size": 48, "scale": 4}
+    batch = {"workers": 4, "micro_batch_size": 32, "patch_size": 48, "scale": 4}
     room(2**26)
     check_shared_memory(**batch, processes=1)
     with pytest.raises(HRNError, match=r"--workers 4 .* --shm-size"):

@@ -59,6 +59,14 @@ def test_share_of_a_process():
         micro_batch_size(recipe, 8, 1)
 
 
+def test_a_resumed_run_cannot_split_its_groups():
+    """By default a group is the first micro-batch, so a larger `--accumulate` needs another `--norm_batch`."""
+    resumed = Recipe(batch_size=16).with_norm_batch(8)
+    assert micro_batch_size(resumed, 1, 1) == 16
+    with pytest.raises(HRNError, match="--accumulate 4"):
+        micro_batch_size(resumed, 1, 4)
+
+
 def test_norm_batch_is_set_only_where_it_is_open():
     assert Recipe().with_norm_batch(8).norm_batch == 8
     assert Recipe(norm_batch=4).with_norm_batch(8).norm_batch == 4

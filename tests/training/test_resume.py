@@ -31,7 +31,7 @@ def stop_at(step, error=KeyboardInterrupt):
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "muon"}, {"freeze_norm": True}])
 def test_a_resumed_run_is_the_same_run(make, same, changes):
-    """Bit for bit: weights, running mean, optimizer, random state, best result and log."""
+    """Bit for bit: weights, EMA, optimizer, random state, best result and log."""
     make = partial(make, **changes)
     straight = make("straight")
     straight.fit()

@@ -22,7 +22,7 @@ from hrn.evaluation.evaluate import evaluate
 from hrn.evaluation.metrics import mean_scores
 from hrn.inference.enlarger import Enlarger
 from hrn.training import trainer as trainer_module
-from hrn.training.dry_run import measure_plan
+from hrn.training.dry_run import measure_cost
 from hrn.training.monitor import WARMUP_STEPS
 from hrn.training.recipe import Execution
 from hrn.training.run_files import load_state, read_log
@@ -273,7 +273,7 @@ def test_workers_load_the_same_patches(make):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", ["PatchDataset.__getitem__", "Learner.step"])
-@pytest.mark.parametrize("work", ["trainer.fit()", "measure_plan(trainer)"])
+@pytest.mark.parametrize("work", ["trainer.fit()", "measure_cost(trainer)"])
 def test_an_error_kills_the_data_loader_workers(root, h5_path, tmp_path, failing, work):
     """They ignore signals. They must neither outlive the run or the dry run, nor hide the error."""
     script = tmp_path / "fail.py"
@@ -287,7 +287,7 @@ def test_an_error_kills_the_data_loader_workers(root, h5_path, tmp_path, failing
         "from hrn.data.patches import PatchDataset\n"
         "from hrn.training.run_files import RunFiles\n"
         "from hrn.training.learner import Learner\n"
-        "from hrn.training.dry_run import measure_plan\n"
+        "from hrn.training.dry_run import measure_cost\n"
         "from hrn.training.recipe import Execution\n"
         "from hrn.training.trainer import Trainer\n"
         "def fail(self, *inputs):\n"
@@ -321,10 +321,10 @@ def test_a_dry_run_warms_up_every_scale(make, small, monkeypatch):
         step(parts, lr)
 
     monkeypatch.setattr(trainer.learner, "step", record)
-    plan = measure_plan(trainer, steps=2)
+    cost = measure_cost(trainer, steps=2)
     assert scales[: 3 * WARMUP_STEPS] == [s for s in (2, 3, 4) for _ in range(WARMUP_STEPS)]
     assert len(scales) == 4 * WARMUP_STEPS + 2
-    assert plan.step_seconds > plan.load_seconds > 0
+    assert cost.step_seconds > cost.load_seconds > 0
 
 
 def test_a_dry_run_counts_the_wait_for_data(make, monkeypatch):
@@ -335,5 +335,5 @@ def test_a_dry_run_counts_the_wait_for_data(make, monkeypatch):
         return load(patches, index)
 
     monkeypatch.setattr(PatchDataset, "__getitem__", load_slowly)
-    plan = measure_plan(make(valid=False), steps=2)
-    assert plan.step_seconds > plan.load_seconds >= 0.4
+    cost = measure_cost(make(valid=False), steps=2)
+    assert cost.step_seconds > cost.load_seconds >= 0.4

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hrn.cli import run_cli
-from hrn.data.benchmark import image_file, photographs
+from hrn.data.benchmark import photographs, single_test_image
 from hrn.errors import HRNError
 from hrn.evaluation.crops import Crop
 from hrn.evaluation.figures.compare import compare, comparisons_of
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     elif args.kind == "spectrum":
         network = load_model(args.ckpt_path, scale=args.scale)
         scale = args.scale or network.config.scales[0]
-        images = [image_file(path) for path in args.image] or photographs(scale).images
+        images = [single_test_image(path) for path in args.image] or photographs(scale).images
         spectrum(args.out, network, [image.load(scale).lr for image in images], scale)
     elif args.kind == "tradeoff":
         tradeoff(args.out, args.scale)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from hrn.cli import split_label
-from hrn.data.benchmark import Pair, TestImage, find_test_set, image_file
+from hrn.data.benchmark import Pair, TestImage, find_test_set, single_test_image
 from hrn.data.resize import Bicubic
 from hrn.errors import HRNError
 from hrn.evaluation.crops import Crop, best_crop
 from hrn.evaluation.figures.canvas import plt, save
 from hrn.evaluation.metrics import score
-from hrn.evaluation.result_folder import ResultFolder, read_result
+from hrn.evaluation.sr_folder import SRFolder, read_result
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.upscale import load_model
 from hrn.model import PRESETS
@@ -84,12 +84,12 @@ def _draw_row(axes: np.ndarray, comparison: Comparison) -> None:
 def comparisons_of(
     images: Sequence[str], test_sets: Sequence[Path], methods: Sequence[str], scale: int, crops: Sequence[Crop] = ()
 ) -> list[Comparison]:
-    """Super-resolve images with several methods, or read finished results.
+    """Super-resolve images with several methods, or read SR images of other programs.
 
     Args:
         images: files of originals, or names of images in the test sets.
         test_sets: test sets to search for the names.
-        methods: each `bicubic`, a folder of finished results (see :class:`hrn.evaluation.result_folder.ResultFolder`), a
+        methods: each `bicubic`, a folder of SR images (see :class:`hrn.evaluation.sr_folder.SRFolder`), a
             checkpoint or the name of one, or a model whose included checkpoint is used; `LABEL=METHOD` names it.
         scale: scale of all methods.
         crops: one for each image, or one for all; by default the crop in which the last method gains most over the first.
@@ -141,7 +141,9 @@ def _find_originals(images: Sequence[str], test_sets: Sequence[Path], scale: int
     for name in images:
         if name not in known and not Path(name).is_file():
             raise HRNError(f"{name}: neither a file nor an image of {', '.join(map(str, test_sets)) or 'a test set'}")
-        found.append(known[name] if name in known else Original(image_file(Path(name)), None, (Path(name).stem,)))
+        found.append(
+            known[name] if name in known else Original(single_test_image(Path(name)), None, (Path(name).stem,))
+        )
     return found
 
 
@@ -152,12 +154,12 @@ def _method(text: str, scale: int) -> tuple[str, SuperResolver]:
         bicubic = Bicubic(scale)
         return label or name, lambda _, pair: bicubic(pair.lr)
     if Path(name).is_dir():
-        results = ResultFolder(Path(name))
+        results = SRFolder(Path(name))
         return label or Path(name).resolve().name, lambda original, pair: _read(results, original, pair, scale)
     enlarger = Enlarger(load_model(f"{name}_x{scale}" if name in PRESETS else name), scale)
     return label or Path(name).stem, lambda _, pair: enlarger(pair.lr)
 
 
-def _read(results: ResultFolder, original: Original, pair: Pair, scale: int) -> np.ndarray:
+def _read(results: SRFolder, original: Original, pair: Pair, scale: int) -> np.ndarray:
     file = results.find(original.image.name, original.names, scale, original.set_name)
     return read_result(file, pair.hr.shape[:2], scale)

@@ -1,7 +1,7 @@
 """Print results of `hrn/sample.py` in one table, with differences from the first row.
 
-python -m hrn.evaluation.comparison sample/hrn_light_x4 sample/mine_x4
-python -m hrn.evaluation.comparison single=sample/hrn_light_x2 single=sample/hrn_light_x4 multi=sample/hrn_light_x2x3x4
+python -m hrn.evaluation.compare_scores sample/hrn_light_x4 sample/mine_x4
+python -m hrn.evaluation.compare_scores single=sample/hrn_light_x2 single=sample/hrn_light_x4 multi=sample/hrn_light_x2x3x4
 """
 
 import argparse

@@ -5,7 +5,7 @@ import pytest
 
 from hrn.data.images import write_image
 from hrn.errors import HRNError
-from hrn.evaluation.result_folder import ResultFolder, read_result
+from hrn.evaluation.sr_folder import SRFolder, read_result
 
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 
@@ -13,7 +13,7 @@ PIXELS = np.zeros((8, 8, 3), np.uint8)
 def folder_of(tmp_path, *files):
     for file in files:
         write_image(tmp_path / file, PIXELS)
-    return ResultFolder(tmp_path)
+    return SRFolder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "text.txt").touch()
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(HRNError):
-            ResultFolder(path)
+            SRFolder(path)
 
 
 def test_slightly_larger_results_are_cropped(tmp_path, rng):

@@ -12,6 +12,7 @@ from hrn.cli import split_label
 from hrn.data.benchmark import Pair, TestSet, find_test_set, photographs
 from hrn.data.images import write_image
 from hrn.data.resize import Bicubic
+from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
 from hrn.evaluation.crops import best_crop
 from hrn.evaluation.evaluate import ImageResult, score_images
@@ -26,7 +27,7 @@ from hrn.evaluation.report import (
     summary_table,
     write_reports,
 )
-from hrn.evaluation.result_folder import ResultFolder, read_result
+from hrn.evaluation.sr_folder import SRFolder, read_result
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.methods import Method
@@ -52,22 +53,44 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True)
-class Run:
+class ExternalMethod:
+    """Another program at one scale, of which only the SR images are known."""
+
+    label: str
+    """Name in tables and of the output folder."""
+    scale: int
+    folder: SRFolder
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The entries of scores.json."""
+        return {"versions": library_versions(), "checkpoint": None, "results": str(self.folder.path)}
+
+
+@dataclass(frozen=True)
+class ScoringTask:
     """One method on one test set."""
 
-    method: Method
+    method: Method | ExternalMethod
     test_set: TestSet
     files: dict[str, Path] | None = None
-    """Image name to finished result, if the method is a folder of results."""
+    """Image name to SR image, for an :class:`ExternalMethod`."""
+
+    @property
+    def upscaler(self) -> Upscaler | None:
+        """What enlarges the images; None for an :class:`ExternalMethod`."""
+        return self.method.enlarger if isinstance(self.method, Method) else None
 
     def super_resolve(self, name: str, pair: Pair) -> np.ndarray:
-        """Enlarge an LR image, or read its finished result."""
-        if self.files is None:
-            return self.method.enlarger(pair.lr)
+        """Enlarge an LR image, or read its SR image."""
+        if self.upscaler:
+            return self.upscaler(pair.lr)
         return read_result(self.files[name], pair.hr.shape[:2], self.method.scale)
 
 
-def score_test_sets(methods: Sequence[Method], paths: Sequence[Path], settings: ScoreSettings) -> list[SetReport]:
+def score_test_sets(
+    methods: Sequence[Method | ExternalMethod], paths: Sequence[Path], settings: ScoreSettings
+) -> list[SetReport]:
     """Score all methods on all test sets, write the results and print the tables.
 
     Writes SAMPLE_DIR/LABEL/SET/xS/ with SR/, scores.csv, scores.json and comparison.png, and SAMPLE_DIR/LABEL/ with
@@ -81,9 +104,9 @@ def score_test_sets(methods: Sequence[Method], paths: Sequence[Path], settings: 
     Raises:
         HRNError: a test set or image cannot be found or read, or results are missing or do not fit.
     """
-    runs = plan_runs(methods, paths, settings)
-    page = HtmlReport(sum(len(run.test_set.images) for run in runs)) if settings.write_html else None
-    reports = [score_run(run, settings, page) for run in runs]
+    tasks = plan_tasks(methods, paths, settings)
+    page = HtmlReport(sum(len(task.test_set.images) for task in tasks)) if settings.write_html else None
+    reports = [score_task(task, settings, page) for task in tasks]
     protocols = "\n".join(dict.fromkeys(f"x{r.scale}: {r.protocol}." for r in reports))
     summary = f"{summary_table(reports)}\n\n{protocols}\n"
     labels = list(dict.fromkeys(method.label for method in methods))
@@ -96,17 +119,17 @@ def score_test_sets(methods: Sequence[Method], paths: Sequence[Path], settings: 
     return reports
 
 
-def result_methods(folders: Sequence[str], scales: Sequence[int]) -> list[Method]:
-    """Methods for folders of finished results.
+def external_methods(folders: Sequence[str], scales: Sequence[int]) -> list[ExternalMethod]:
+    """Methods for folders of SR images that other programs made.
 
     Args:
         folders: each FOLDER or NAME=FOLDER; the folder's name is the default name.
-        scales: scales of the results.
+        scales: scales of the SR images.
 
     Raises:
         HRNError: not a folder with images, two folders of one name, or one called bicubic.
     """
-    named: dict[str, ResultFolder] = {}
+    named: dict[str, SRFolder] = {}
     for text in folders:
         name, path = split_label(text)
         label = name or Path(path).resolve().name
@@ -114,42 +137,40 @@ def result_methods(folders: Sequence[str], scales: Sequence[int]) -> list[Method
             raise HRNError(f"--sr_dir {text}: the name bicubic is taken; name the folder, as in NAME=FOLDER")
         if label in named:
             raise HRNError(f"--sr_dir: two folders are called {label}; name them, as in NAME=FOLDER")
-        named[label] = ResultFolder(Path(path))
-    return [
-        Method(label, scale, folder, {"checkpoint": None, "results": str(folder.path)})
-        for scale in scales
-        for label, folder in named.items()
-    ]
+        named[label] = SRFolder(Path(path))
+    return [ExternalMethod(label, scale, folder) for scale in scales for label, folder in named.items()]
 
 
-def plan_runs(methods: Sequence[Method], paths: Sequence[Path], settings: ScoreSettings) -> list[Run]:
-    """Pair all methods with all test sets, and find all finished results before anything is scored.
+def plan_tasks(
+    methods: Sequence[Method | ExternalMethod], paths: Sequence[Path], settings: ScoreSettings
+) -> list[ScoringTask]:
+    """Pair all methods with all test sets, and find all SR images of other programs before anything is scored.
 
     Raises:
-        HRNError: a test set that cannot be found, an unknown name in `raw_grey`, results that are missing or ambiguous,
-            or output that would go into a folder of results.
+        HRNError: a test set that cannot be found, an unknown name in `raw_grey`, SR images that are missing or
+            ambiguous, or output that would go into a folder of SR images.
     """
-    runs = [Run(method, test_set) for method in methods for test_set in find_test_sets(paths, method.scale)]
-    known = {image.name for run in runs for image in run.test_set.images}
+    tasks = [ScoringTask(method, test_set) for method in methods for test_set in find_test_sets(paths, method.scale)]
+    known = {image.name for task in tasks for image in task.test_set.images}
     if unknown := [name for name in settings.raw_grey if name not in known]:
-        sets = ", ".join(dict.fromkeys(run.test_set.name for run in runs))
+        sets = ", ".join(dict.fromkeys(task.test_set.name for task in tasks))
         raise HRNError(f"--raw_grey {' '.join(unknown)}: no such image in {sets}")
     missing: list[str] = []
-    for i, run in enumerate(runs):
-        if isinstance(results := run.method.enlarger, ResultFolder):
-            _check_output(results.path, settings.sample_dir / run.method.label)
-            names = [image.name for image in run.test_set.images]
-            files = results.match(names, run.method.scale, run.test_set.name)
+    for i, task in enumerate(tasks):
+        method, test_set = task.method, task.test_set
+        if isinstance(method, ExternalMethod):
+            folder = method.folder
+            _check_output(folder.path, settings.sample_dir / method.label)
+            names = [image.name for image in test_set.images]
+            files = folder.match(names, method.scale, test_set.name)
             missing += [
-                f"{results.path}: {name} of {run.test_set.name} x{run.method.scale}"
-                for name in names
-                if name not in files
+                f"{folder.path}: {name} of {test_set.name} x{method.scale}" for name in names if name not in files
             ]
-            runs[i] = replace(run, files=files)
+            tasks[i] = replace(task, files=files)
     if missing:
-        raise HRNError("missing results:\n  " + "\n  ".join(missing))
-    _print_unused(runs)
-    return runs
+        raise HRNError("missing SR images:\n  " + "\n  ".join(missing))
+    _print_unused(tasks)
+    return tasks
 
 
 def _check_output(results: Path, output: Path) -> None:
@@ -161,12 +182,12 @@ def _check_output(results: Path, output: Path) -> None:
         )
 
 
-def _print_unused(runs: Sequence[Run]) -> None:
-    """Print the files in folders of results that match no test image."""
-    used: dict[ResultFolder, set[Path]] = {}
-    for run in runs:
-        if run.files is not None:
-            used.setdefault(run.method.enlarger, set()).update(run.files.values())
+def _print_unused(tasks: Sequence[ScoringTask]) -> None:
+    """Print the files in folders of SR images that match no test image."""
+    used: dict[SRFolder, set[Path]] = {}
+    for task in tasks:
+        if isinstance(task.method, ExternalMethod):
+            used.setdefault(task.method.folder, set()).update(task.files.values())
     for folder, files in used.items():
         if unused := folder.unused(files):
             more = ", ..." if len(unused) > MAX_LISTED else ""
@@ -190,28 +211,28 @@ def find_test_sets(paths: Sequence[Path], scale: int) -> list[TestSet]:
     return sets
 
 
-def score_run(run: Run, settings: ScoreSettings, page: HtmlReport | None = None) -> SetReport:
+def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | None = None) -> SetReport:
     """Score one method on one test set; write its files and print its table.
 
     Args:
-        run: from :func:`plan_runs`.
+        task: from :func:`plan_tasks`.
         settings: scoring and output.
         page: HTML report to add the images to.
     """
-    method, test_set, scale = run.method, run.test_set, run.method.scale
+    method, test_set, scale = task.method, task.test_set, task.method.scale
     folder = settings.sample_dir / method.label / test_set.name / f"x{scale}"
     shave = scale if settings.shave is None else settings.shave
-    header = _header(method)
-    bicubic = None if isinstance(method.enlarger, Bicubic) else Bicubic(scale)
-    warm_up(method.enlarger, test_set)
-    ensemble = _EnsembleGain(method.enlarger, shave, settings.raw_grey)
+    header = _header(task)
+    bicubic = None if isinstance(task.upscaler, Bicubic) else Bicubic(scale)
+    warm_up(task.upscaler, test_set)
+    ensemble = _EnsembleGain(task.upscaler, shave, settings.raw_grey)
     results, figure = [], None
-    images = score_images(run.super_resolve, test_set, shave=shave, raw_grey=settings.raw_grey, bicubic=bicubic)
+    images = score_images(task.super_resolve, test_set, shave=shave, raw_grey=settings.raw_grey, bicubic=bicubic)
     if page:
         page.begin(header)
     total, title = len(test_set.images), f"{test_set.name} x{scale}"
     for result in tqdm(images, total=total, unit="image", desc=title, disable=None, leave=False):
-        if run.files is not None:
+        if task.upscaler is None:
             result = replace(result, seconds=None)
         elif settings.write_images:
             write_image(folder / "SR" / f"{result.name}.png", result.sr)
@@ -232,32 +253,32 @@ def score_run(run: Run, settings: ScoreSettings, page: HtmlReport | None = None)
     return report
 
 
-def _header(method: Method) -> dict[str, Any]:
+def _header(task: ScoringTask) -> dict[str, Any]:
     """The entries of scores.json that state what the scores depend on."""
-    if isinstance(method.enlarger, ResultFolder):
-        return {"versions": library_versions(), **method.settings}
-    device = method.enlarger.device if isinstance(method.enlarger, Enlarger) else "cpu"
-    return {**provenance(device), **method.settings}
+    if isinstance(task.method, ExternalMethod):
+        return task.method.settings
+    device = task.upscaler.device if isinstance(task.upscaler, Enlarger) else "cpu"
+    return {**provenance(device), **task.method.settings}
 
 
-def warm_up(enlarger: object, test_set: TestSet) -> None:
+def warm_up(upscaler: Upscaler | None, test_set: TestSet) -> None:
     """Enlarge one image of each size on a GPU before its time is measured, because cuDNN chooses its algorithms for each size."""
-    if not isinstance(enlarger, Enlarger) or enlarger.device.type == "cpu":
+    if not isinstance(upscaler, Enlarger) or upscaler.device.type == "cpu":
         return
     seen = set()
     for image in test_set.images:
         lr = image.load(test_set.scale).lr
         if lr.shape not in seen:
-            enlarger(lr)
+            upscaler(lr)
         seen.add(lr.shape)
 
 
 class _EnsembleGain:
     """PSNR-Y that the self-ensemble adds to each image; does nothing for methods without it."""
 
-    def __init__(self, enlarger: Any, shave: int, raw_grey: Collection[str]) -> None:
-        uses_ensemble = isinstance(enlarger, Enlarger) and enlarger.ensemble
-        self.single = enlarger.without_ensemble() if uses_ensemble else None
+    def __init__(self, upscaler: Upscaler | None, shave: int, raw_grey: Collection[str]) -> None:
+        uses_ensemble = isinstance(upscaler, Enlarger) and upscaler.ensemble
+        self.single = upscaler.without_ensemble() if uses_ensemble else None
         self.shave, self.raw_grey = shave, raw_grey
         self.gains: list[float] = []
 

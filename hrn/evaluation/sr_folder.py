@@ -20,7 +20,7 @@ _NOT_RESULTS = {"LR", "HR", "GT"}
 """Words after an image's name that mark inputs and originals."""
 
 
-class ResultFolder:
+class SRFolder:
     """Super-resolved images in a folder and its subfolders.
 
     Args:

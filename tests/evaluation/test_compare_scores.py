@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hrn.errors import HRNError
-from hrn.evaluation.comparison import main
+from hrn.evaluation.compare_scores import main
 
 
 def write(folder, scale, name, psnr, ssim, protocol="Y"):

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
     """Train in this process. Returns the exit code."""
     logging.basicConfig(
-        level=(logging.DEBUG if args.verbose else logging.INFO) if processes.is_main else logging.CRITICAL,
+        level=logging.INFO if processes.is_main else logging.CRITICAL,
         format="%(asctime)s  %(message)s",
         datefmt="%H:%M:%S",
     )

@@ -185,15 +185,6 @@ def test_batches_divide_among_processes():
         assert batch % count == 0, line
 
 
-def test_named_tests_exist():
-    defined = {
-        name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
-    }
-    named_tests = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/gpu.md").read_text()))
-    assert named_tests
-    assert named_tests <= defined, named_tests - defined
-
-
 def test_flags_in_the_text_exist(monkeypatch):
     programs = {tuple(script(words)) for words in WITH_ARGUMENTS.values()} | {("python", "-m", "hrn.demo")}
     programs |= {("python", "-m", "hrn.evaluation.figures", kind) for kind in FIGURE_KINDS}

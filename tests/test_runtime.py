@@ -4,7 +4,7 @@ from torch.torch_version import TorchVersion
 
 from hrn import runtime
 from hrn.errors import HRNError
-from hrn.runtime import check_driver, check_native, inference_convolutions, missing_for_compile, pick_device
+from hrn.runtime import check_driver, check_precision, inference_convolutions, missing_for_compile, pick_device
 
 cudnn = torch.backends.cudnn
 
@@ -113,11 +113,11 @@ def test_precisions_by_gpu_generation(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: (7, 0))
     for precision in ("bf16", "tf32"):
         with pytest.raises(HRNError, match=f"V100.*{precision}"):
-            check_native(precision, device)
+            check_precision(precision, device)
     for precision in ("fp32", "fp16"):
-        check_native(precision, device)
+        check_precision(precision, device)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: (8, 0))
-    check_native("bf16", device)
+    check_precision("bf16", device)
 
 
 def test_bf16_on_a_cpu_without_it_warns(monkeypatch, caplog):
@@ -125,12 +125,12 @@ def test_bf16_on_a_cpu_without_it_warns(monkeypatch, caplog):
     runtime._warn_of_slow_bf16.cache_clear()
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    check_native("bf16", cpu)
+    check_precision("bf16", cpu)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    check_native("fp32", cpu)
+    check_precision("fp32", cpu)
     assert not caplog.text
-    check_native("bf16", cpu)
-    check_native("bf16", cpu)
+    check_precision("bf16", cpu)
+    check_precision("bf16", cpu)
     assert caplog.text.count("fp32 is several times faster") == 1
 
 

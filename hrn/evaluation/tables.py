@@ -24,8 +24,8 @@ PUBLISHED = Path(__file__).with_name("published.csv")
 
 
 @dataclass(frozen=True)
-class Result:
-    """A method at one scale: a row of the table."""
+class TableRow:
+    """A method at one scale: one row of a table."""
 
     method: str
     parameters: int
@@ -39,7 +39,7 @@ class Result:
     """Source of a published result; empty for this repository's own."""
 
 
-def published(scale: int) -> list[Result]:
+def published(scale: int) -> list[TableRow]:
     """Read the published results at one scale."""
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["scale"]) == scale]
@@ -51,11 +51,11 @@ def published(scale: int) -> list[Result]:
             if row.get(f"{name}_psnr_y")
         }
         parameters, multi_adds = int(row["parameters"] or 0), float(row["multi_adds_g"] or 0)
-        results.append(Result(row["method"], parameters, multi_adds, scores, row["trained_on"], row["source"]))
+        results.append(TableRow(row["method"], parameters, multi_adds, scores, row["trained_on"], row["source"]))
     return results
 
 
-def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[Result]:
+def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[TableRow]:
     """The checkpoints of the manifest that have scores at one scale."""
     results = []
     for name, entry in read_manifest(folder)["checkpoints"].items():
@@ -63,7 +63,7 @@ def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[Result]:
         if at_scale:
             cost = summarise(config_from_dict(entry["config"]), scale)[-1]
             scores = {s: (v["psnr_y"], v["ssim_y"]) for s, v in at_scale.items()}
-            results.append(Result(name, cost.parameters, cost.multi_adds / 1e9, scores, entry["trained_on"], ""))
+            results.append(TableRow(name, cost.parameters, cost.multi_adds / 1e9, scores, entry["trained_on"], ""))
     return results
 
 

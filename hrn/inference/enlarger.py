@@ -31,7 +31,7 @@ from hrn.memory import free_memory, is_out_of_memory
 from hrn.model.config import Config, HRNConfig
 from hrn.runtime import (
     PRECISIONS,
-    check_native,
+    check_precision,
     empty_cache,
     inference_convolutions,
     missing_for_compile,
@@ -311,17 +311,6 @@ class Enlarger(Upscaler):
 def _to_uint8(strip: Tensor) -> Tensor:
     """Round values in [0, 1] to uint8, overwriting the float32 strip."""
     return strip.mul_(255).round_().clamp_(0, 255).byte()
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Check that `device` supports the precision. Raises HRNError if not, or if the precision is unknown."""
-    if precision not in PRECISIONS:
-        raise HRNError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    if precision == "fp16" and device.type == "cpu":
-        raise HRNError("fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    if precision == "tf32" and (device.type != "cuda" or torch.version.hip):
-        raise HRNError("tf32 needs an NVIDIA GPU; use fp32 or bf16, or fp16 on another GPU")
-    check_native(precision, device)
 
 
 def check_image(image: np.ndarray) -> None:

@@ -72,7 +72,6 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     text = "processes on this machine, each with its own GPU; 0 uses the CPU" + default
     add("--num_gpu", type=int, default=1, help=text)
     add("--tensorboard", action="store_true", help="also write curves and validation images for TensorBoard")
-    add("--verbose", action="store_true", help="log debug messages")
     add(
         "--group",
         type=int,

@@ -17,7 +17,7 @@ from hrn.errors import HRNError
 from hrn.model import build_model
 from hrn.model.config import Config
 from hrn.model.norm import BatchNorm, set_norm
-from hrn.runtime import PRECISIONS, check_native, has_tf32, missing_for_compile
+from hrn.runtime import PRECISIONS, check_precision, has_tf32, missing_for_compile
 from hrn.training.recipe import LOSSES, Execution, Recipe
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Learner:
     def __init__(self, config: Config, recipe: Recipe, execution: Execution, processes: Processes) -> None:
         self.recipe, self.execution, self.processes = recipe, execution, processes
         device = processes.device
-        check_native(recipe.precision, device)
+        check_precision(recipe.precision, device, training=True)
         self.compiled = decide_compile(execution.compile, device)
         channels_last = decide_channels_last(execution, recipe.precision, device)
         self._layout = torch.channels_last if channels_last else torch.contiguous_format

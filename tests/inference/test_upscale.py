@@ -10,7 +10,7 @@ from hrn import enlarge, load_model, upscale
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference import enlarger as module
-from hrn.inference.enlarger import MODES, Enlarger, Mode, check_precision
+from hrn.inference.enlarger import MODES, Enlarger, Mode
 from hrn.inference.local import make_local
 from hrn.inference.memory import bytes_per_pixel
 from hrn.inference.tiling import spans
@@ -211,16 +211,6 @@ def test_compiled_is_the_same(small, image, monkeypatch):
 def test_unsupported_precisions(small, precision):
     with pytest.raises(HRNError, match=precision):
         Enlarger(small, precision=precision)
-
-
-def test_older_gpus_reject_emulated_precisions(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    for precision in ("bf16", "tf32"):
-        with pytest.raises(HRNError, match="Tesla T4"):
-            check_precision(precision, torch.device("cuda"))
-    for precision in ("fp32", "fp16"):
-        check_precision(precision, torch.device("cuda"))
 
 
 def test_released_networks_use_mode_full():

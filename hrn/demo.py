@@ -39,6 +39,8 @@ MAX_UPLOAD = 32 * 2**20
 """Largest upload in bytes."""
 SWEEP_SECONDS = 60
 """Interval at which Gradio looks for files to delete."""
+MAX_BODY = 2**16
+"""Size limit in bytes for requests without files. Parsing JSON can take a hundred times its size."""
 MAX_QUEUE = 8
 """Largest number of waiting requests."""
 
@@ -62,7 +64,7 @@ class UploadLimitMiddleware:
 
         if scope["type"] == "http" and scope["method"] == "POST":
             try:
-                self._check(scope["path"], dict(scope["headers"]))
+                self._check(scope["path"], scope["headers"])
             except HRNError as error:
                 while (await receive()).get("more_body"):
                     pass  # browsers read the response only after they have sent the whole body
@@ -70,15 +72,19 @@ class UploadLimitMiddleware:
                 return
         await self.app(scope, receive, send)
 
-    def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit() or b"transfer-encoding" in headers:  # with both, the server would ignore the length
-            raise HRNError("the request needs a Content-Length header, and no Transfer-Encoding")
-        if int(length) > MAX_UPLOAD + 2**20:
+    def _check(self, path: str, headers: list[tuple[bytes, bytes]]) -> None:
+        lengths, types = ([v for k, v in headers if k == name] for name in (b"content-length", b"content-type"))
+        chunked = any(k == b"transfer-encoding" for k, _ in headers)  # the server would then ignore the length
+        if len(lengths) != 1 or not lengths[0].isdigit() or chunked:
+            raise HRNError("the request needs one Content-Length header, and no Transfer-Encoding")
+        if len(types) > 1:  # Gradio may use another one than this check
+            raise HRNError("the request has several Content-Type headers")
+        length, has_files = int(lengths[0]), any(t.lower().startswith(b"multipart/") for t in types)
+        if has_files and not path.endswith("/upload"):
+            raise HRNError("this endpoint does not accept files")
+        if length > (MAX_UPLOAD + 2**20 if has_files else MAX_BODY):
             raise HRNError(f"the upload exceeds the maximum allowed size of {MAX_UPLOAD >> 20} MiB")
-        if headers.get(b"content-type", b"").lower().startswith(b"multipart/"):
-            if not path.endswith("/upload"):
-                raise HRNError("this endpoint does not accept files")
+        if has_files:
             make_room(self.folder)
 
 

@@ -40,6 +40,8 @@ KEEP_SECONDS = 1800
 """Age at which uploads and results are deleted."""
 MAX_STORED = 4 * 2**30
 """Maximum total size in bytes of all uploads and results."""
+MAX_FILES = 10_000
+"""Maximum number of these files. Each takes an inode and at least one block, and all are listed at each upload."""
 
 
 @dataclass
@@ -216,9 +218,9 @@ def make_room(folder: Path) -> None:
     Gradio's `delete_cache` also deletes expired files, except for uploads that a client aborted.
 
     Raises:
-        HRNError: the files that are not expired exceed MAX_STORED.
+        HRNError: the files that are not expired exceed MAX_STORED or MAX_FILES.
     """
-    stored, expired = 0, time.time() - KEEP_SECONDS
+    stored, files, expired = 0, 0, time.time() - KEEP_SECONDS
     for parent, _, names in os.walk(folder, topdown=False):
         for path in (Path(parent, name) for name in names):
             with suppress(OSError):  # deleted by another thread
@@ -226,10 +228,10 @@ def make_room(folder: Path) -> None:
                 if status.st_mtime < expired:
                     path.unlink()
                 else:
-                    stored += status.st_size
+                    stored, files = stored + status.st_size, files + 1
         if Path(parent) != folder:
             with suppress(OSError):  # not empty, or deleted by another thread
                 if Path(parent).stat().st_mtime < expired:
                     Path(parent).rmdir()
-    if stored > MAX_STORED:
+    if stored > MAX_STORED or files > MAX_FILES:
         raise HRNError(f"the server's storage is full; try again in {KEEP_SECONDS // 60} minutes")

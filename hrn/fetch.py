@@ -49,7 +49,8 @@ _DAMAGED = (
     zlib.error,
     lzma.LZMAError,
     RuntimeError,
-    UnicodeDecodeError,
+    ValueError,
+    OverflowError,
 )
 """The exceptions raised for damaged, unsafe or (RuntimeError) encrypted archives."""
 
@@ -178,7 +179,7 @@ def _receive(url: str, part: Path, source: Path, timeout: float) -> None:
         if start not in (0, resumed_at):
             raise _Unusable(f"the response starts at byte {start}, requested {resumed_at}")
         length = response.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
+        total = start + int(length) if length and re.fullmatch("[0-9]{1,18}", length) else None
         if total and total > MAX_BYTES:
             raise _Unusable(f"the file has {total / 2**30:.1f} GiB, more than the limit of {MAX_BYTES >> 30} GiB")
         tag = response.headers.get("ETag", "W/")

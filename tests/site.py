@@ -81,6 +81,9 @@ class Server(BaseHTTPRequestHandler):
     def huge(self, wanted, count):
         self.send(b"", length=10**12)
 
+    def oddlength(self, wanted, count):
+        self.send(DATA, length="²")
+
     def endless(self, wanted, count):
         """A response of unknown length."""
         self.send_response(200)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -150,6 +151,33 @@ def test_a_configuration_larger_than_the_weights_costs_no_memory(crafted, monkey
     assert made == []
 
 
+def test_empty_tensors_do_not_count(crafted, monkeypatch):
+    """A small file with many of them must not start the construction of a large network."""
+    made = []
+    monkeypatch.setattr(checkpoint_module, "build_model", made.append)
+    weights = {f"empty{i}": torch.zeros(0) for i in range(5000)} | {"head.weight": torch.zeros(1000)}
+    with pytest.raises(HRNError, match=r"a\.pth"):
+        load_network(load_checkpoint(crafted(weights, config={"n_dem": 500, "n_wrab": 1, "channels": 3})))
+    assert made == []
+
+
+def test_the_least_number_of_tensors(small_config):
+    variants = {"frequency": "none", "attention": "none", "dense": False}
+    config = dataclasses.replace(small_config, n_dem=3, n_wrab=2, **variants)
+    per_wrab = sum(name.startswith("body.0.spatial") for name in build_model(config).state_dict()) / 2
+    assert per_wrab == checkpoint_module.TENSORS_PER_WRAB
+
+
+def test_a_compressed_file_is_refused(saved, tmp_path):
+    """It may be a thousand times as large in memory."""
+    with zipfile.ZipFile(saved[0]) as source, zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    torch.load(tmp_path / "b.pth", weights_only=True)  # PyTorch reads it
+    with pytest.raises(HRNError, match=r"b\.pth.*compressed"):
+        load_checkpoint(tmp_path / "b.pth")
+
+
 def test_weights_are_compared_before_the_network_is_made(crafted, monkeypatch):
     """A slightly wrong size is found on the meta device, where nothing is allocated."""
     path = crafted(config={"channels": 9})
@@ -181,6 +209,8 @@ def test_a_tensor_that_claims_to_be_larger_than_its_storage(crafted, small_confi
         {"weights": {"head.weight": 3}},
         {"weights": {"head.weight": torch.zeros(1, device="meta")}},
         {"weights": {"head.weight": torch.zeros(2, 2).to_sparse()}},
+        {"weights": {"head.weight": torch.zeros(2, dtype=torch.complex64)}},
+        {"weights": {"head.weight": torch.zeros(2, dtype=torch.uint8).view(torch.bits8)}},
         {"training": [1]},
         {"info": 3},
     ],

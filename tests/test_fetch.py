@@ -36,7 +36,7 @@ def names_in(folder):
     return [p.name for p in folder.iterdir()]
 
 
-@pytest.mark.parametrize("path", ["good", "ranges", "changed", "noranges", "busy", "moved", "past"])
+@pytest.mark.parametrize("path", ["good", "ranges", "changed", "noranges", "busy", "moved", "past", "oddlength"])
 def test_answers_that_give_the_file(get, tmp_path, path):
     assert get(path)
     assert (tmp_path / "got.zip").read_bytes() == DATA
@@ -213,6 +213,14 @@ def test_links_in_zips_are_skipped(tmp_path):
 def test_archives_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch, make):
     monkeypatch.setattr(fetch_module, "MAX_BYTES", 3 << 20)
     make(tmp_path / "a", {f"{i}": bytes(1 << 20) for i in range(4)})
+    with pytest.raises(ArchiveError):
+        unpack(tmp_path / "a", tmp_path / "out", str)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("headers", [{"path": "a\0b"}, {"mtime": "nan"}, {"mtime": "1e30"}])
+def test_archives_with_invalid_headers(tmp_path, headers):
+    make_tar(tmp_path / "a", {"x": b"1"}, pax_headers=headers)
     with pytest.raises(ArchiveError):
         unpack(tmp_path / "a", tmp_path / "out", str)
     assert list((tmp_path / "out").iterdir()) == []

@@ -87,7 +87,8 @@ def make_table(source: str) -> str | None:
 def models_table() -> str:
     """The included checkpoints as Markdown, the largest network first."""
     checkpoints = {name: config_from_dict(e["config"]) for name, e in read_manifest()["checkpoints"].items()}
-    order = {name: (list(PRESETS).index(preset_of(c)), len(c.scales), c.scales) for name, c in checkpoints.items()}
+    rank = {name: i for i, name in enumerate(PRESETS)}  # variants of presets come last
+    order = {n: (rank.get(preset_of(c), len(rank)), len(c.scales), c.scales) for n, c in checkpoints.items()}
     columns = ("name", "scale", "parameters", "Multi-Adds", *(f"{s} PSNR-Y" for s in MODEL_SETS), "seconds")
     rows = [model_row(name, checkpoints[name]) for name in sorted(checkpoints, key=order.get)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows))

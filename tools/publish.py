@@ -64,7 +64,7 @@ PSNR in dB / SSIM on the Y channel, with `scale` pixels of border left out. LR i
 
 
 def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = CHECKPOINT_DIR) -> str:
-    """Add a checkpoint and its scores to the manifest under the file's stem.
+    """Add a checkpoint and its scores to the manifest under the file's stem. An entry of the same file is updated.
 
     Args:
         path: the checkpoint, inside `folder`.
@@ -76,12 +76,19 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = C
         The name in the manifest.
 
     Raises:
-        HRNError: the file is not a checkpoint or not in `folder`, it has no scores, or the scores were not computed with the
-            settings of the result tables.
+        HRNError: the file is not a checkpoint or not in `folder`, another file has its name in the manifest, it has no
+            scores, or the scores were not computed with the settings of the result tables.
     """
     path = path.resolve()
     if folder.resolve() not in path.parents:
         raise HRNError(f"{path} is not in {folder}")
+    file = path.relative_to(folder.resolve()).as_posix()
+    manifest = read_manifest(folder)
+    earlier = manifest["checkpoints"].get(path.stem, {"file": file})
+    if earlier["file"] != file:
+        raise HRNError(
+            f"{path}: the manifest has {earlier['file']} under the name {path.stem}; rename one of the files"
+        )
     checkpoint, sha256 = load_checkpoint(path), file_hash(path)
     scores: dict[str, Any] = {}
     for found in read_scores(results):
@@ -95,9 +102,11 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = C
         by_scale[f"x{found.scale}"] = {"psnr_y": round(found.psnr_y, 4), "ssim_y": round(found.ssim_y, 4)}
     if not scores:
         raise HRNError(f"{results}: no scores.json of {path.name} with SHA-256 {sha256}")
-    manifest = read_manifest(folder)
+    if earlier.get("sha256") == sha256:  # the same weights: keep the scores of other sets and scales
+        for name, by_scale in earlier["scores"].items():
+            scores[name] = {**by_scale, **scores.get(name, {})}
     manifest["checkpoints"][path.stem] = {
-        "file": path.relative_to(folder.resolve()).as_posix(),
+        "file": file,
         "bytes": path.stat().st_size,
         "sha256": sha256,
         "config": config_to_dict(checkpoint.config),

@@ -11,6 +11,7 @@ loading a file cannot run code.
 import io
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,22 @@ from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict
 
 FORMAT_OF_ANY_VERSION = "hrn-checkpoint-"
 FORMAT = FORMAT_OF_ANY_VERSION + "1"
+TENSORS_PER_WRAB = 12
+"""Least number of tensors in a DEM for each of `n_wrab`: in each of two WRDBs, weights and biases of three convolutions."""
+
+
+NUMBERS = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+)
+"""Types of the tensors that a checkpoint may hold. The others are quantised, complex or bit fields."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise HRNError(f"{path}: this needs safetensors; run: pip install safetensors") from None
     except OSError as error:
         raise UnreadableError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except HRNError:
+        raise
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... on damaged files
         if re.search("Unsupported (global|class)|GLOBAL", str(error)):
             raise HRNError(
@@ -233,7 +252,8 @@ def _misfit(config: Config, weights: Mapping[str, Tensor]) -> str:
     stored = sum(storages.values())  # bytes; an expanded tensor can claim a size larger than its storage
     too_few = sum(w.nbytes for w in weights.values()) > stored
     if isinstance(config, HRNConfig):  # its sizes are unbounded; compare them with the least storage that they need
-        too_few |= config.n_dem * config.n_wrab > len(weights) or config.channels > stored
+        filled = sum(w.numel() > 0 for w in weights.values())
+        too_few |= TENSORS_PER_WRAB * config.n_dem * config.n_wrab > filled or config.channels > stored
         too_few = too_few or config.channels**2 * config.expansion > stored
     if too_few:
         return f"{len(weights)} tensors with {stored:,} bytes are too few"
@@ -258,6 +278,12 @@ def _first_difference(checkpoint: Checkpoint, model: str) -> str:
 def _read(path: Path) -> Any:
     """Return what a .pth file holds, or the contents of a checkpoint from a .safetensors file of `hrn.inference.export`."""
     if path.suffix != ".safetensors":
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise HRNError(
+                        f"{path}: refused: compressed, unlike files of torch.save, and could exhaust the memory"
+                    )
         return torch.load(path, map_location="cpu", weights_only=True)
     from safetensors import safe_open
 
@@ -278,8 +304,10 @@ def as_dict(value: Any) -> Mapping[str, Any]:
 
 
 def _is_dense(value: Any) -> bool:
-    """Return whether a value is a dense tensor with data."""
-    return isinstance(value, Tensor) and value.device.type != "meta" and value.layout == torch.strided
+    """Return whether a value is a dense tensor of numbers with data."""
+    if not isinstance(value, Tensor) or value.device.type == "meta" or value.layout != torch.strided:
+        return False
+    return value.dtype in NUMBERS and not value.is_nested
 
 
 def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:

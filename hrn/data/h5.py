@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hrn.data.images import EXTENSIONS, check_lr_size
+from hrn.data.images import EXTENSIONS, MAX_PIXELS, check_lr_size
 from hrn.errors import HRNError
 
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -67,6 +67,8 @@ class H5Pairs:
             raise HRNError(f"{self.path}: image {group}/{key} is missing")
         if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3:
             raise HRNError(f"{self.path}: {group}/{key} is {data.dtype} {data.shape}, expected uint8 (H, W, 3)")
+        if data.shape[0] * data.shape[1] > MAX_PIXELS:
+            raise HRNError(f"{self.path}: {group}/{key} has more pixels than the limit of {MAX_PIXELS:,}")
         return data.shape[0], data.shape[1]
 
     def verify(self, first: int = 0, every: int = 1) -> None:

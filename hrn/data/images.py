@@ -46,7 +46,7 @@ _DAMAGED = (
     KeyError,
     EOFError,
     IndexError,
-    OverflowError,
+    ArithmeticError,
     RuntimeError,
     MemoryError,
     AssertionError,
@@ -70,8 +70,8 @@ class Picture:
     """Whether the file has a single grey channel, which `rgb` repeats three times."""
     icc_profile: bytes | None = None
     """The colour profile of `rgb`; None if the file has no usable one."""
-    frames: int = 1
-    """The number of frames in the file. Only the first is decoded."""
+    animated: bool = False
+    """Whether the file has several frames. Only the first is decoded."""
 
     @property
     def channels(self) -> int:
@@ -173,7 +173,10 @@ def read_picture(path: str | Path) -> Picture:
             if image.mode in _DEEP_MODES or _is_deep(image, path):
                 raise HRNError(f"{path}: {TOO_DEEP}")
             _apply_orientation(image)
-            return replace(_decode(image), frames=getattr(image, "n_frames", 1))
+            picture, animated = _decode(image), False
+            with suppress(*_DAMAGED):  # later frames may be damaged
+                animated = getattr(image, "is_animated", False)  # n_frames would read every frame
+            return replace(picture, animated=animated)
     except HRNError:
         raise
     except UnidentifiedImageError:

@@ -1,5 +1,6 @@
 """Score methods on test sets, and write images, tables, figures and reports."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,9 +206,9 @@ def find_test_sets(paths: Sequence[Path], scale: int) -> list[TestSet]:
     for test_set in sets:
         if set_names.count(test_set.name) > 1:
             raise HRNError(f"two test sets are called {test_set.name}; score them with separate --sample_dir")
-        names = [image.name for image in test_set.images]
-        if double := next((name for name in names if names.count(name) > 1), None):
-            raise HRNError(f"{test_set.source}: two images are called {double}; rename one of them")
+        (name, count), *_ = Counter(image.name for image in test_set.images).most_common(1)
+        if count > 1:
+            raise HRNError(f"{test_set.source}: two images are called {name}; rename one of them")
     return sets
 
 

@@ -6,6 +6,7 @@ baby_HRN.png and so on, in the folder or in subfolders such as Set5/x4/.
 
 import re
 from collections.abc import Collection, Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,9 @@ def _owner(stem: str, names: Collection[str], scale: int) -> str | None:
 
 def _rest(stem: str, name: str, scale: int) -> str | None:
     """The part of a stem after the image's name; None if it is not a result of this image."""
-    bare = re.sub(rf"([_-]?HR|[_-]?x{scale})+$", "", name) or name  # baby_HR_x4 -> baby
+    bare = _bare(name, scale)
+    if not stem.startswith(bare):
+        return None
     for base in (name, bare):
         rest = stem.removeprefix(base) if stem.startswith(base) else None
         if rest == "":
@@ -119,6 +122,12 @@ def _rest(stem: str, name: str, scale: int) -> str | None:
         if rest and _SUFFIX.match(rest) and not _NOT_RESULTS.intersection(_words(rest.upper())):
             return rest
     return None
+
+
+@cache
+def _bare(name: str, scale: int) -> str:
+    """The name without a mark of HR images or of the scale at its end: baby for baby_HR_x4."""
+    return re.sub(rf"([_-]?HR|[_-]?x{scale})+$", "", name) or name
 
 
 def _words(text: str) -> list[str]:

@@ -111,8 +111,8 @@ def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object]
         if not is_out_of_memory(error):
             raise
         raise HRNError(f"{job.source}: not enough memory to enlarge {w}x{h} to {new_w}x{new_h}") from None
-    if picture.frames > 1:
-        notes.append(f"first of {picture.frames} frames")
+    if picture.animated:
+        notes.append("first of several frames")
     if picture.alpha is not None and job.target.suffix in WITHOUT_ALPHA:
         notes.append(f"transparency dropped: not supported by {job.target.suffix}")
     if picture.icc_profile and job.target.suffix in WITHOUT_PROFILE:

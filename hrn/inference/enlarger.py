@@ -133,7 +133,7 @@ class Enlarger(Upscaler):
     """Enlarges images with one network at one scale.
 
     Args:
-        network: a network from :func:`hrn.inference.upscale.load_model`.
+        network: a network in eval mode, for example from :func:`hrn.inference.upscale.load_model`.
         scale: one of the network's scales; the first one by default.
         mode: how an image is processed; :func:`default_mode` by default.
         ensemble: average over the eight flips and transpositions of the image, at eight times the cost.
@@ -145,8 +145,8 @@ class Enlarger(Upscaler):
             the free memory.
 
     Raises:
-        HRNError: the network does not have the scale, the device does not support the precision or compilation, or a compiler is
-            missing.
+        HRNError: the network does not have the scale or is in training mode, the device does not support the precision or
+            compilation, or a compiler is missing.
     """
 
     def __init__(
@@ -164,6 +164,7 @@ class Enlarger(Upscaler):
         self.scale = scale or scales[0]
         if self.scale not in scales:
             raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{self.scale}")
+        check_eval_mode(network)
         self.device = next(network.parameters()).device
         check_precision(precision, self.device)
         if compile and self.device.type == "mps":
@@ -178,6 +179,7 @@ class Enlarger(Upscaler):
         self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
         if self.mode.name == "local":
             network = make_local(network, self.mode.window)
+        self._module = network
         self._network = torch.compile(network) if compile else network
 
     def without_ensemble(self) -> "Enlarger":
@@ -286,6 +288,7 @@ class Enlarger(Upscaler):
     @torch.inference_mode()
     def _forward(self, windows: Tensor) -> Tensor:
         """One pass over windows (B, h, w, 3) in uint8, or in float32 in [0, 1]; returns (B, scale*h, scale*w, 3) float32."""
+        check_eval_mode(self._module)  # modes full and windows use the caller's network, which may have changed
         x = windows.to(self.device).permute(0, 3, 1, 2)
         if x.dtype == torch.uint8:
             x = x.float().div_(255)
@@ -311,6 +314,12 @@ class Enlarger(Upscaler):
 def _to_uint8(strip: Tensor) -> Tensor:
     """Round values in [0, 1] to uint8, overwriting the float32 strip."""
     return strip.mul_(255).round_().clamp_(0, 255).byte()
+
+
+def check_eval_mode(network: nn.Module) -> None:
+    """Raise HRNError if the network is in training mode, in which BatchNorm would use and update the statistics of the image."""
+    if network.training:
+        raise HRNError("the network is in training mode; call its eval() first")
 
 
 def check_image(image: np.ndarray) -> None:

@@ -139,7 +139,7 @@ def export_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
     header = {
         "format": FORMAT,
         "config": json.dumps(config_to_dict(checkpoint.config)),
-        "info": json.dumps(checkpoint.inference_info),
+        "info": json.dumps(checkpoint.inference_info, default=str),
     }
     data = save({name: value.contiguous() for name, value in checkpoint.inference_weights.items()}, header)
     with atomic_write(path) as temporary:

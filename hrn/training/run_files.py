@@ -170,7 +170,7 @@ def load_state(path: Path) -> Checkpoint:
 
     Raises:
         UnreadableError: the state is of a version that cannot be read.
-        HRNError: `path` is not a training state.
+        HRNError: `path` is not a training state, or is damaged.
     """
     state = load_checkpoint(path)
     if state.training is None:
@@ -180,6 +180,8 @@ def load_state(path: Path) -> Checkpoint:
         raise UnreadableError(
             f"{path}: training state of another version, without {', '.join(sorted(missing))}; it cannot be resumed"
         )
+    if not all(isinstance(training[key], dict) for key in ("recipe", "learner")):
+        raise HRNError(f"{path}: damaged training state: its recipe or its optimizer state is not a dict")
     return replace(state, training=training)
 
 

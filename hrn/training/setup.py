@@ -114,7 +114,7 @@ def build_trainer(
     """Build the trainer, and resume `state` if given. Raises HRNError."""
     recipe, device = setup.recipe, processes.device
     if state:
-        recipe = recipe.with_norm_batch(state.training["recipe"]["norm_batch"])
+        recipe = recipe.with_norm_batch(state.training["recipe"].get("norm_batch", 0))
     info = {
         "model": " ".join([args.model, *args.set]),
         "train_data": args.train_data_path.name,

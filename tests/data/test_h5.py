@@ -113,3 +113,12 @@ def test_an_unreadable_image_is_found_at_the_start(h5_path):
         pairs.verify(1, 2)
     with pytest.raises(HRNError, match="HR/7"):
         pairs.read("HR", 7)
+
+
+def test_an_image_that_claims_a_huge_size(h5_path):
+    """A data set that was never written takes no space in the file."""
+    with h5py.File(h5_path, "a") as file:
+        del file["HR/0"]
+        file.create_dataset("HR/0", (30_000, 30_000, 3), np.uint8, chunks=(64, 64, 3))
+    with pytest.raises(HRNError, match=r"HR/0.*pixels"):
+        H5Pairs(h5_path, (2,))

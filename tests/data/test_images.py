@@ -5,11 +5,13 @@ import struct
 import subprocess
 import sys
 import zlib
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import TiffImageFile
 
 from hrn.data import images
 from hrn.data.images import (
@@ -92,8 +94,36 @@ def test_the_first_of_several_frames(tmp_path, image, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(image).save(path, save_all=True, append_images=[Image.fromarray(image[::-1])], lossless=True)
     picture = read_picture(path)
-    assert picture.frames == 2
+    assert picture.animated
     assert (picture.rgb == image).all()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tif"])
+def test_damage_after_the_first_frame_does_no_harm(tmp_path, image, suffix):
+    path = tmp_path / f"a{suffix}"
+    frames = [Image.fromarray(np.roll(image, 9 * i, 1)).quantize(64) for i in range(3)]
+    frames[0].save(path)
+    whole, first = read_rgb(path), path.stat().st_size
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    contents = path.read_bytes()
+    assert len(contents) > 2 * first
+    read = 0
+    for length in range(first + 50, len(contents), 997):
+        path.write_bytes(contents[:length])
+        assert (read_rgb(path) == whole).all()
+        read += 1
+    assert read > 3
+
+
+def test_pages_are_not_counted(tmp_path, monkeypatch):
+    """Pillow would seek through all of them, which takes minutes for a file of 30 MiB."""
+    page = Image.new("L", (1, 1))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page] * 50)
+    seeks = []
+    seek = TiffImageFile.seek
+    monkeypatch.setattr(TiffImageFile, "seek", lambda self, frame: (seeks.append(frame), seek(self, frame)))
+    assert read_picture(tmp_path / "a.tif").animated
+    assert len(seeks) < 3
 
 
 def test_pixels_are_counted_without_decoding(tmp_path, image):
@@ -347,3 +377,12 @@ def test_lossy_formats_keep_colours_sharp(tmp_path, suffix):
     stripes[:, ::2, 0], stripes[:, 1::2, 2] = 200, 200
     write_image(tmp_path / f"a{suffix}", stripes)
     assert abs(read_rgb(tmp_path / f"a{suffix}").astype(int) - stripes).mean() < 8
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), OverflowError("too large")])
+def test_arithmetic_errors_of_decoders(tmp_path, image, monkeypatch, error):
+    """A damaged AVIF sequence can have a time scale of zero."""
+    Image.fromarray(image).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "load", Mock(side_effect=error))
+    with pytest.raises(HRNError, match=r"a\.png"):
+        read_rgb(tmp_path / "a.png")

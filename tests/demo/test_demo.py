@@ -197,6 +197,11 @@ def test_storage_quota(tmp_path, monkeypatch):
     os.utime(tmp_path / "old_folder", (0, 0))
     make_room(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.png", "new_folder"]
+    monkeypatch.setattr(demo_backend, "MAX_FILES", 1)
+    make_room(tmp_path)
+    (tmp_path / "second.png").touch()
+    with pytest.raises(HRNError):
+        make_room(tmp_path)
 
 
 @pytest.fixture
@@ -227,6 +232,11 @@ def test_upload_limits(gradio, tmp_path, monkeypatch):
     chunked = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
     assert status("/upload", 0, files=None, content=iter([b"a", b"b"]), headers=chunked) == 413
     assert status("/elsewhere", 1000) == 413
+    assert status("/elsewhere", 0, files=None, content=bytes(demo.MAX_BODY)) == 200
+    assert status("/elsewhere", 0, files=None, content=bytes(demo.MAX_BODY + 1)) == 413
+    types = [("Content-Type", "multipart/form-data; boundary=a"), ("Content-Type", "text/plain")]
+    for headers in (types, types[::-1]):
+        assert status("/elsewhere", 0, files=None, content=b"ab", headers=headers) == 413
     (tmp_path / "full.png").write_bytes(bytes(1000))
     monkeypatch.setattr(demo_backend, "MAX_STORED", 999)
     assert status("/upload", 1000) == 413

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from hrn.checkpoint import load_checkpoint, save_checkpoint
 from hrn.errors import HRNError
 from hrn.inference import export
 from hrn.inference.enlarger import Mode
-from hrn.inference.export import main, onnx_enlarger
+from hrn.inference.export import export_safetensors, main, onnx_enlarger
 from hrn.inference.upscale import load_model, upscale
 from hrn.model import build_model
 
@@ -70,6 +71,13 @@ def test_safetensors_holds_the_same_checkpoint(two_scales, tmp_path, image):
     out.write_bytes(out.read_bytes()[:100])
     with pytest.raises(HRNError):
         load_checkpoint(out)
+
+
+def test_information_that_json_does_not_support_becomes_text(tmp_path, small_config):
+    pytest.importorskip("safetensors", reason="needs the packages of hrn[export]")
+    save_checkpoint(tmp_path / "a.pth", small_config, build_model(small_config).state_dict(), info={"x": torch.ones(1)})
+    export_safetensors(tmp_path / "a.safetensors", load_checkpoint(tmp_path / "a.pth"))
+    assert load_checkpoint(tmp_path / "a.safetensors").info == {"x": "tensor([1.])"}
 
 
 @pytest.mark.parametrize(

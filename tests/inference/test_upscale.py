@@ -259,3 +259,18 @@ def test_non_finite_results_are_rejected(new_checkpoint, image):
 def test_missing_device(new_checkpoint):
     with pytest.raises(HRNError, match="cuda:99"):
         load_model(new_checkpoint, device="cuda:99")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_network_in_training_mode_is_refused_and_keeps_its_statistics(small, image, mode):
+    before = {name: buffer.clone() for name, buffer in small.named_buffers()}
+    enlarger = Enlarger(small, mode=Mode(mode))
+    small.train()
+    with pytest.raises(HRNError, match="eval"):
+        Enlarger(small, mode=Mode(mode))
+    if mode == "local":  # the network was copied
+        enlarger(image)
+    else:
+        with pytest.raises(HRNError, match="eval"):
+            enlarger(image)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in small.named_buffers())

@@ -1,7 +1,10 @@
 """tools/make_figures.py: which tables and figures it makes."""
 
+import copy
+
 import pytest
 
+from hrn.pretrained import read_manifest
 from tools import make_figures
 
 
@@ -47,3 +50,12 @@ def test_comparisons_show_single_scale_checkpoints(scale):
 def test_every_training_log_has_its_figure():
     for name in make_figures.training_logs():
         assert (make_figures.FIGS / f"curve_{name}.png").is_file()
+
+
+def test_the_table_of_models_lists_variants_last(monkeypatch):
+    manifest = copy.deepcopy(read_manifest())
+    variant = copy.deepcopy(manifest["checkpoints"]["hrn_light_x4"])
+    variant["config"]["channels"] = 20
+    manifest["checkpoints"] = {"a_variant_x4": variant, **manifest["checkpoints"]}
+    monkeypatch.setattr(make_figures, "read_manifest", lambda: manifest)
+    assert "a_variant_x4" in make_figures.models_table().splitlines()[-1]

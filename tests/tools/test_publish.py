@@ -51,6 +51,29 @@ def test_the_entry_in_the_manifest(folder):
     assert entry["config"] == config_to_dict(preset("hrn_light", [2]))
 
 
+def test_an_entry_is_updated(folder, tmp_path):
+    """Scores of the same weights are added; new weights replace all scores."""
+    path = folder / "light/tiny_x2.pth"
+    write_scores(tmp_path / "more", path, set="Urban100")
+    add_to_manifest(path, tmp_path / "more", "7 images", folder)
+    assert sorted(read_manifest(folder)["checkpoints"]["tiny_x2"]["scores"]) == ["B100", "Set5", "Urban100"]
+    config = preset("hrn_light", [2])
+    save_checkpoint(path, config, build_model(config).state_dict(), info={"steps": 8})
+    write_scores(tmp_path / "new", path, set="Urban100")
+    add_to_manifest(path, tmp_path / "new", "8 images", folder)
+    assert sorted(read_manifest(folder)["checkpoints"]["tiny_x2"]["scores"]) == ["Urban100"]
+
+
+def test_another_file_of_the_same_name_is_refused(folder, tmp_path):
+    before = (folder / "manifest.json").read_text()
+    other = folder / "mine/tiny_x2.pth"
+    other.parent.mkdir()
+    other.write_bytes((folder / "light/tiny_x2.pth").read_bytes())
+    with pytest.raises(HRNError, match=r"light/tiny_x2\.pth"):
+        add_to_manifest(other, tmp_path / "sample", "", folder)
+    assert (folder / "manifest.json").read_text() == before
+
+
 def test_scores_and_folder_are_required(folder, tmp_path):
     path = folder / "light/tiny_x2.pth"
     (tmp_path / "empty").mkdir()

@@ -217,6 +217,8 @@ def peak_memory(device: torch.device) -> int:
     """Return the peak memory of this process in bytes: allocated on a GPU, resident on a CPU. 0 on Windows without a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, StopIteration):  # without /proc; getrusage may return the peak of the parent process
+        return _status("VmHWM") * 1024
     if resource is None:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

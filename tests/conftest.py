@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from hrn import sample
 from hrn.cli import run_cli
@@ -21,11 +22,11 @@ from hrn.model import HRNConfig
 from tests.site import Server
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("HRN_SHARED", ROOT.parent / "shared"))
 THREADS = 2
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several workers that share the cores, as its subprocesses do
     THREADS = 1
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same results on every machine; benchmarks/gpu.py checks GPUs
 SMALL = HRNConfig(channels=8, n_dem=1, n_wrab=1, expansion=1, scales=(2,), reduction=4, upsampler="direct")
 
 
@@ -47,9 +48,24 @@ def root() -> Path:
 
 @pytest.fixture
 def shared() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the benchmark images and reference data in {SHARED} (HRN_SHARED sets another folder)")
-    return SHARED
+    folder = os.environ.get("HRN_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs the benchmark images and reference data: set HRN_SHARED to their folder")
+    return Path(folder)
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, std: float = 0.2) -> nn.Module:
+    """Add noise to all parameters, randomise BatchNorm's statistics, and return the module in eval mode.
+
+    The body of a new network adds nothing to the image, so errors in it would not be seen.
+    """
+    for parameter in module.parameters():
+        parameter.add_(std * torch.randn_like(parameter))
+    for name, buffer in module.named_buffers():
+        if "running" in name:
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    return module.eval()
 
 
 def smooth_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -94,7 +94,7 @@ class Server(BaseHTTPRequestHandler):
     def slow(self, wanted, count):
         self.send(DATA[:10], length=len(DATA))
         self.wfile.flush()
-        time.sleep(1)
+        time.sleep(3)
 
     def elsewhere(self, wanted, count):
         self.send_response(302)

@@ -20,11 +20,14 @@ from tests.site import DATA, MD5, Server, make_zip
 
 
 @pytest.fixture
-def get(site, tmp_path):
+def get(site, tmp_path, monkeypatch):
     """A function that downloads paths of the site, without waiting between attempts."""
 
     def run(*paths, checksum=MD5, **more):
-        timeout = 0.3 if "slow" in paths else 30
+        timeout = 30
+        if "slow" in paths:
+            monkeypatch.setattr(fetch_module, "TRIES", 1)
+            timeout = 1
         return fetch(
             [f"{site}/{p}" for p in paths], tmp_path / "got.zip", checksum=checksum, wait=0, timeout=timeout, **more
         )

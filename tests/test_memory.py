@@ -1,4 +1,5 @@
 import re
+import sys
 from contextlib import suppress
 
 import pytest
@@ -22,6 +23,7 @@ def test_invalid_memory_sizes(text):
         parse_memory(text)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_free_memory_is_at_most_the_total():
     with open("/proc/meminfo") as file:
         total = int(file.readline().split()[1]) * 1024
@@ -100,3 +102,10 @@ def test_the_error_of_a_failed_allocation():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     assert is_out_of_memory(caught.value)
+
+
+def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+    (tmp_path / "meminfo").write_text("MemAvailable: 5000 kB\n")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory(torch.device("cpu")) == 1250 * 1024

@@ -1,10 +1,19 @@
+import sys
+
 import pytest
 import torch
 from torch.torch_version import TorchVersion
 
 from hrn import runtime
 from hrn.errors import HRNError
-from hrn.runtime import check_driver, check_precision, inference_convolutions, missing_for_compile, pick_device
+from hrn.runtime import (
+    check_driver,
+    check_precision,
+    inference_convolutions,
+    missing_for_compile,
+    pick_device,
+    tune_convolutions,
+)
 
 cudnn = torch.backends.cudnn
 
@@ -164,3 +173,34 @@ def test_inference_settings_are_restored(tf32):
             assert (cudnn.benchmark, cudnn.conv.fp32_precision) == outside
     finally:
         cudnn.benchmark, cudnn.conv.fp32_precision = before
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_settings_of_convolutions(tf32, deterministic):
+    names = ("benchmark", "deterministic", "allow_tf32")
+    before = {name: getattr(torch.backends.cudnn, name) for name in names}
+    try:
+        tune_convolutions(tf32=tf32, deterministic=deterministic)
+        assert [getattr(torch.backends.cudnn, name) for name in names] == [not deterministic, deterministic, tf32]
+    finally:
+        for name, value in before.items():
+            setattr(torch.backends.cudnn, name, value)
+
+
+MEASURE = """
+import torch
+from hrn.runtime import peak_memory, peak_memory_meter
+cpu = torch.device("cpu")
+before, meter = peak_memory(cpu), peak_memory_meter(cpu)
+data = torch.ones(2**24)  # 64 MiB
+del data
+print(peak_memory(cpu) - before, meter())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, peaks of the process are less precise")
+def test_measured_memory(run, root):
+    grown, measured = map(float, run("-c", MEASURE, cwd=root).stdout.split())
+    assert grown == pytest.approx(2**26, rel=0.3)
+    assert measured == pytest.approx(64, rel=0.3)

@@ -20,6 +20,7 @@ from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.inference import methods
 from hrn.model import build_model, preset
+from tests.conftest import randomise
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -265,14 +266,25 @@ def test_only_the_first_process_looks_for_checkpoints(light, monkeypatch):
     assert method.settings["checkpoint_sha256"] == file_hash(light)
 
 
-def test_gain_of_the_self_ensemble(light, hr_folder, tmp_path, capsys):
-    args = ("--ckpt_path", light, "--test_data_dir", hr_folder, "--sample_dir", tmp_path / "s", "--no_images")
+def test_gain_of_the_self_ensemble(hr_folder, tmp_path, capsys):
+    network = randomise(build_model(preset("hrn_light", [2])), 0.01)
+    save_checkpoint(tmp_path / "a_x2.pth", network.config, network.state_dict(), info={})
+    args = (
+        "--ckpt_path",
+        tmp_path / "a_x2.pth",
+        "--test_data_dir",
+        hr_folder,
+        "--sample_dir",
+        tmp_path / "s",
+        "--no_images",
+    )
     means = {}
     for flags in ((), ("--self_ensemble",)):
         assert main(*args, *flags) == 0
         out = capsys.readouterr().out
         means[flags] = json.loads(next((tmp_path / "s").rglob("scores.json")).read_text())["mean"]["psnr_y"]
     gain = means[("--self_ensemble",)] - means[()]
+    assert abs(gain) > 0.001
     assert f"self-ensemble: {gain:+.3f} dB" in out
 
 

@@ -278,14 +278,16 @@ print((status("VmHWM") - before) * 1024 / picture.rgb.nbytes)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-@pytest.mark.parametrize("kind", ["RGB", "RGBA", "L", "P", "turned"])
-def test_decoding_makes_no_copies(tmp_path, kind):
-    """Peak memory is the result plus Pillow's image, which has up to four bytes per pixel."""
+@pytest.mark.parametrize(
+    ("kind", "peak"), [("RGB", 7 / 3), ("RGBA", 8 / 3), ("L", 4 / 3), ("P", 4 / 3), ("turned", 8 / 3)]
+)
+def test_decoding_makes_no_copies(tmp_path, kind, peak):
+    """Peak memory is the result plus Pillow's image, which has one or four bytes per pixel, or two of these while turning."""
     exif = Image.Exif()
     exif[0x0112] = 6 if kind == "turned" else 1
     Image.new("RGB" if kind == "turned" else kind, (4000, 2500), 1).save(tmp_path / "a.png", exif=exif)
     measured = subprocess.run([sys.executable, "-c", MEASURE, tmp_path / "a.png"], capture_output=True, check=True)
-    assert 1 < float(measured.stdout) < 4
+    assert 1 < float(measured.stdout) < peak + 0.75  # another copy of the result would add 1
 
 
 def test_writing_is_atomic(tmp_path, image):

@@ -8,7 +8,7 @@ from torch import nn
 
 from hrn.checkpoint import save_checkpoint
 from hrn.model import build_model
-from tests.conftest import SMALL
+from tests.conftest import SMALL, randomise
 
 
 class Repeat(nn.Module):
@@ -43,10 +43,7 @@ def repeat():
 def small():
     """An HRN with random weights, none of which are zero; its output at a pixel depends on distant pixels."""
     torch.manual_seed(0)
-    network = build_model(SMALL).eval().requires_grad_(False)
-    for parameter in network.parameters():
-        parameter.add_(0.2 * torch.randn_like(parameter))
-    return network
+    return randomise(build_model(SMALL)).requires_grad_(False)
 
 
 @pytest.fixture

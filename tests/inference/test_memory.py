@@ -159,6 +159,7 @@ print((peak() - before) / side**2)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize(("name", "side"), [("hrn_light", 512), ("hrn", 192)])
 @pytest.mark.slow
 def test_bytes_per_pixel(name, side):

@@ -10,6 +10,7 @@ from hrn.inference.export import main  # noqa: E402
 from hrn.inference.spandrel import register  # noqa: E402
 from hrn.inference.upscale import enlarge, load_model  # noqa: E402
 from hrn.model import build_model, config_to_dict, preset  # noqa: E402
+from tests.conftest import randomise  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,8 @@ def test_included_checkpoints(root, name, lr):
 @pytest.mark.parametrize("name", ["hrn", "hrn_base"])
 def test_presets(tmp_path, name):
     path = tmp_path / "a.pth"
-    save_checkpoint(path, preset(name, [4]), build_model(preset(name, [4])).state_dict(), info={})
+    network = randomise(build_model(preset(name, [4])), 0.02)
+    save_checkpoint(path, network.config, network.state_dict(), info={})
     assert_equal(path, torch.rand(1, 3, 20, 50), load_model(path, device="cpu"), 4)
 
 

@@ -9,15 +9,7 @@ from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB, WRDB
 from hrn.model.config import HRNConfig
 from hrn.model.hrn import DEM, FrequencyTransform
-
-
-def randomised(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    for name, buffer in module.named_buffers():
-        if "running" in name:
-            nn.init.uniform_(buffer, 0.5, 1.5)
-    return module.eval()
+from tests.conftest import randomise
 
 
 def attend(ca: CoordinateAttention, x: torch.Tensor) -> torch.Tensor:
@@ -42,7 +34,7 @@ def attend(ca: CoordinateAttention, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("gates", ["multiply", "add"])
 @torch.no_grad()
 def test_coordinate_attention(gates):
-    ca = randomised(CoordinateAttention(8, reduction=4, gates=gates))
+    ca = randomise(CoordinateAttention(8, reduction=4, gates=gates))
     x = torch.randn(2, 8, 5, 7)
     torch.testing.assert_close(ca(x), attend(ca, x))
 
@@ -57,7 +49,7 @@ def conv(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_wrab():
-    block = randomised(WRAB(4, HRNConfig(expansion=3, reduction=2)))
+    block = randomise(WRAB(4, HRNConfig(expansion=3, reduction=2)))
     x = torch.randn(1, 4, 6, 5)
     assert block.widen.out_channels == 12
     expected = x + block.attention(conv(block.narrow, F.elu(conv(block.widen, x))))
@@ -66,7 +58,7 @@ def test_wrab():
 
 @torch.no_grad()
 def test_wrdb_fuses_all_earlier_outputs():
-    block = randomised(WRDB(4, HRNConfig(n_wrab=3, expansion=2, reduction=2)))
+    block = randomise(WRDB(4, HRNConfig(n_wrab=3, expansion=2, reduction=2)))
     x = torch.randn(1, 4, 6, 5)
     a1 = block.blocks[0](x)
     a2 = block.blocks[1](conv(block.fuse[0], torch.cat([x, a1], 1)))
@@ -79,7 +71,7 @@ def test_wrdb_fuses_all_earlier_outputs():
 def test_dem_fuses_both_domains():
     import scipy.fft
 
-    dem = randomised(DEM(HRNConfig(channels=4, n_wrab=2, expansion=2, reduction=2)))
+    dem = randomise(DEM(HRNConfig(channels=4, n_wrab=2, expansion=2, reduction=2)))
     x, f = torch.randn(2, 1, 4, 6, 5)
     f_next = dem.frequency(f)
     b1 = dem.spatial1(x)

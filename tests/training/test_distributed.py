@@ -187,6 +187,28 @@ def test_a_single_process():
     assert torch.equal(values, torch.ones(2))
 
 
+def test_shards_of_different_lengths_are_merged_in_order(monkeypatch):
+    def gather(received, mine):
+        received[:] = [mine, ["b"]]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    assert Processes(rank=0, count=2).gather(["a", "c"]) == ["a", "b", "c"]
+
+
+def test_an_error_in_one_process_is_raised_in_all(monkeypatch):
+    """The other process would wait for this one forever."""
+
+    def gather(received, mine):
+        received[:] = [mine, ["the disk of rank 1"]]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    two = Processes(rank=0, count=2)
+    done = []
+    with pytest.raises(HRNError, match="the disk of rank 1"):
+        two.run_on_all(lambda: done.append(True))
+    assert done
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("ending", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 128 + 9)])
 def test_the_exit_code_of_a_failed_process(tmp_path, ending, code):

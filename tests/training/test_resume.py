@@ -17,6 +17,7 @@ from hrn.errors import HRNError
 from hrn.inference.enlarger import Enlarger
 from hrn.training.recipe import Execution
 from hrn.training.run_files import RENAMED_KEYS, RunFiles, load_state
+from hrn.training.signals import StopSignal
 from hrn.training.trainer import Trainer
 from tests.training.conftest import log_of
 
@@ -167,9 +168,9 @@ def test_a_finished_run_writes_its_missing_weights(make, valid):
 def test_a_signal_saves_and_stops(make, number, same):
     straight = make("straight", print_interval=3)
     straight.fit()
-    stopped = make("stopped", print_interval=3)
+    stopped, handlers = make("stopped", print_interval=3), [signal.getsignal(n) for n in StopSignal.SIGNALS]
     assert stopped.fit(lambda step: os.kill(os.getpid(), number) if step == 5 else None) == number
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert [signal.getsignal(n) for n in StopSignal.SIGNALS] == handlers
     resumed = make("stopped", print_interval=3)
     resumed.resume(resumed.files.newest_state())
     assert resumed.step == 5

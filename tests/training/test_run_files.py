@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hrn.errors import HRNError, UnreadableError
-from hrn.training.run_files import JsonLines, RunFiles, read_log
+from hrn.training.recipe import Execution
+from hrn.training.run_files import JsonLines, RunFiles, read_log, step_of
 
 
 @pytest.fixture
@@ -69,6 +70,20 @@ def test_resume_skips_damaged_states(make, caplog):
         path.unlink()
     with pytest.raises(HRNError, match=r"run\.0+8\.train\.pth, run\.0+6\.train\.pth"):
         trainer.files.newest_state()
+
+
+def test_a_resumed_run_deletes_later_damaged_states(make):
+    """Otherwise they would count as the newest ones, and good states would be deleted in their place."""
+    trainer = make()
+    trainer.fit()
+    damaged = trainer.files.states()[0]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    resumed = make(max_steps=7, execution=Execution(keep=1))
+    resumed.resume(resumed.files.newest_state())
+    assert resumed.step == 6
+    resumed.fit()
+    assert [step_of(path) for path in resumed.files.states()] == [7]
+    assert resumed.files.newest_state().training["step"] == 7
 
 
 def test_a_state_that_cannot_be_read_now_is_kept(make, monkeypatch):

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hrn.evaluation import evaluate
 from hrn.inference.enlarger import Enlarger
 from hrn.model import build_model
 from hrn.training import validation
-from hrn.training.validation import FAILED, SHOWN_IMAGES, validate
+from hrn.training.validation import FAILED, SHOWN_IMAGES, score_set, validate
 
 
 @pytest.fixture
@@ -119,3 +120,18 @@ def test_an_error_in_a_thread_is_raised(network, h5_path, threads, monkeypatch):
     monkeypatch.setattr(evaluate, "score", fail)
     with pytest.raises(ZeroDivisionError):
         validate(network, [find_test_set(h5_path, 2)], Processes())
+
+
+def test_an_odd_number_of_images_is_divided(network, h5_path):
+    class Alone(Processes):
+        """One of two processes, whose partner never answers."""
+
+        def max(self, value):
+            return value
+
+    test_set = find_test_set(h5_path, 2)
+    three = replace(test_set, images=test_set.images[:3])
+    options = {"shave": 2, "stop": lambda: 0, "show": None}
+    first, second = (score_set(network, three, Alone(rank=rank, count=2), **options) for rank in (0, 1))
+    assert [first[0], second[0], first[1]] == score_set(network, three, Processes(), **options)
+    assert (len(first), len(second)) == (2, 1)

@@ -160,9 +160,9 @@ class Trainer:
             self.pending_validation = line
             try:
                 scores = None if stopped else self.validate(request)
-            except HRNError:  # an image cannot be read, or the last weights cannot be written
+            except HRNError as error:  # an image cannot be read, or the last weights cannot be written
                 self.save_state()
-                raise
+                raise HRNError(f"validation after step {self.step}: {error}") from None
             if scores is None:
                 self.save_state()
                 return stopped or self.processes.max(request.signal)

@@ -16,14 +16,11 @@ import torch
 
 from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.benchmark import find_test_set
-from hrn.data.patches import PatchDataset
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate
 from hrn.evaluation.metrics import mean_scores
 from hrn.inference.enlarger import Enlarger
 from hrn.training import trainer as trainer_module
-from hrn.training.dry_run import measure_cost
-from hrn.training.monitor import WARMUP_STEPS
 from hrn.training.recipe import Execution
 from hrn.training.run_files import load_state, read_log
 from tests.training.conftest import MEASURED
@@ -309,31 +306,3 @@ def test_the_log_is_json(make):
     lines = [json.loads(line) for line in trainer.files.log.read_text().splitlines()]
     assert set(lines[0]) == {"step", "loss", "grad_norm", "skipped", "lr", *MEASURED}
     assert [line["lr"] for line in lines] == [trainer.recipe.lr_at(line["step"] - 1) for line in lines]
-
-
-def test_a_dry_run_warms_up_every_scale(make, small, monkeypatch):
-    """Before the first measured step, as compiling takes minutes at each scale."""
-    trainer, scales = make(config=replace(small, scales=(2, 3, 4)), valid=False), []
-    step = trainer.learner.step
-
-    def record(parts, lr):
-        scales.append(parts[0][1].shape[-1] // parts[0][0].shape[-1])
-        step(parts, lr)
-
-    monkeypatch.setattr(trainer.learner, "step", record)
-    cost = measure_cost(trainer, steps=2)
-    assert scales[: 3 * WARMUP_STEPS] == [s for s in (2, 3, 4) for _ in range(WARMUP_STEPS)]
-    assert len(scales) == 4 * WARMUP_STEPS + 2
-    assert cost.step_seconds > cost.load_seconds > 0
-
-
-def test_a_dry_run_counts_the_wait_for_data(make, monkeypatch):
-    load = PatchDataset.__getitem__
-
-    def load_slowly(patches, index):
-        time.sleep(0.1)  # for each of the 4 patches of a step
-        return load(patches, index)
-
-    monkeypatch.setattr(PatchDataset, "__getitem__", load_slowly)
-    cost = measure_cost(make(valid=False), steps=2)
-    assert cost.step_seconds > cost.load_seconds >= 0.4

@@ -1,13 +1,19 @@
-"""hrn/sample.py --sr_dir: scores of SR images that other programs made."""
+"""Scores of test sets, also of SR images that other programs made (--sr_dir)."""
 
 import json
 import shutil
 
+import h5py
+import numpy as np
 import pytest
+import torch
 
 from hrn import sample
+from hrn.data.benchmark import find_test_set
 from hrn.data.images import read_rgb, write_image
 from hrn.data.resize import imresize
+from hrn.evaluation.score_sets import warm_up
+from hrn.inference.enlarger import Enlarger
 
 
 def main(*args):
@@ -29,7 +35,7 @@ def bicubic_results(hr_folder, tmp_path):
     return folder
 
 
-def test_finished_results_score_like_the_method_that_made_them(bicubic_results, hr_folder, tmp_path, capsys):
+def test_sr_images_score_like_the_method_that_made_them(bicubic_results, hr_folder, tmp_path, capsys):
     args = ("--test_data_dir", hr_folder, "--scale", 2, "--sample_dir", tmp_path / "s", "--report")
     assert main(*args[:-1], "--model", "bicubic") == 0
     copy = tmp_path / "copy"
@@ -54,7 +60,7 @@ def test_finished_results_score_like_the_method_that_made_them(bicubic_results, 
     assert not list((tmp_path / "s/theirs").rglob("SR"))
 
 
-def test_finished_results_that_do_not_fit(bicubic_results, hr_folder, tmp_path, image, fails):
+def test_sr_images_that_do_not_fit(bicubic_results, hr_folder, tmp_path, image, fails):
     args = ("--test_data_dir", hr_folder, "--scale", 2, "--sr_dir")
     fails(*args, bicubic_results, bicubic_results)
     fails(*args, tmp_path / "none")
@@ -68,3 +74,23 @@ def test_finished_results_that_do_not_fit(bicubic_results, hr_folder, tmp_path, 
     assert "0001" in message
     assert "0003" in message
     assert "0002" not in message
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", [(24, 30), (30, 24)]), ("cpu", [])])
+def test_a_gpu_enlarges_each_size_once_before_its_time_is_measured(tmp_path, device, expected):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for i, (h, w) in enumerate([(24, 30), (30, 24), (24, 30)]):
+            file[f"HR/{i}"] = np.zeros((2 * h, 2 * w, 3), np.uint8)
+            file[f"X2/{i}"] = np.zeros((h, w, 3), np.uint8)
+    sizes = []
+
+    class Recorder(Enlarger):
+        def __init__(self):
+            self.device = torch.device(device)
+
+        def __call__(self, lr):
+            sizes.append(lr.shape[:2])
+
+    warm_up(Recorder(), find_test_set(tmp_path / "a.h5", 2))
+    warm_up(None, find_test_set(tmp_path / "a.h5", 2))
+    assert sizes == expected

@@ -1,0 +1,68 @@
+"""Processes, one or several, without a training run."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hrn.distributed import Processes, join_processes
+from hrn.errors import HRNError
+
+
+def test_processes_and_gpus_must_match(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for device, word in (("cuda", "at least 2 processes.*GPUs: 1"), ("cuda:0", "--device cuda:0")):
+        with pytest.raises(HRNError, match=word), join_processes(device):
+            pass
+
+
+def test_a_single_process():
+    alone = Processes()
+    assert alone.is_main
+    assert alone.gather([1, 2]) == [1, 2]
+    assert alone.max(15) == 15
+    values = torch.ones(2)
+    alone.average_([values])
+    assert torch.equal(values, torch.ones(2))
+
+
+def test_shards_of_different_lengths_are_merged_in_order(monkeypatch):
+    def gather(received, mine):
+        received[:] = [mine, ["b"]]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    assert Processes(rank=0, count=2).gather(["a", "c"]) == ["a", "b", "c"]
+
+
+def test_an_error_in_one_process_is_raised_in_all(monkeypatch):
+    """The other process would wait for this one forever."""
+
+    def gather(received, mine):
+        received[:] = [mine, ["the disk of rank 1"]]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    two = Processes(rank=0, count=2)
+    done = []
+    with pytest.raises(HRNError, match="the disk of rank 1"):
+        two.run_on_all(lambda: done.append(True))
+    assert done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ending", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 128 + 9)])
+def test_the_exit_code_of_a_failed_process(tmp_path, ending, code):
+    (tmp_path / "fail.py").write_text(f"import os, sys; {ending}")
+    script = f"import sys; from hrn.distributed import launch; sys.exit(launch({str(tmp_path / 'fail.py')!r}, [], 2))"
+    assert subprocess.run([sys.executable, "-c", script], stderr=subprocess.DEVNULL).returncode == code
+
+
+@pytest.mark.slow
+def test_a_worker_skips_interpreter_teardown():
+    script = "import atexit, os; from hrn.distributed import exit_process; atexit.register(os.abort); print('done', end=''); exit_process(3)"
+    env = {**os.environ, "TORCHELASTIC_RUN_ID": "1"}
+    ended = subprocess.run([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stdout) == (3, "done")

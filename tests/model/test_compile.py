@@ -25,8 +25,8 @@ def test_training_is_one_graph_with_the_same_result(name, backend):
     got = torch.compile(network, fullgraph=True, dynamic=False, backend=backend)(x)
     got.mean().backward()
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
-    used = [name for name, _ in network.named_parameters() if "body" in name and gradients.get(name) is not None]
-    assert all(gradients[name].abs().max() > 0 for name in used)
+    if backend == "aot_eager":
+        assert all(gradient.abs().max() > 0 for gradient in gradients.values())  # otherwise nothing is compared
     for name, gradient in gradients.items():
         torch.testing.assert_close(network.get_parameter(name).grad, gradient, atol=1e-5, rtol=1e-3)
 

@@ -82,7 +82,9 @@ class UploadLimitMiddleware:
         length, has_files = int(lengths[0]), any(t.lower().startswith(b"multipart/") for t in types)
         if has_files and not path.endswith("/upload"):
             raise HRNError("this endpoint does not accept files")
-        if length > (MAX_UPLOAD + 2**20 if has_files else MAX_BODY):
+        if not has_files and length > MAX_BODY:
+            raise HRNError(f"the request exceeds the maximum allowed size of {MAX_BODY >> 10} KiB")
+        if length > MAX_UPLOAD + 2**20:
             raise HRNError(f"the upload exceeds the maximum allowed size of {MAX_UPLOAD >> 20} MiB")
         if has_files:
             make_room(self.folder)

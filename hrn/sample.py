@@ -176,11 +176,8 @@ def main(argv: list[str] | None = None) -> int:
             return 1 if enlarge_batch(args.input, methods, settings, processes) else 0
         if processes.count > 1:
             raise HRNError("several processes can share --input only; score test sets in one process")
-        from hrn.evaluation.score_sets import (  # imports h5py, scikit-image
-            ScoreSettings,
-            external_methods,
-            score_test_sets,
-        )
+        # imports h5py and scikit-image
+        from hrn.evaluation.score_sets import ScoreSettings, external_methods, score_test_sets
 
         methods = external_methods(args.sr_dir, args.scale) if args.sr_dir else build_methods(args, processes)
         settings = ScoreSettings(args.sample_dir, args.shave, args.raw_grey, not args.no_images, args.report)

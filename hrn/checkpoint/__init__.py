@@ -30,8 +30,6 @@ FORMAT_OF_ANY_VERSION = "hrn-checkpoint-"
 FORMAT = FORMAT_OF_ANY_VERSION + "1"
 TENSORS_PER_WRAB = 12
 """Least number of tensors in a DEM for each of `n_wrab`: in each of two WRDBs, weights and biases of three convolutions."""
-
-
 NUMBERS = (
     torch.float32,
     torch.float64,

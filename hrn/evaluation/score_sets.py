@@ -206,9 +206,9 @@ def find_test_sets(paths: Sequence[Path], scale: int) -> list[TestSet]:
     for test_set in sets:
         if set_names.count(test_set.name) > 1:
             raise HRNError(f"two test sets are called {test_set.name}; score them with separate --sample_dir")
-        (name, count), *_ = Counter(image.name for image in test_set.images).most_common(1)
-        if count > 1:
-            raise HRNError(f"{test_set.source}: two images are called {name}; rename one of them")
+        counts = Counter(image.name for image in test_set.images)
+        if double := next((name for name, count in counts.items() if count > 1), None):
+            raise HRNError(f"{test_set.source}: two images are called {double}; rename one of them")
     return sets
 
 

@@ -26,8 +26,8 @@ def is_bare_state_dict(contents: Mapping[str, object]) -> bool:
 def config_from_shapes(weights: Mapping[str, Tensor]) -> HRNConfig:
     """Infer a network's configuration from the shapes of its weights.
 
-    The architecture variants (`VARIANT_FIELDS`) get their default values. `reduction` and `expansion` are inferred up to rounding: the
-    result has the same shapes.
+    The architecture variants (`VARIANT_FIELDS`) get their default values. `reduction` and `expansion` are inferred up to
+    rounding: the result has the same shapes.
 
     Args:
         weights: a state dict of :class:`hrn.model.HRN`.

@@ -72,7 +72,7 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
                 raise
             raise HRNError(
                 f"--resume {args.resume}: {files.folder} already contains files of the run {files.name}, and this is not one of its "
-                f"training states. Use another --ckpt_name or --ckpt_dir. If it is a state of that run, move it to "
+                "training states. Use another --ckpt_name or --ckpt_dir. If it is a state of that run, move it to "
                 f"{files.folder}/{files.name}.STEP.train.pth."
             ) from None
     pairs = H5Pairs(args.train_data_path, scales)

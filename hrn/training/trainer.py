@@ -140,9 +140,8 @@ class Trainer:
             self.step += 1
             progress(self.step)
             stopped = self._poll_signals(request)
-            timer.step(
-                micro_batches[0][1].shape[-1] // self.recipe.patch_size
-            )  # after the poll, which waits for the GPU
+            scale = micro_batches[0][1].shape[-1] // self.recipe.patch_size
+            timer.step(scale)  # after the poll, which waits for the GPU
             line = self._measure(timer) if self._is_due(self.recipe.print_interval) else {}
             stopped = self._finish_step(line, request, stopped)
             if stopped:

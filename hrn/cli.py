@@ -1,5 +1,6 @@
-"""Shared command-line helpers: error handling and LABEL=PATH arguments."""
+"""Shared command-line helpers: error handling, paths, and LABEL=PATH arguments."""
 
+import argparse
 import errno
 import sys
 from collections.abc import Callable
@@ -8,22 +9,36 @@ from pathlib import Path
 from hrn.errors import HRNError
 
 
+def path_argument(text: str) -> Path:
+    """Type of a path argument. An empty one, such as an unset shell variable, is an error and not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
 def split_label(text: str) -> tuple[str, str]:
     """Split `LABEL=PATH` into the label and the path. The label is empty if `text` is an existing path or has no `=`.
 
     Of several `=`, the first one before an existing path counts, or simply the first one.
+
+    Raises:
+        HRNError: the path is empty.
     """
     parts = text.split("=")
     splits = [("=".join(parts[:i]), "=".join(parts[i:])) for i in range(len(parts))]
-    return next((split for split in splits if Path(split[1]).exists()), splits[min(1, len(splits) - 1)])
+    existing = (split for split in splits if split[1] and Path(split[1]).exists())
+    label, path = next(existing, splits[min(1, len(splits) - 1)])
+    if not path:
+        raise HRNError(f"{text!r}: the path is empty")
+    return label, path
 
 
 def run_cli(main: Callable[[], int | None]) -> int:
     """Run `main` and return the exit code.
 
-    An :class:`HRNError` is printed to stderr and returns 2. A path that cannot be looked up, because it is too long or in a folder
-    without permission, is reported in the same way. Ctrl-C returns 130. Characters that stdout or stderr cannot
-    encode, such as those of a file name that is not valid UTF-8, are escaped.
+    An :class:`HRNError` is printed to stderr and returns 2. A path that cannot be looked up, because it is too long or in a
+    folder without permission, is reported in the same way. Ctrl-C returns 130. Characters that stdout or stderr cannot encode,
+    such as those of a file name that is not valid UTF-8, are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

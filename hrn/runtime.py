@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -37,6 +38,7 @@ _AMPERE = (8, 0)
 _WITHOUT_BF16 = ("AVX2", "NO AVX")
 """Generations of x86 CPUs that cannot have bf16 instructions. Of those with AVX-512, some have them."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
+_cudnn_settings = threading.RLock()
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -199,18 +201,19 @@ def inference_convolutions(device: torch.device, *, tf32: bool) -> Iterator[None
     """Configure cuDNN for inference, and restore the settings at the end. Only CUDA devices are affected.
 
     Convolutions run in float32 unless `tf32` is set. The search for the fastest algorithm is off, because it would run for
-    every new image size. The settings are global, so only one thread may use this at a time.
+    every new image size. The settings are global, so other threads wait until the body ends.
     """
     if device.type != "cuda":
         yield
         return
     cudnn = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.conv.fp32_precision
-    cudnn.benchmark, cudnn.conv.fp32_precision = False, "tf32" if tf32 else "ieee"
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.conv.fp32_precision = before
+    with _cudnn_settings:
+        before = cudnn.benchmark, cudnn.conv.fp32_precision
+        cudnn.benchmark, cudnn.conv.fp32_precision = False, "tf32" if tf32 else "ieee"
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
 def peak_memory(device: torch.device) -> int:

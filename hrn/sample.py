@@ -23,7 +23,7 @@ from pathlib import Path
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.data.images import EXTENSIONS
 from hrn.data.resize import Bicubic
 from hrn.distributed import Processes, check_gpu_count, exit_process, is_worker, join_processes, launch
@@ -37,6 +37,8 @@ from hrn.model import PRESETS
 from hrn.model.config import SCALES
 from hrn.runtime import keep_memory
 
+NETWORK_FLAGS = ("mode", "window", "overlap", "self_ensemble", "precision", "compile", "max_memory")
+"""Flags without effect on bicubic interpolation and on results of other programs."""
 TIMEOUT = timedelta(days=7)
 """How long processes wait for each other. Some may have many more pixels to enlarge."""
 
@@ -44,10 +46,9 @@ TIMEOUT = timedelta(days=7)
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument_group("what to enlarge or score").add_argument
-    add("--input", type=Path, metavar="PATH", help="image, or folder to search recursively, to enlarge")
-    add(
-        "--test_data_dir", type=Path, nargs="+", default=[], metavar="SET", help="test sets to score (see docs/data.md)"
-    )
+    add("--input", type=path_argument, metavar="PATH", help="image, or folder to search recursively, to enlarge")
+    text = "test sets to score (see docs/data.md)"
+    add("--test_data_dir", type=path_argument, nargs="+", default=[], metavar="SET", help=text)
     add("--sr_dir", nargs="+", metavar="[NAME=]FOLDER", help="score folders of SR images that other programs made")
     text = "2, 3, 4 or 8, or any factor for --input and a network; auto (default): those of --ckpt_path, else 4"
     add("--scale", type=parse_scale, nargs="+", metavar="S", help=text)
@@ -103,21 +104,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for wrong, message in (
         (args.input and args.test_data_dir, "--input and --test_data_dir are mutually exclusive"),
         (args.long_edge is not None and args.long_edge < 1, "--long_edge must be 1 or more"),
-        (args.input and (args.no_images or args.report or args.raw_grey), "--no_images, --report and --raw_grey need test sets"),
+        (args.input and (args.no_images or args.report or args.raw_grey or args.shave is not None), "--no_images, --report, --raw_grey and --shave need test sets"),
         (not args.input and (args.skip_existing or args.format != "png"), "--skip_existing and --format need --input"),
         (sized and (args.scale or not args.input or bicubic), "--size and --long_edge need --input and a network, and cannot be combined with --scale"),
         (args.size and args.long_edge, "--size and --long_edge are mutually exclusive"),
         (bicubic and (args.ckpt_path or not args.scale), "--model bicubic needs --scale and cannot be combined with --ckpt_path"),
-        (bicubic and (args.self_ensemble or args.report), "--self_ensemble and --report need a network"),
+        (bicubic and args.report, "--report needs a network"),
         (args.sr_dir and (args.input or args.model or args.ckpt_path), "--sr_dir cannot be combined with --input, --model or --ckpt_path"),
         (args.sr_dir and not args.scale, "--sr_dir needs --scale"),
-        (args.sr_dir and args.self_ensemble, "--self_ensemble needs a network"),
         (args.num_gpu < 0, "--num_gpu must not be negative"),
         (args.num_gpu > 1 and not args.input, "--num_gpu needs --input"),
         (args.shave is not None and args.shave < 0, "--shave must not be negative"),
     ):  # fmt: skip
         if wrong:
             parser.error(message)
+    for name in NETWORK_FLAGS:
+        if (bicubic or args.sr_dir) and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} needs a network")
     if not args.input or bicubic:
         for scale in args.scale or ():
             if scale not in SCALES:

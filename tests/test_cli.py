@@ -69,3 +69,10 @@ def test_labels(tmp_path, monkeypatch, text, expected):
     (tmp_path / "lr=1").mkdir()
     (tmp_path / "lr=1/a.pth").touch()
     assert split_label(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "EDSR="])
+def test_labels_without_a_path(text):
+    """An unset shell variable must not stand for the current folder."""
+    with pytest.raises(HRNError):
+        split_label(text)

@@ -4,6 +4,7 @@ import torch
 
 from hrn import load_model, upscale
 from hrn.errors import HRNError
+from hrn.model import build_model, preset
 
 
 def load(root, name, **arguments):
@@ -25,9 +26,15 @@ def test_pretrained_gives_the_same_as_upscale(root, image, scale):
 
 @pytest.mark.parametrize("name", ["hrn_light", "hrn_base", "hrn"])
 def test_random_weights(root, name):
+    """To be trained as `hrn/train.py` does it: without the changes of mode local and without clipping."""
     model = load(root, name, scale=3, pretrained=False)
     assert model.training
-    assert model(torch.rand(2, 3, 5, 7)).shape == (2, 3, 15, 21)
+    network = build_model(preset(name, [3]))
+    network.load_state_dict(model.network.state_dict())
+    lr = 3 * torch.rand(2, 3, 5, 7)
+    sr = model(lr)
+    torch.testing.assert_close(sr, network(lr, 3))
+    assert sr.max() > 1
 
 
 def test_missing_weights_and_unknown_scales(root):

@@ -1,4 +1,5 @@
 import sys
+import threading
 
 import pytest
 import torch
@@ -173,6 +174,25 @@ def test_inference_settings_are_restored(tf32):
             assert (cudnn.benchmark, cudnn.conv.fp32_precision) == outside
     finally:
         cudnn.benchmark, cudnn.conv.fp32_precision = before
+
+
+def test_inference_settings_of_two_threads():
+    """The second thread waits, so it does not restore the settings of the first one."""
+    cuda, entered, before = torch.device("cuda"), threading.Event(), cudnn.conv.fp32_precision
+
+    def second():
+        entered.set()
+        with inference_convolutions(cuda, tf32=True):
+            pass
+
+    thread = threading.Thread(target=second)
+    with inference_convolutions(cuda, tf32=False):
+        thread.start()
+        entered.wait()
+        thread.join(0.05)
+        assert cudnn.conv.fp32_precision == "ieee"
+    thread.join()
+    assert cudnn.conv.fp32_precision == before
 
 
 @pytest.mark.parametrize("tf32", [True, False])

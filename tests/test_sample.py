@@ -364,6 +364,12 @@ def test_a_folder_shared_by_two_processes(run, root, light, photos, tmp_path):
         "--sr_dir a --scale 2 --model hrn",
         "--sr_dir a --scale 2 --ckpt_path a.pth",
         "--sr_dir a --scale 2 --self_ensemble",
+        "--sr_dir a --scale 2 --max_memory 2G",
+        "--model bicubic --scale 2 --mode full",
+        "--model bicubic --scale 2 --precision bf16",
+        "--input a.png --shave 4",
+        "--input=",
+        "--test_data_dir=",
     ],
 )
 def test_a_wrong_flag_exits_with_2(flags, capsys):

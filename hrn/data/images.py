@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import struct
 import threading
 import warnings
@@ -90,10 +91,21 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
         return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
     try:
-        found = folder.rglob("*") if recursive else folder.iterdir()
+        found = _walk(folder) if recursive else folder.iterdir()
         return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not is_hidden(p) and p.is_file())
     except OSError as error:
-        raise HRNError(f"cannot read the folder {folder}: {error.strerror or error}") from None
+        raise HRNError(f"cannot read the folder {error.filename or folder}: {error.strerror or error}") from None
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield all files in a folder and its subfolders. Unlike `rglob`, it raises OSError for a folder that cannot be read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(root, name) for name in files)
 
 
 def check_lr_size(lr_name: str, lr_size: tuple[int, int], hr_name: str, hr_size: tuple[int, int], scale: int) -> None:
@@ -130,11 +142,18 @@ def check_pixels(path: Path, limit: int) -> tuple[int, int]:
         height, width = _read_size(path)
     except Image.DecompressionBombError:
         raise HRNError(f"{path}: has more pixels than the limit of {limit:,}") from None
-    except _DAMAGED:
+    except _DAMAGED as error:
+        _check_access(path, error)
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     if height * width > limit:
         raise HRNError(f"{path}: has {height * width:,} pixels, more than the limit of {limit:,}")
     return height, width
+
+
+def _check_access(path: Path, error: Exception) -> None:
+    """Raise HRNError if an exception comes from the file system and not from Pillow, whose errors have no number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise HRNError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _read_size(path: Path) -> tuple[int, int]:
@@ -186,6 +205,7 @@ def read_picture(path: str | Path) -> Picture:
     except MemoryError:
         raise HRNError(f"{path}: damaged, or too large for the available memory") from None
     except _DAMAGED as error:
+        _check_access(path, error)
         raise HRNError(f"{path}: damaged or truncated image ({error})") from None
 
 

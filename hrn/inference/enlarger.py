@@ -212,7 +212,7 @@ class Enlarger(Upscaler):
             (B, 3, scale*H, scale*W) float32 on the network's device, clamped to [0, 1].
 
         Raises:
-            HRNError: the tensor has the wrong shape or type, the result is not finite, or memory is too small.
+            HRNError: the tensor has the wrong shape or type, it or the result is not finite, or memory is too small.
         """
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point() or not lr.numel():
             raise HRNError(f"expected a (B, 3, H, W) floating-point tensor, got {tuple(lr.shape)} {lr.dtype}")
@@ -302,6 +302,8 @@ class Enlarger(Upscaler):
             else:
                 sr = self._run(x)
         if not torch.isfinite(sr).all():
+            if not torch.isfinite(x).all():
+                raise HRNError("the image contains values that are not finite")
             cause = "the checkpoint may be damaged" if self.precision != "fp16" else "try --precision bf16 or fp32"
             raise HRNError(f"the network returned non-finite values: {cause}")
         return sr.permute(0, 2, 3, 1)

@@ -192,6 +192,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.format = {".onnx": "onnx", ".safetensors": "safetensors"}.get(suffix)
         if args.format is None:
             raise HRNError(f"--out {args.out}: use the suffix .onnx or .safetensors, or give --format")
+    for name, formats in (("scale", ("onnx", "spandrel")), ("mode", ("onnx",)), ("window", ("onnx",))):
+        if args.format not in formats and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} has no effect on --format {args.format}")
     return args
 
 

@@ -1,7 +1,7 @@
 """Methods that enlarge images by one scale: networks from checkpoints, or bicubic interpolation.
 
-Without a checkpoint, the model is chosen from the manifest of included checkpoints: the most accurate one that is quick on
-the device.
+Without a checkpoint, the model is chosen from the manifest of included checkpoints: the most accurate one on a CUDA GPU,
+the fastest one elsewhere.
 """
 
 import re

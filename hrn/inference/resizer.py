@@ -25,7 +25,7 @@ class Size:
     """
 
     factor: float | None = None
-    """The factor of both sides. The result is rounded up, as in MATLAB."""
+    """The factor of both sides. The result is rounded up, as in MATLAB, but 1.1 times 100 is 110 in spite of rounding errors."""
     exact: tuple[int, int] | None = None
     """Height and width in pixels."""
     long_edge: int | None = None
@@ -43,7 +43,8 @@ class Size:
         if self.exact:
             return self.exact
         if self.factor:
-            return math.ceil(size[0] * self.factor), math.ceil(size[1] * self.factor)
+            h, w = (math.ceil(round(side * self.factor, 6)) or 1 for side in size)
+            return h, w
         factor = self.long_edge / max(size)
         return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 

@@ -45,11 +45,12 @@ def ignore_signals(worker: int) -> None:
 
 @contextmanager
 def kill_loaders_on_error() -> Iterator[None]:
-    """Kill the DataLoader workers if the body raises. They ignore SIGTERM, which would otherwise end them at exit."""
+    """Kill the DataLoader workers that the body started if it raises. They ignore SIGTERM, which would otherwise end them at exit."""
+    before = set(multiprocessing.active_children())
     try:
         yield
     except BaseException:
-        if workers := multiprocessing.active_children():
+        if workers := set(multiprocessing.active_children()) - before:
             in_main_thread = threading.current_thread() is threading.main_thread()
             # PyTorch's SIGCHLD handler would raise another error over this one
             replace = in_main_thread and hasattr(signal, "SIGCHLD")  # not on Windows

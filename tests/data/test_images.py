@@ -1,10 +1,13 @@
 import base64
+import errno
 import io
 import math
+import os
 import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -310,6 +313,23 @@ def test_list_images(tmp_path):
     assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.jpg", "b.PNG", "c.webp"]
     with pytest.raises(HRNError, match="none: No such file"):
         list_images(tmp_path / "none")
+
+
+def test_folders_and_files_without_permission(tmp_path, image, monkeypatch):
+    """They are neither skipped nor called damaged."""
+    write_image(tmp_path / "sub/a.png", image)
+    scandir = os.scandir
+
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(path) if Path(path).name == "sub" else scandir(path))
+    with pytest.raises(HRNError, match="sub: Permission denied"):
+        list_images(tmp_path, recursive=True)
+    monkeypatch.setattr(Image, "open", refuse)
+    for read in (read_rgb, lambda path: check_pixels(path, 100)):
+        with pytest.raises(HRNError, match=r"a\.png: cannot be read: Permission denied"):
+            read(tmp_path / "sub/a.png")
 
 
 def test_other_formats_are_refused_under_any_name(tmp_path):

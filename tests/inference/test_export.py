@@ -94,6 +94,14 @@ def test_invalid_requests(two_scales, tmp_path, monkeypatch, flags, named):
         main(["--ckpt_path", str(two_scales), *flags])
 
 
+@pytest.mark.parametrize(
+    "flags", ["a.safetensors --scale 2", "a.safetensors --mode full", "a.pth --format spandrel --window 32"]
+)
+def test_flags_without_effect(two_scales, flags):
+    with pytest.raises(SystemExit):
+        main(["--ckpt_path", str(two_scales), "--out", *flags.split()])
+
+
 def test_mode_windows_cannot_be_exported(two_scales, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the packages of hrn[export]")
     with pytest.raises(HRNError):

@@ -32,6 +32,12 @@ def test_sizes(size, expected):
     assert Resizer([Repeating(2)], size)(np.zeros((10, 7, 3), np.uint8)).shape == (*expected, 3)
 
 
+def test_factors_without_rounding_errors():
+    """In floating point, 100 * 1.1 is slightly more than 110."""
+    assert Size(factor=1.1).of((100, 50)) == (110, 55)
+    assert Size(factor=1e-9).of((100, 50)) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("scales", "factor", "passes"),
     [

@@ -255,6 +255,13 @@ def test_non_finite_results_are_rejected(new_checkpoint, image):
         upscale(model, image)
 
 
+def test_tensors_with_nan_are_rejected(new_checkpoint):
+    """The message names the image, not the checkpoint."""
+    lr = torch.full((1, 3, 8, 8), float("nan"))
+    with pytest.raises(HRNError, match="image"):
+        enlarge(load_model(new_checkpoint), lr)
+
+
 def test_missing_device(new_checkpoint):
     with pytest.raises(HRNError, match="cuda:99"):
         load_model(new_checkpoint, device="cuda:99")

@@ -1,11 +1,13 @@
 """Signals during training."""
 
+import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 
-from hrn.training.signals import StopSignal, ignore_signals
+from hrn.training.signals import StopSignal, ignore_signals, kill_loaders_on_error
 
 
 @pytest.fixture
@@ -42,3 +44,21 @@ def test_workers_ignore_signals(handlers):
     ignore_signals(0)
     for number in StopSignal.SIGNALS:
         os.kill(os.getpid(), number)
+
+
+def start_twice(process):
+    process.start()
+    process.start()
+
+
+def test_an_error_kills_only_processes_that_the_body_started():
+    mine, loader = (multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,)) for _ in range(2))
+    mine.start()
+    try:
+        with pytest.raises(AssertionError, match="cannot start a process twice"), kill_loaders_on_error():
+            start_twice(loader)
+        assert not loader.is_alive()
+        assert mine.is_alive()
+    finally:
+        mine.kill()
+        mine.join()

@@ -125,8 +125,8 @@ def _compare_methods(
     for label, sr in results.items():
         if sr.shape != pair.hr.shape:
             raise HRNError(f"{name} by {label} is {sr.shape[1]}x{sr.shape[0]}, but the original at x{scale} is {size}")
-    first, *_, last = *(results.values() if len(results) > 1 else [Bicubic(scale)(pair.lr)]), *results.values()
-    crop = crop or best_crop(pair.hr, first, last)[0]
+    srs = list(results.values())
+    crop = crop or best_crop(pair.hr, srs[0] if len(srs) > 1 else Bicubic(scale)(pair.lr), srs[-1])[0]
     if not crop.lies_in(pair.hr.shape[:2]):
         raise HRNError(f"{name}: {crop} is not inside the image of {size} pixels")
     return Comparison(name, pair.hr, results, crop, scale)

@@ -69,7 +69,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="PIXELS",
-        help="skip HR images with a shorter side; training needs patch_size x scale (default: %(default)s)",
+        help="skip images whose shorter side is smaller after cropping to a multiple of the scales; training needs patch_size x scale (default: %(default)s)",
     )
     parser.add_argument(
         "--copies",

@@ -21,7 +21,7 @@ FAILED = 1000
 SHOWN_IMAGES = 4
 """Images of each test set that TensorBoard shows."""
 SCORING_THREADS = {"cuda": 4}
-"""Threads that read and score images while a GPU enlarges others, by device type. On a CPU the network needs all cores."""
+"""Threads that score images while a GPU enlarges others, by device type. On a CPU the network needs all cores."""
 
 
 def validate(

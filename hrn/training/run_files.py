@@ -16,6 +16,9 @@ import torch
 from hrn.checkpoint import Checkpoint, load_checkpoint
 from hrn.errors import HRNError, UnreadableError
 from hrn.files import write_text
+from hrn.model import config_to_dict
+from hrn.model.config import Config
+from hrn.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +186,39 @@ def load_state(path: Path) -> Checkpoint:
     if not all(isinstance(training[key], dict) for key in ("recipe", "learner")):
         raise HRNError(f"{path}: damaged training state: its recipe or its optimizer state is not a dict")
     return replace(state, training=training)
+
+
+def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapping[str, Any]) -> None:
+    """Check that a run may continue from a training state.
+
+    Args:
+        state: a state of :func:`load_state`.
+        config: the run's network.
+        recipe: the run's recipe.
+        info: facts about the run, with the name and number of the training images.
+
+    Raises:
+        HRNError: the network, the recipe or the training images differ from the state's.
+    """
+    if state.config != config:
+        raise HRNError(
+            f"{state.path}: the network differs: {config_to_dict(state.config)}, not {config_to_dict(config)}"
+        )
+    different = []
+    if flags := recipe.differences(state.training["recipe"]):
+        different.append(flags)
+    if different_info(state.info, info, "train_data", "train_images"):
+        count = f" of {state.info['train_images']} images" if "train_images" in state.info else ""
+        different.append(f"--train_data_path {state.info.get('train_data', '')}{count}")
+    if different:
+        raise HRNError(
+            f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another --ckpt_name."
+        )
+
+
+def different_info(before: Mapping[str, Any], after: Mapping[str, Any], *names: str) -> list[str]:
+    """Return the names whose values differ. A value that either side lacks counts as equal."""
+    return [name for name in names if name in before and name in after and before[name] != after[name]]
 
 
 @dataclass

@@ -19,13 +19,12 @@ from hrn.data.resident import ResidentPatches, image_bytes
 from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
 from hrn.memory import local_process_count
-from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.training.learner import Learner, Patches
 from hrn.training.loader import check_shared_memory, cut_batches, decide_data_on_gpu, load_batches, worker_count
 from hrn.training.monitor import StepTimer, TensorBoard, log_line
 from hrn.training.recipe import Execution, Recipe, micro_batch_size
-from hrn.training.run_files import Background, JsonLines, RunFiles, copy_to_cpu
+from hrn.training.run_files import Background, JsonLines, RunFiles, check_same_run, copy_to_cpu, different_info
 from hrn.training.signals import StopSignal, kill_loaders_on_error
 from hrn.training.validation import validate
 
@@ -321,26 +320,14 @@ class Trainer:
         Raises:
             HRNError: the network, the recipe, or the name or number of images of the training file differs from the state's.
         """
-        if state.config != self.config:
-            raise HRNError(
-                f"{state.path}: the network differs: {config_to_dict(state.config)}, not {config_to_dict(self.config)}"
-            )
-        different = []
-        if flags := self.recipe.differences(state.training["recipe"]):
-            different.append(flags)
-        if self._different_info(state, "train_data", "train_images"):
-            count = f" of {state.info['train_images']} images" if "train_images" in state.info else ""
-            different.append(f"--train_data_path {state.info.get('train_data', '')}{count}")
-        if different:
-            raise HRNError(
-                f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another --ckpt_name."
-            )
+        check_same_run(state, self.config, self.recipe, self.info)
         self.learner.load_state_dict(state.weights, state.training["learner"])
         self.step, self.pending_validation, self.best = (
             state.training[k] for k in ("step", "pending_validation", "best")
         )
         validates = self.valid or not self.finished
-        if self.best and validates and (changed := self._different_info(state, "valid_data", "valid_images", "shave")):
+        changed = different_info(state.info, self.info, "valid_data", "valid_images", "shave")
+        if self.best and validates and changed:
             changes = ", ".join(f"{k} from {state.info[k]} to {self.info[k]}" for k in changed)
             logger.warning("the validation setup changed (%s); resetting the best score", changes)
             self.best = None
@@ -348,8 +335,3 @@ class Trainer:
             logger.warning("%s is missing; resetting the best score", self.files.best)
             self.best = None
         self.info = {**state.info, **self.info}
-
-    def _different_info(self, state: Checkpoint, *names: str) -> list[str]:
-        """Return the names whose values differ from the state's. A value that either side lacks counts as equal."""
-        known = self.info.keys() & state.info.keys()
-        return [k for k in names if k in known and self.info[k] != state.info[k]]

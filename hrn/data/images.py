@@ -86,19 +86,15 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
     Raises:
         HRNError: the folder or a file in it cannot be accessed.
     """
-
-    def is_hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
     try:
         found = _walk(folder) if recursive else folder.iterdir()
-        return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not is_hidden(p) and p.is_file())
+        return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
     except OSError as error:
         raise HRNError(f"cannot read the folder {error.filename or folder}: {error.strerror or error}") from None
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield all files in a folder and its subfolders. Unlike `rglob`, it raises OSError for a folder that cannot be read."""
+    """Yield the files in a folder and in subfolders that are not hidden. Raises OSError if a folder cannot be read."""
 
     def fail(error: OSError) -> None:
         raise error

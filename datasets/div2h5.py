@@ -8,7 +8,6 @@ python datasets/div2h5.py --copies 0.8 0.6                        and copies of 
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 from collections import deque
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from hrn.cli import run_cli
 from hrn.data.benchmark import find_lr
+from hrn.data.h5 import write_pair
 from hrn.data.images import EXTENSIONS, check_lr_size, list_images, read_rgb
 from hrn.data.resize import bicubic_lr, imresize, modcrop
 from hrn.errors import HRNError
@@ -35,8 +35,6 @@ from hrn.files import atomic_write
 DATASET = Path(__file__).resolve().parents[1] / "dataset"
 SCALES = (2, 3, 4, 8)
 """As in `hrn.model`, which needs torch."""
-RESERVE = 64 * 2**20
-"""Bytes of disk space that are left free, in part for the index of the h5 file."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -177,13 +175,8 @@ def convert(
         for (path, factor), images in zip(items, progress, strict=True):
             if images is None:
                 continue
-            # HDF5 crashes on a full disk
-            if shutil.disk_usage(out.parent).free < RESERVE + sum(image.nbytes for image in images.values()):
-                raise HRNError(f"cannot write {out}: the disk is nearly full")
-            for group, image in images.items():
-                file.create_dataset(f"{group}/{key}", data=image)
             name = path.name if factor == 1 else f"{path.stem}_{factor}{path.suffix}"
-            file[f"HR/{key}"].attrs["name"] = name.encode(errors="backslashreplace").decode()
+            write_pair(file, key, images, name)
             key += 1
         if key == 0:
             raise HRNError(f"all {len(items)} {kind} are too small (--min_size {min_size})")

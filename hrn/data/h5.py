@@ -5,7 +5,8 @@ A key names the same image in all groups.
 """
 
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from hrn.errors import HRNError
 
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 """The exceptions that h5py raises for damaged files."""
+RESERVE = 64 * 2**20
+"""Bytes of disk space that are left free, in part for the index of the h5 file."""
 
 
 class H5Pairs:
@@ -139,6 +142,26 @@ class H5Pairs:
             yield
         except _DAMAGED as error:
             raise HRNError(f"{self.path}: {message} ({error})") from None
+
+
+def write_pair(file: h5py.File, key: int, images: Mapping[str, np.ndarray], name: str) -> None:
+    """Add an image and its LR images to an open h5 file.
+
+    Args:
+        file: the h5 file, open for writing.
+        key: the number of the image.
+        images: by group name (`HR`, `X2`, ...), (H, W, 3) uint8.
+        name: the name of the original file.
+
+    Raises:
+        HRNError: the disk is nearly full. HDF5 would crash on a full disk.
+    """
+    path = Path(file.filename)
+    if shutil.disk_usage(path.parent).free < RESERVE + sum(image.nbytes for image in images.values()):
+        raise HRNError(f"cannot write to {path.parent}: the disk is nearly full")
+    for group, image in images.items():
+        file.create_dataset(f"{group}/{key}", data=image)
+    file[f"HR/{key}"].attrs["name"] = name.encode(errors="backslashreplace").decode()
 
 
 def _stem(name: str) -> str:

@@ -1,0 +1,108 @@
+import h5py
+import numpy as np
+import pytest
+
+from hrn.checkpoint import save_checkpoint
+from hrn.data.h5 import H5Pairs
+from hrn.errors import HRNError
+from hrn.inference.upscale import load_model, upscale
+from hrn.model import build_model
+from tests.conftest import SMALL, smooth_image
+
+
+@pytest.fixture
+def teacher(root, load_script):
+    return load_script(root / "datasets/teacher.py")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    save_checkpoint(tmp_path / "small.pth", SMALL, build_model(SMALL).state_dict(), info={})
+    return tmp_path / "small.pth"
+
+
+@pytest.fixture
+def flags(h5_path, checkpoint, tmp_path):
+    return ["--data", str(h5_path), "--ckpt_path", str(checkpoint), "--out", str(tmp_path / "t.h5"), "--device", "cpu"]
+
+
+def test_hr_is_the_enlargement_of_lr(teacher, flags, h5_path, checkpoint, tmp_path):
+    with h5py.File(h5_path, "r+") as file:
+        file["HR/2"].attrs["name"] = "0003_0.8.png"
+    teacher.main(flags)
+    network = load_model(checkpoint, device="cpu")
+    source, pairs = H5Pairs(h5_path, (2,)), H5Pairs(tmp_path / "t.h5", (2,))
+    assert len(pairs) == 12
+    assert pairs.name(2) == "0003_0.8"
+    for i in range(12):
+        lr = source.read("X2", i)
+        assert (pairs.read("X2", i) == lr).all()
+        assert (pairs.read("HR", i) == upscale(network, lr)).all()
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert set(file) == {"HR", "X2"}
+
+
+def test_a_random_choice_and_pairs_that_keep_their_hr(teacher, flags, h5_path, tmp_path, rng):
+    """The images keep their order. Another seed chooses others."""
+    with h5py.File(tmp_path / "more.h5", "w") as file:
+        hr = smooth_image(rng, 64, 64)
+        file["HR/0"], file["X2/0"] = hr, hr[::2, ::2]
+    source = H5Pairs(h5_path, (2,))
+    lr = [source.read("X2", i).tobytes() for i in range(12)]
+    found = []
+    for seed in ("0", "0", "1"):
+        teacher.main([*flags, "--count", "5", "--seed", seed, "--add", str(tmp_path / "more.h5")])
+        pairs = H5Pairs(tmp_path / "t.h5", (2,))
+        assert len(pairs) == 6
+        assert (pairs.read("HR", 5) == hr).all()
+        assert (pairs.read("X2", 5) == hr[::2, ::2]).all()
+        found.append([lr.index(pairs.read("X2", i).tobytes()) for i in range(5)])
+    assert found[0] == found[1] == sorted(found[0]) != found[2]
+
+
+def test_a_file_of_hr_larger_than_the_lr_images_cover(teacher, flags, tmp_path, rng):
+    """A file for several scales has HR images of one size. The written HR has the size of LR times the scale."""
+    with h5py.File(tmp_path / "carn.h5", "w") as file:
+        file["HR/0"], file["X2/0"] = np.zeros((97, 96, 3), np.uint8), smooth_image(rng, 48, 48)
+    teacher.main(flags)
+    assert H5Pairs(tmp_path / "t.h5", (2,)).read("HR", 0).shape == (96, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("extra", "match"),
+    [
+        (["--count", "13"], "--count 13: .*carn.h5 contains 12 images"),
+        (["--scale", "3"], "x3"),
+        (["--add", "missing.h5"], "no such h5 file: missing.h5"),
+        (["--ckpt_path", "missing.pth"], "no such checkpoint: missing.pth"),
+    ],
+)
+def test_errors(teacher, flags, tmp_path, extra, match):
+    with pytest.raises(HRNError, match=match):
+        teacher.main([*flags, *extra])
+    assert not (tmp_path / "t.h5").exists()
+
+
+@pytest.mark.parametrize("extra", [["--count", "0"], ["--seed", "-1"], ["--data", ""]])
+def test_bad_flags(teacher, flags, extra):
+    with pytest.raises(SystemExit) as error:
+        teacher.main([*flags, *extra])
+    assert error.value.code == 2
+
+
+def test_an_error_keeps_the_old_file(teacher, flags, h5_path, tmp_path):
+    """HR and LR are checked first, but damage shows only when an image is read."""
+    teacher.main(flags)
+    before = (tmp_path / "t.h5").read_bytes()
+    with h5py.File(h5_path, "r+") as file:
+        size = file["X2/7"].shape
+        del file["X2/7"]
+        file.create_dataset("X2/7", size, np.uint8, chunks=size, compression="gzip", data=np.ones(size, np.uint8))
+        offset = file["X2/7"].id.get_chunk_info(0).byte_offset
+    with open(h5_path, "r+b") as file:
+        file.seek(offset)
+        file.write(bytes(8))
+    with pytest.raises(HRNError, match="cannot read X2/7"):
+        teacher.main(flags)
+    assert (tmp_path / "t.h5").read_bytes() == before
+    assert not list(tmp_path.glob(".*part"))

@@ -2,14 +2,17 @@
 
 python datasets/teacher.py --data dataset/DIV2K_train.h5 --ckpt_path hrn_x4 --out dataset/DIV2K_teacher.h5
 python datasets/teacher.py --data dataset/train.h5 --ckpt_path hrn_x4 --count 1000 --add dataset/stripes.h5 --out dataset/teacher.h5
+python datasets/teacher.py --data dataset/train.h5 --ckpt_path hrn_x4 --enlarge HR --crop 96 --count 1000 --out dataset/teacher.h5
 
 This is knowledge distillation (G. Hinton et al., arXiv 1503.02531). The details of HR that LR does not determine are noise to
-training; the network's enlargements leave them out.
+training; the network's enlargements leave them out. With `--enlarge HR`, the HR images become LR images, whose HR nobody has.
 """
 
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 if not __package__:  # run as a script: import from the repository, not from this folder
@@ -27,6 +30,9 @@ from hrn.inference.enlarger import Enlarger
 from hrn.inference.upscale import load_model
 from hrn.runtime import keep_memory
 
+Part = tuple[int, slice, slice]
+"""The index of an image, and rows and columns of it."""
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -35,12 +41,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ckpt_path", type=Path, required=True, metavar="FILE", help="the teacher, or a name such as hrn_x4")
     add("--out", type=path_argument, required=True, metavar="H5", help="the h5 file to write")
     add("--scale", type=int, metavar="S", help="the scale to write (default: the first one of the teacher)")
-    add("--count", type=int, metavar="N", help="enlarge N images of --data, drawn at random (default: all)")
-    add("--seed", type=int, default=0, help="seed of that choice (default: %(default)s)")
-    add("--add", type=path_argument, metavar="H5", help="more training pairs, which keep their HR images")
+    text = "the images to enlarge: the LR images, or the HR images, which become LR (default: %(default)s)"
+    add("--enlarge", default="LR", choices=("LR", "HR"), help=text)
+    add("--match", default="*", metavar="PATTERN", help="only images whose name matches, such as '*_0.6' for copies")
+    add(
+        "--crop",
+        type=int,
+        metavar="N",
+        help="enlarge a random part of NxN pixels of each image; smaller images are left out",
+    )
+    add("--count", type=int, metavar="N", help="enlarge N of the images, drawn at random (default: all)")
+    add("--seed", type=int, default=0, help="seed of the random choices (default: %(default)s)")
+    add("--add", type=path_argument, nargs="+", default=[], metavar="H5", help="more pairs, which are copied unchanged")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     args = parser.parse_args(argv)
-    for name, least in (("count", 1), ("seed", 0)):
+    for name, least in (("count", 1), ("crop", 1), ("seed", 0)):
         if (value := getattr(args, name)) is not None and value < least:
             parser.error(f"--{name} must be {least} or more")
     return args
@@ -50,40 +65,77 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     keep_memory()
     enlarger = Enlarger(load_model(args.ckpt_path, scale=args.scale, device=args.device), args.scale)
-    pairs = H5Pairs(args.data, (enlarger.scale,))
-    more = H5Pairs(args.add, (enlarger.scale,)) if args.add else None
-    if (count := args.count or len(pairs)) > len(pairs):
-        raise HRNError(f"--count {count}: {args.data} contains {len(pairs)} images")
-    chosen = np.sort(np.random.default_rng(args.seed).permutation(len(pairs))[:count]).tolist()
-    write_targets(args.out, enlarger, pairs, chosen, more)
-    kept = f" and {len(more)} of {args.add} with their HR" if more else ""
-    print(f"wrote {args.out}: {count} images enlarged{kept}, {args.out.stat().st_size / 1e6:.0f} MB")
+    pairs, more = H5Pairs(args.data, (enlarger.scale,)), [H5Pairs(path, (enlarger.scale,)) for path in args.add]
+    group = "HR" if args.enlarge == "HR" else f"X{enlarger.scale}"
+    rng = np.random.default_rng(args.seed)
+    inputs = choose(pairs, 1 if group == "HR" else enlarger.scale, rng, args.match, args.crop, args.count)
+    write_targets(args.out, enlarger, pairs, group, inputs, more)
+    copied = f", {sum(map(len, more))} copied" if more else ""
+    print(f"wrote {args.out}: {len(inputs)} images enlarged{copied}, {args.out.stat().st_size / 1e6:.0f} MB")
+
+
+def choose(
+    pairs: H5Pairs,
+    reduced: int,
+    rng: np.random.Generator,
+    match: str = "*",
+    crop: int | None = None,
+    count: int | None = None,
+) -> list[Part]:
+    """Choose the images to enlarge, or parts of them.
+
+    Args:
+        pairs: the training pairs.
+        reduced: 1 to enlarge the HR images, or the scale of the LR images to enlarge.
+        rng: makes all random choices.
+        match: a pattern, as of file names, for the names of the images.
+        crop: the side of a random part in pixels; by default the whole image. Smaller images are left out.
+        count: how many images to draw without repetition; by default all.
+
+    Returns:
+        The index, rows and columns of each part, in the order of the images.
+
+    Raises:
+        HRNError: fewer than `count` images match and are large enough, or none.
+    """
+    sizes = [(h // reduced, w // reduced) for h, w in pairs.hr_sizes]
+    suitable = [i for i in range(len(pairs)) if min(sizes[i]) >= (crop or 1) and fnmatch(pairs.name(i), match)]
+    if len(suitable) < (count or 1):
+        condition = f" of at least {crop}x{crop} pixels" if crop else ""
+        raise HRNError(f"{pairs.path}: {len(suitable)} images{condition} match {match!r}, of {count or 1} to choose")
+    parts: list[Part] = []
+    for i in sorted(rng.permutation(suitable)[:count].tolist()):
+        offsets = [int(rng.integers(side - crop + 1)) if crop else 0 for side in sizes[i]]
+        rows, columns = (slice(a, a + (crop or side)) for a, side in zip(offsets, sizes[i], strict=True))
+        parts.append((i, rows, columns))
+    return parts
 
 
 def write_targets(
-    out: Path, enlarger: Enlarger, pairs: H5Pairs, chosen: list[int], more: H5Pairs | None = None
+    out: Path, enlarger: Enlarger, pairs: H5Pairs, group: str, parts: Sequence[Part], more: Sequence[H5Pairs] = ()
 ) -> None:
-    """Write an h5 file in which HR is the enlargement of LR.
+    """Write an h5 file whose HR images are enlargements of its LR images.
 
     Args:
-        out: the h5 file to write. It is not written if an error occurs.
+        out: the h5 file to write. It stays as it is if an error occurs.
         enlarger: the teacher, at the scale to write.
         pairs: the training pairs.
-        chosen: the indices of the images of `pairs` to enlarge.
-        more: pairs that are copied with their HR images.
+        group: the group of `pairs` with the images to enlarge.
+        parts: see :func:`choose`.
+        more: pairs that are copied.
 
     Raises:
         HRNError: an image cannot be read, memory is too small, or `out` cannot be written.
     """
     lr_group = f"X{enlarger.scale}"
-    copied = range(len(more) if more else 0)
+    copied = [(source, index) for source in more for index in range(len(source))]
     with atomic_write(out) as temporary, h5py.File(temporary, "w") as file:
-        for key, index in enumerate(tqdm(chosen, unit="image", desc=out.name)):
-            lr = pairs.read(lr_group, index)
+        for key, (index, rows, columns) in enumerate(tqdm(parts, unit="image", desc=out.name)):
+            lr = pairs.read(group, index, rows, columns)
             write_pair(file, key, {"HR": enlarger(lr), lr_group: lr}, f"{pairs.name(index)}.png")
-        for key, index in enumerate(copied, start=len(chosen)):
-            images = {group: more.read(group, index) for group in ("HR", lr_group)}
-            write_pair(file, key, images, f"{more.name(index)}.png")
+        for key, (source, index) in enumerate(copied, start=len(parts)):
+            images = {name: source.read(name, index) for name in ("HR", lr_group)}
+            write_pair(file, key, images, f"{source.name(index)}.png")
 
 
 if __name__ == "__main__":

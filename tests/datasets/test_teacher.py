@@ -42,7 +42,7 @@ def test_hr_is_the_enlargement_of_lr(teacher, flags, h5_path, checkpoint, tmp_pa
         assert set(file) == {"HR", "X2"}
 
 
-def test_a_random_choice_and_pairs_that_keep_their_hr(teacher, flags, h5_path, tmp_path, rng):
+def test_a_random_choice_and_copied_pairs(teacher, flags, h5_path, tmp_path, rng):
     """The images keep their order. Another seed chooses others."""
     with h5py.File(tmp_path / "more.h5", "w") as file:
         hr = smooth_image(rng, 64, 64)
@@ -51,13 +51,44 @@ def test_a_random_choice_and_pairs_that_keep_their_hr(teacher, flags, h5_path, t
     lr = [source.read("X2", i).tobytes() for i in range(12)]
     found = []
     for seed in ("0", "0", "1"):
-        teacher.main([*flags, "--count", "5", "--seed", seed, "--add", str(tmp_path / "more.h5")])
+        teacher.main([*flags, "--count", "5", "--seed", seed, "--add", *2 * [str(tmp_path / "more.h5")]])
         pairs = H5Pairs(tmp_path / "t.h5", (2,))
-        assert len(pairs) == 6
-        assert (pairs.read("HR", 5) == hr).all()
-        assert (pairs.read("X2", 5) == hr[::2, ::2]).all()
+        assert len(pairs) == 7
+        for i in (5, 6):
+            assert (pairs.read("HR", i) == hr).all()
+            assert (pairs.read("X2", i) == hr[::2, ::2]).all()
         found.append([lr.index(pairs.read("X2", i).tobytes()) for i in range(5)])
     assert found[0] == found[1] == sorted(found[0]) != found[2]
+
+
+@pytest.mark.parametrize(("group", "crop"), [("HR", 90), ("LR", 40)])
+def test_random_parts(teacher, flags, h5_path, checkpoint, tmp_path, group, crop):
+    """Each lies in its image, and they start at different places."""
+    teacher.main([*flags, "--enlarge", group, "--crop", str(crop), "--count", "10"])
+    network = load_model(checkpoint, device="cpu")
+    source, pairs = H5Pairs(h5_path, (2,)), H5Pairs(tmp_path / "t.h5", (2,))
+    images = [source.read("HR" if group == "HR" else "X2", i) for i in range(12)]
+    windows = [np.lib.stride_tricks.sliding_window_view(image, (crop, crop, 3)) for image in images]
+    places = set()
+    for i in range(10):
+        lr = pairs.read("X2", i)
+        found = [np.argwhere((w == lr).all((-3, -2, -1)))[:, :2] for w in windows]
+        assert sum(map(len, found)) == 1
+        places.add(tuple(np.concatenate(found)[0]))
+        assert (pairs.read("HR", i) == upscale(network, lr)).all()
+    assert len(places) > 5
+
+
+def test_names_and_sizes_select_images(teacher, flags, h5_path, tmp_path, rng):
+    with h5py.File(h5_path, "r+") as file:
+        for i in (1, 4, 5):
+            file[f"HR/{i}"].attrs["name"] = f"000{i}_0.6.png"
+        for i, side in ((12, 90), (13, 88)):
+            file[f"HR/{i}"], file[f"X2/{i}"] = (smooth_image(rng, n, n) for n in (side, side // 2))
+            file[f"HR/{i}"].attrs["name"] = f"{i}_0.6.png"
+    teacher.main([*flags, "--match", "*_0.6", "--crop", "45"])
+    pairs = H5Pairs(tmp_path / "t.h5", (2,))
+    assert [pairs.name(i) for i in range(len(pairs))] == ["0001_0.6", "0004_0.6", "0005_0.6", "12_0.6"]
 
 
 def test_a_file_of_hr_larger_than_the_lr_images_cover(teacher, flags, tmp_path, rng):
@@ -71,7 +102,9 @@ def test_a_file_of_hr_larger_than_the_lr_images_cover(teacher, flags, tmp_path, 
 @pytest.mark.parametrize(
     ("extra", "match"),
     [
-        (["--count", "13"], "--count 13: .*carn.h5 contains 12 images"),
+        (["--count", "13"], r"carn.h5: 12 images match '\*', of 13 to choose"),
+        (["--crop", "49"], "carn.h5: 0 images of at least 49x49 pixels match"),
+        (["--match", "a*"], r"carn.h5: 0 images match 'a\*'"),
         (["--scale", "3"], "x3"),
         (["--add", "missing.h5"], "no such h5 file: missing.h5"),
         (["--ckpt_path", "missing.pth"], "no such checkpoint: missing.pth"),
@@ -83,7 +116,7 @@ def test_errors(teacher, flags, tmp_path, extra, match):
     assert not (tmp_path / "t.h5").exists()
 
 
-@pytest.mark.parametrize("extra", [["--count", "0"], ["--seed", "-1"], ["--data", ""]])
+@pytest.mark.parametrize("extra", [["--count", "0"], ["--crop", "0"], ["--seed", "-1"], ["--data", ""]])
 def test_bad_flags(teacher, flags, extra):
     with pytest.raises(SystemExit) as error:
         teacher.main([*flags, *extra])

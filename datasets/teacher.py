@@ -4,8 +4,9 @@ python datasets/teacher.py --data dataset/DIV2K_train.h5 --ckpt_path hrn_x4 --ou
 python datasets/teacher.py --data dataset/train.h5 --ckpt_path hrn_x4 --count 1000 --add dataset/stripes.h5 --out dataset/teacher.h5
 python datasets/teacher.py --data dataset/train.h5 --ckpt_path hrn_x4 --enlarge HR --crop 96 --count 1000 --out dataset/teacher.h5
 
-This is knowledge distillation (G. Hinton et al., arXiv 1503.02531). The details of HR that LR does not determine are noise to
-training; the network's enlargements leave them out. With `--enlarge HR`, the HR images become LR images, whose HR nobody has.
+This is knowledge distillation (G. Hinton et al., arXiv 1503.02531). LR does not determine the finest
+details of HR, which act as noise in training; the network's enlargements contain fewer of them. With `--enlarge HR`, the
+network enlarges the HR images, for which no larger originals exist.
 """
 
 import argparse
@@ -44,12 +45,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "the images to enlarge: the LR images, or the HR images, which become LR (default: %(default)s)"
     add("--enlarge", default="LR", choices=("LR", "HR"), help=text)
     add("--match", default="*", metavar="PATTERN", help="only images whose name matches, such as '*_0.6' for copies")
-    add(
-        "--crop",
-        type=int,
-        metavar="N",
-        help="enlarge a random part of NxN pixels of each image; smaller images are left out",
-    )
+    text = "enlarge a random part of NxN pixels of each image; smaller images are left out"
+    add("--crop", type=int, metavar="N", help=text)
     add("--count", type=int, metavar="N", help="enlarge N of the images, drawn at random (default: all)")
     add("--seed", type=int, default=0, help="seed of the random choices (default: %(default)s)")
     add("--add", type=path_argument, nargs="+", default=[], metavar="H5", help="more pairs, which are copied unchanged")
@@ -66,12 +63,12 @@ def main(argv: list[str] | None = None) -> None:
     keep_memory()
     enlarger = Enlarger(load_model(args.ckpt_path, scale=args.scale, device=args.device), args.scale)
     pairs, more = H5Pairs(args.data, (enlarger.scale,)), [H5Pairs(path, (enlarger.scale,)) for path in args.add]
-    group = "HR" if args.enlarge == "HR" else f"X{enlarger.scale}"
+    group, reduced = ("HR", 1) if args.enlarge == "HR" else (f"X{enlarger.scale}", enlarger.scale)
     rng = np.random.default_rng(args.seed)
-    inputs = choose(pairs, 1 if group == "HR" else enlarger.scale, rng, args.match, args.crop, args.count)
-    write_targets(args.out, enlarger, pairs, group, inputs, more)
+    parts = choose(pairs, reduced, rng, args.match, args.crop, args.count)
+    write_targets(args.out, enlarger, pairs, group, parts, more)
     copied = f", {sum(map(len, more))} copied" if more else ""
-    print(f"wrote {args.out}: {len(inputs)} images enlarged{copied}, {args.out.stat().st_size / 1e6:.0f} MB")
+    print(f"wrote {args.out}: {len(parts)} images enlarged{copied}, {args.out.stat().st_size / 1e6:.0f} MB")
 
 
 def choose(
@@ -103,12 +100,14 @@ def choose(
     if len(suitable) < (count or 1):
         condition = f" of at least {crop}x{crop} pixels" if crop else ""
         raise HRNError(f"{pairs.path}: {len(suitable)} images{condition} match {match!r}, of {count or 1} to choose")
-    parts: list[Part] = []
-    for i in sorted(rng.permutation(suitable)[:count].tolist()):
-        offsets = [int(rng.integers(side - crop + 1)) if crop else 0 for side in sizes[i]]
-        rows, columns = (slice(a, a + (crop or side)) for a, side in zip(offsets, sizes[i], strict=True))
-        parts.append((i, rows, columns))
-    return parts
+    chosen = sorted(rng.permutation(suitable)[:count].tolist())
+    return [(i, *(random_slice(rng, side, crop or side) for side in sizes[i])) for i in chosen]
+
+
+def random_slice(rng: np.random.Generator, side: int, length: int) -> slice:
+    """A random part of `length` pixels of a side."""
+    start = int(rng.integers(side - length + 1))
+    return slice(start, start + length)
 
 
 def write_targets(

@@ -4,6 +4,7 @@ The file has the group `HR` and a group `X{s}` for each scale. Each holds uint8 
 A key names the same image in all groups.
 """
 
+import errno
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -154,11 +155,10 @@ def write_pair(file: h5py.File, key: int, images: Mapping[str, np.ndarray], name
         name: the name of the original file.
 
     Raises:
-        HRNError: the disk is nearly full. HDF5 would crash on a full disk.
+        OSError: the disk is nearly full. HDF5 would crash on a full disk.
     """
-    path = Path(file.filename)
-    if shutil.disk_usage(path.parent).free < RESERVE + sum(image.nbytes for image in images.values()):
-        raise HRNError(f"cannot write to {path.parent}: the disk is nearly full")
+    if shutil.disk_usage(Path(file.filename).parent).free < RESERVE + sum(image.nbytes for image in images.values()):
+        raise OSError(errno.ENOSPC, "the disk is nearly full")
     for group, image in images.items():
         file.create_dataset(f"{group}/{key}", data=image)
     file[f"HR/{key}"].attrs["name"] = name.encode(errors="backslashreplace").decode()

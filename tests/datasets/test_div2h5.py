@@ -133,7 +133,7 @@ def test_a_full_disk_is_an_error(div2h5, tmp_path, rng, monkeypatch):
     div2k(tmp_path / "DIV2K", rng)
     free = iter([100, 70, 64])  # MiB
     monkeypatch.setattr(h5.shutil, "disk_usage", lambda path: argparse.Namespace(free=next(free) * 2**20))
-    with pytest.raises(HRNError, match=rf"{tmp_path.name}: the disk is nearly full"):
+    with pytest.raises(HRNError, match=r"cannot write .*DIV2K_train\.h5: the disk is nearly full"):
         div2h5.main(["--root", str(tmp_path / "DIV2K"), "--workers", "1"])
     assert [p.name for p in tmp_path.iterdir()] == ["DIV2K"]
 

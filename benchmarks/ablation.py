@@ -45,7 +45,7 @@ VARIANTS = {
     "dem-4": "n_dem=4 channels=17",
     "no-skip": "skip=false",
 }
-"""Values of `--set`. If a part changes the Multi-Adds, the channels make them equal within 2 %; if no whole number of channels
+"""Values of `--set`. If a part changes the Multi-Adds, the channels make them equal within 2%; if no whole number of channels
 does, the expansion is adjusted too."""
 VALIDATION = "validation"
 BATCH = 8

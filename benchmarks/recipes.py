@@ -4,8 +4,8 @@
     python benchmarks/recipes.py growth --train_data_path ... --valid_data_path ... --steps 6000
 
 Every variant is trained by `hrn/train.py` with each seed. Runs are kept under --work and their outcomes in --results:
-calling the command again resumes interrupted runs and skips those that are finished. Writes a table (--table) and curves (--figure) of
-validation PSNR-Y, averaged over the seeds.
+calling the command again resumes interrupted runs and skips those that are finished. Writes a table (--table) and
+curves (--figure) of validation PSNR-Y, averaged over the seeds.
 """
 
 import argparse

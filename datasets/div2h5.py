@@ -3,7 +3,7 @@
 python datasets/div2h5.py                                         DIV2K, unpacked in dataset/DIV2K
 python datasets/div2h5.py --hr photos/ --out dataset/photos.h5    any images; LR is made by MATLAB's bicubic
 python datasets/div2h5.py --hr HR/ --lr LR/ --scales 2 4 --out dataset/mine.h5
-python datasets/div2h5.py --copies 0.8 0.6                        and copies of the training images at 0.8 and 0.6 of their size
+python datasets/div2h5.py --copies 0.8 0.6                        with copies of the training images at 0.8 and 0.6 of their size
 """
 
 import argparse
@@ -212,7 +212,7 @@ def load_pair(
         path: the HR file.
         factor: 1 for the image itself; below 1 for a copy at this fraction of its size, whose LR images are always made.
         lr_folders: for each scale the folder of its LR images, or None to make them.
-        min_size: the least height and width of HR, after it is cropped.
+        min_size: the minimum height and width of HR after cropping.
 
     Returns:
         The images by group name (`HR`, `X2`, ...), (H, W, 3) uint8. None if HR is smaller than `min_size`, or if a copy is

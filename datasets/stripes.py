@@ -81,8 +81,8 @@ def draw(rng: np.random.Generator, size: int, scale: int) -> np.ndarray:
 def wave(rng: np.random.Generator, position: np.ndarray, scale: int) -> np.ndarray:
     """Return a square wave of 0 and 1 with a random period of 2 to 10 LR pixels, and a random phase and duty cycle.
 
-    Where `position` changes faster than 1 per HR pixel, the period is shorter. It fades from full contrast at 3 LR pixels to its mean
-    at 2.
+    Where `position` changes faster than 1 per HR pixel, the period is shorter. The wave fades from full contrast at a period of
+    3 LR pixels to its mean at 2.
 
     Args:
         rng: makes all random choices.

@@ -39,7 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", type=path_argument, required=True, metavar="H5", help="training pairs, from div2h5.py")
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="the teacher, or a name such as hrn_x4")
+    text = "checkpoint of the teacher: a file, or a name such as hrn_x4"
+    add("--ckpt_path", type=Path, required=True, metavar="FILE", help=text)
     add("--out", type=path_argument, required=True, metavar="H5", help="the h5 file to write")
     add("--scale", type=int, metavar="S", help="the scale to write (default: the first one of the teacher)")
     text = "the images to enlarge: the LR images, or the HR images, which become LR (default: %(default)s)"
@@ -99,7 +100,7 @@ def choose(
     suitable = [i for i in range(len(pairs)) if min(sizes[i]) >= (crop or 1) and fnmatch(pairs.name(i), match)]
     if len(suitable) < (count or 1):
         condition = f" of at least {crop}x{crop} pixels" if crop else ""
-        raise HRNError(f"{pairs.path}: {len(suitable)} images{condition} match {match!r}, of {count or 1} to choose")
+        raise HRNError(f"{pairs.path}: {len(suitable)} images{condition} match {match!r}, but {count or 1} are needed")
     chosen = sorted(rng.permutation(suitable)[:count].tolist())
     return [(i, *(random_slice(rng, side, crop or side) for side in sizes[i])) for i in chosen]
 
@@ -116,7 +117,7 @@ def write_targets(
     """Write an h5 file whose HR images are enlargements of its LR images.
 
     Args:
-        out: the h5 file to write. It stays as it is if an error occurs.
+        out: the h5 file to write. It is unchanged if an error occurs.
         enlarger: the teacher, at the scale to write.
         pairs: the training pairs.
         group: the group of `pairs` with the images to enlarge.

@@ -42,7 +42,7 @@ class Processes:
         return self.rank == 0
 
     def average_(self, tensors: list[Tensor]) -> None:
-        """Average tensors in place over all processes, in one transfer. They are on `device` and of one type.
+        """Average tensors in place over all processes, in one transfer. They must be on `device` and have the same dtype.
 
         Every process gets the same bits.
         """
@@ -95,7 +95,7 @@ class Processes:
 
 @contextmanager
 def join_processes(device: str, timeout: timedelta | None = None) -> Iterator[Processes]:
-    """Join the processes that torchrun started. Without torchrun, this process is alone.
+    """Join the processes that torchrun started. Without torchrun, there is a single process.
 
     Args:
         device: as for :func:`hrn.runtime.pick_device`. With `auto` or `cuda`, each process of a machine gets its own GPU.

@@ -204,7 +204,7 @@ def _receive(url: str, part: Path, source: Path, timeout: float) -> None:
 
 
 def _open(url: str, part: Path, source: Path, timeout: float) -> tuple[http.client.HTTPResponse, int]:
-    """Send the request; the second result is the byte from which the answer may resume. Errors as :func:`_receive`."""
+    """Send the request; the second result is the byte from which the answer may resume. Raises the errors of :func:`_receive`."""
     try:
         if urlsplit(url).scheme not in ("http", "https"):
             raise _Unusable("not an http or https URL")

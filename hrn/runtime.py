@@ -36,7 +36,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 _AMPERE = (8, 0)
 _WITHOUT_BF16 = ("AVX2", "NO AVX")
-"""Generations of x86 CPUs that cannot have bf16 instructions. Of those with AVX-512, some have them."""
+"""CPU capabilities without bf16 instructions. Some CPUs with AVX-512 have them."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 _cudnn_settings = threading.RLock()
 

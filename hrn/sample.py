@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = "test sets to score (see docs/data.md)"
     add("--test_data_dir", type=path_argument, nargs="+", default=[], metavar="SET", help=text)
     add("--sr_dir", nargs="+", metavar="[NAME=]FOLDER", help="score folders of SR images that other programs made")
-    text = "2, 3, 4 or 8, or any factor for --input and a network; auto (default): those of --ckpt_path, else 4"
+    text = "2, 3, 4 or 8; with --input and a network, any factor; auto (default): the scales of --ckpt_path, else 4"
     add("--scale", type=parse_scale, nargs="+", metavar="S", help=text)
     add("--size", type=parse_size, metavar="WxH", help="output size of --input in pixels")
     add("--long_edge", type=int, metavar="N", help="length of the longer output side of --input in pixels")

@@ -26,11 +26,11 @@ from hrn.memory import is_out_of_memory
 from hrn.model import build_model, preset, preset_of
 from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict
 
-FORMAT_OF_ANY_VERSION = "hrn-checkpoint-"
-FORMAT = FORMAT_OF_ANY_VERSION + "1"
+FORMAT_PREFIX = "hrn-checkpoint-"
+FORMAT = FORMAT_PREFIX + "1"
 TENSORS_PER_WRAB = 12
-"""Least number of tensors in a DEM for each of `n_wrab`: in each of two WRDBs, weights and biases of three convolutions."""
-NUMBERS = (
+"""Minimum number of tensors per DEM and WRAB: weight and bias of three convolutions in each of two WRDBs."""
+ALLOWED_DTYPES = (
     torch.float32,
     torch.float64,
     torch.float16,
@@ -41,7 +41,7 @@ NUMBERS = (
     torch.int8,
     torch.uint8,
 )
-"""Types of the tensors that a checkpoint may hold. The others are quantised, complex or bit fields."""
+"""Dtypes that the tensors of a checkpoint may have. The others are quantised, complex or bit fields."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
     if not exists:
         raise HRNError(f"no such checkpoint: {path}")
-    if isinstance(contents, dict) and str(contents.get("format")).startswith(FORMAT_OF_ANY_VERSION):
+    if isinstance(contents, dict) and str(contents.get("format")).startswith(FORMAT_PREFIX):
         return checkpoint_of(path, contents)
     weights = _bare_state_dict(contents)
     if weights is None:
@@ -305,7 +305,7 @@ def _is_dense(value: Any) -> bool:
     """Return whether a value is a dense tensor of numbers with data."""
     if not isinstance(value, Tensor) or value.device.type == "meta" or value.layout != torch.strided:
         return False
-    return value.dtype in NUMBERS and not value.is_nested
+    return value.dtype in ALLOWED_DTYPES and not value.is_nested
 
 
 def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hrn.data.h5 import H5Pairs
 
 STANDARD_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
-"""The test sets of the field. A folder with one of these names in other capitals is reported under the name here."""
+"""Standard test sets. A folder whose name differs only in capitalisation is reported under this spelling."""
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 """The images of scikit-image that make up the set `photographs`."""
 HR_IN_NAME = re.compile(r"(?<![A-Z])HR(?![A-Z])")

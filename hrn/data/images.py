@@ -76,7 +76,7 @@ class Picture:
 
     @property
     def channels(self) -> int:
-        """The number of channels of a file that stores everything: grey or RGB, and opacity."""
+        """The number of channels that a file of this image needs: grey or RGB, and opacity."""
         return (1 if self.grey else 3) + (self.alpha is not None)
 
 
@@ -108,7 +108,7 @@ def check_lr_size(lr_name: str, lr_size: tuple[int, int], hr_name: str, hr_size:
     """Raise HRNError unless an LR image has the size of the HR image divided by the scale, rounded down.
 
     Args:
-        lr_name, hr_name: what the message calls the images.
+        lr_name, hr_name: names of the images for the error message.
         lr_size, hr_size: height and width.
         scale: the scale of the LR image.
     """
@@ -206,7 +206,7 @@ def read_picture(path: str | Path) -> Picture:
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """Decode an image file to (H, W, 3) uint8 and drop transparency; errors as :func:`read_picture`."""
+    """Decode an image file to (H, W, 3) uint8 and drop transparency. Raises the errors of :func:`read_picture`."""
     return read_picture(path).rgb
 
 

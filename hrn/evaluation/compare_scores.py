@@ -15,7 +15,7 @@ from hrn.errors import HRNError
 from hrn.evaluation.score_files import SetScores, index_scores, read_scores
 
 Scores = Mapping[tuple[int, str], SetScores]
-"""(scale, test set) to its scores."""
+"""Maps (scale, test set) to scores."""
 
 
 def comparison_table(rows: Mapping[str, Scores]) -> str:

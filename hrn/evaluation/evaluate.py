@@ -11,9 +11,9 @@ from hrn.errors import HRNError
 from hrn.evaluation.metrics import score
 
 Enlarge = Callable[[np.ndarray], np.ndarray]
-"""(H, W, 3) uint8 to (s*H, s*W, 3) uint8."""
+"""Maps (H, W, 3) uint8 to (s*H, s*W, 3) uint8."""
 SuperResolve = Callable[[str, Pair], np.ndarray]
-"""An image's name and its pair to a super-resolved image of the HR image's size, (H, W, 3) uint8."""
+"""Maps an image's name and pair to a super-resolved image of the HR size, (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def score_images(
         test_set: from :func:`hrn.data.benchmark.find_test_set`.
         shave: border in HR pixels to leave out; the scale by default.
         raw_grey: names of grey images to score on their grey values, 0 to 255, instead of Y. Published bicubic rows score
-            Set14's `bridge` so. Papers on networks convert it to RGB and score Y.
+            Set14's `bridge` this way. Papers on networks convert it to RGB and score Y.
         bicubic: bicubic interpolation, to score it too.
 
     Raises:

@@ -75,7 +75,7 @@ class ScoringTask:
     method: Method | ExternalMethod
     test_set: TestSet
     files: dict[str, Path] | None = None
-    """Image name to SR image, for an :class:`ExternalMethod`."""
+    """Maps image names to SR files, for an :class:`ExternalMethod`."""
 
     @property
     def upscaler(self) -> Upscaler | None:

@@ -33,7 +33,7 @@ class TableRow:
     multi_adds: float
     """Multi-Adds for a 1280x720 output in units of 10^9; 0 if unknown or if there are none."""
     scores: dict[str, tuple[float, float]]
-    """Test set to PSNR-Y in dB and SSIM-Y, for each set with known results."""
+    """Maps each test set with known results to PSNR-Y in dB and SSIM-Y."""
     trained_on: str
     source: str
     """Source of a published result; empty for this repository's own."""

@@ -84,7 +84,7 @@ def _results_folder(path: Path, leave_out: Path, folder: Path) -> Path | None:
 
 
 def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object] = lambda pixels: None) -> str:
-    """Enlarge an image file. PNG files are written strip by strip, other formats at once.
+    """Enlarge an image file. PNG files are written strip by strip, other formats as a whole.
 
     Args:
         job: the image file and its target.

@@ -1,4 +1,4 @@
-"""The memory that a network needs."""
+"""Estimate of the memory that a network needs."""
 
 from torch import nn
 

@@ -162,7 +162,7 @@ def choose_included(
         all_scales: return all checkpoints of the first model, because the scale depends on the image.
 
     Returns:
-        Scale to name of the checkpoint.
+        A dict that maps scales to checkpoint names.
 
     Raises:
         HRNError: no included model has the requested scales.
@@ -193,7 +193,7 @@ def describe_alternatives(manifest: Mapping[str, Any], chosen: Mapping[int, str]
 
 
 def _included(manifest: Mapping[str, Any], model: str) -> dict[int, str]:
-    """Scale to checkpoint name for one model; a checkpoint of one scale is preferred to one of several scales."""
+    """Map each scale to a checkpoint name for one model; single-scale checkpoints are preferred."""
     configs = {name: config_from_dict(entry["config"]) for name, entry in manifest["checkpoints"].items()}
     by_scale: dict[int, str] = {}
     for name in sorted(configs, key=lambda name: len(configs[name].scales)):

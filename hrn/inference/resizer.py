@@ -25,7 +25,7 @@ class Size:
     """
 
     factor: float | None = None
-    """The factor of both sides. The result is rounded up, as in MATLAB, but 1.1 times 100 is 110 in spite of rounding errors."""
+    """The factor of both sides. Sizes are rounded up, as in MATLAB, ignoring floating-point errors: 1.1 times 100 is 110."""
     exact: tuple[int, int] | None = None
     """Height and width in pixels."""
     long_edge: int | None = None

@@ -49,7 +49,7 @@ def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettin
         HRNError: no images, a single file that cannot be enlarged, or results in the folder of the images.
     """
     if source.is_dir() and source.resolve() == settings.sample_dir.resolve():
-        raise HRNError(f"--sample_dir {settings.sample_dir}: use another folder than that of the images")
+        raise HRNError(f"--sample_dir {settings.sample_dir} is the folder of the images; use another folder")
     labels = dict.fromkeys(method.label for method in methods)
     if len(labels) > 1:
         labels = dict.fromkeys(map(name_without_scale, labels))
@@ -58,7 +58,7 @@ def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettin
     for enlarger, name in _enlargers(methods, settings.sizes):
         failures += _enlarge_all(source, enlarger, folder / name / "SR", settings, processes)
     if failures and processes.is_main:
-        print(f"\n{len(failures)} of the images could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
+        print(f"\n{len(failures)} image(s) could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
     return failures
 
 

@@ -7,9 +7,9 @@
     model = ModelLoader().load_from_file("checkpoint/hrn_light/hrn_light_x4.pth")
 
 Supported files are checkpoints of this repository and bare state dicts, which `python -m hrn.inference.export --format
-spandrel` writes. Architecture variants load only from checkpoints, not from bare state dicts. Networks run in mode local, so tiles of 512 pixels give
-nearly the result of the whole image. Files with several scales run at the smallest one. The released network (`hrn_released`)
-is not supported, because it has no mode local. Needs `pip install spandrel`.
+spandrel` writes. Architecture variants load only from checkpoints, not from bare state dicts. Networks run in mode
+local, so tiles of 512 pixels give nearly the result of the whole image. Files with several scales run at the smallest
+one. The released network (`hrn_released`) is not supported, because it has no mode local. Needs `pip install spandrel`.
 """
 
 from collections.abc import Mapping

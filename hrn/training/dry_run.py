@@ -22,9 +22,9 @@ class RunCost:
     step_seconds: float
     """Mean seconds of a step, including the wait for its batch."""
     load_seconds: float
-    """Mean seconds of this wait."""
+    """Mean seconds spent waiting for a batch."""
     peak_bytes: int
-    """Peak memory, on the GPU or resident."""
+    """Peak memory in bytes: allocated on a GPU, resident on a CPU."""
 
     def __str__(self) -> str:
         t = self.trainer

@@ -62,7 +62,7 @@ class Learner:
         self.sums = torch.zeros(len(self.scales), 3, dtype=torch.float64, device=device)
         """Loss, gradient norm and count for each scale, (scales, 3): sums over the finite steps since the last `pop_metrics`."""
         self.skipped = torch.zeros(2, dtype=torch.int64, device=device)
-        """Number of steps that were not finite: in total, and in a row up to now."""
+        """Counts of non-finite steps: in total, and consecutive up to now."""
 
     def describe_norm(self) -> str:
         """Return a short description of BatchNorm's statistics in training."""
@@ -79,12 +79,12 @@ class Learner:
 
     # one update
 
-    def step(self, micro_batches: Sequence[Patches], lr: float) -> None:
+    def step(self, micro_batches: Sequence[Patches], rate: float) -> None:
         """Make one update. A step whose loss or gradient is not finite changes nothing.
 
         Args:
             micro_batches: this process's share of the batch, in `accumulate` micro-batches of one scale.
-            lr: learning rate.
+            rate: learning rate.
         """
         self.optimizer.zero_grad(set_to_none=True)
         statistics_before = self._statistics()
@@ -109,7 +109,7 @@ class Learner:
 
         self._set_statistics(torch.where(finite, statistics_after, statistics_before))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_ratio", 1.0)
+            group["lr"] = rate * group.get("lr_ratio", 1.0)
         self.optimizer.found_inf = (~finite).float()  # if 1, the fused kernels keep weights and moments unchanged
         self.optimizer.step()
         if self.scaler.is_enabled():

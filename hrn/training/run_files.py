@@ -91,7 +91,7 @@ class RunFiles:
         return state.name.startswith(f"{self.name}.") and state.resolve().parent == self.folder.resolve()
 
     def clear_after(self, step: int) -> None:
-        """Delete states later than `step`, which are damaged, and files that a kill left half-written."""
+        """Delete states after `step`, which could not be read, and half-written files of a killed process."""
         later = [p for p in self.states() if step_of(p) > step]
         for path in (*later, *self.folder.glob(f".{glob.escape(self.name)}.*.part")):
             with suppress(OSError):
@@ -223,7 +223,7 @@ def different_info(before: Mapping[str, Any], after: Mapping[str, Any], *names: 
 
 @dataclass
 class JsonLines:
-    """A log that is appended line by line, and cut at the step where a resumed run continues."""
+    """A JSON Lines log. A resumed run truncates it at the step where it continues."""
 
     path: Path
     _unwritten: list[str] = field(default_factory=list)

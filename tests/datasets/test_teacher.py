@@ -102,7 +102,7 @@ def test_a_file_of_hr_larger_than_the_lr_images_cover(teacher, flags, tmp_path, 
 @pytest.mark.parametrize(
     ("extra", "match"),
     [
-        (["--count", "13"], r"carn.h5: 12 images match '\*', of 13 to choose"),
+        (["--count", "13"], r"carn.h5: 12 images match '\*', but 13 are needed"),
         (["--crop", "49"], "carn.h5: 0 images of at least 49x49 pixels match"),
         (["--match", "a*"], r"carn.h5: 0 images match 'a\*'"),
         (["--scale", "3"], "x3"),

@@ -31,7 +31,7 @@ class Original:
 
 
 SuperResolver = Callable[[Original, Pair], np.ndarray]
-"""An image and its pixels to the super-resolved image, (H, W, 3) uint8."""
+"""Maps an image and its pixels to the super-resolved image, (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Comparison:
     hr: np.ndarray
     """(H, W, 3) uint8 original, drawn as a whole at the left and as the last crop."""
     methods: dict[str, np.ndarray]
-    """Method name to super-resolved image of the original's size."""
+    """Maps method names to super-resolved images of the original's size."""
     crop: Crop
     shave: int
     """Border in HR pixels to leave out of the scores below the crops."""

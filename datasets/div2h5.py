@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.data.benchmark import find_lr
 from hrn.data.h5 import write_pair
 from hrn.data.images import EXTENSIONS, check_lr_size, list_images, read_rgb
@@ -40,17 +40,17 @@ SCALES = (2, 3, 4, 8)
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--hr", type=Path, nargs="+", metavar="FOLDER", help="folders of HR images (default: DIV2K in --root)"
+        "--hr", type=path_argument, nargs="+", metavar="FOLDER", help="folders of HR images (default: DIV2K in --root)"
     )
     parser.add_argument(
         "--lr",
-        type=Path,
+        type=path_argument,
         metavar="FOLDER",
         help="with --hr: folder with LR images in X2/, X3/, ..., named 0001x2.png or 0001.png",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path_argument,
         metavar="FILE",
         help="with --hr: the h5 file to write; DIV2K goes to DIV2K_train.h5 and DIV2K_valid.h5 beside --root",
     )
@@ -79,7 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--root",
-        type=Path,
+        type=path_argument,
         default=DATASET / "DIV2K",
         help="the folder that contains DIV2K_{train,valid}_{HR,LR_bicubic}",
     )
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         convert(
             [args.root / f"DIV2K_{part}_HR"],
             lr if set(scales) & set(found) else None,
-            args.root.parent / f"DIV2K_{part}.h5",
+            Path(os.path.abspath(args.root)).parent / f"DIV2K_{part}.h5",
             scales,
             args.workers,
             args.min_size,

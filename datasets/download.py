@@ -19,7 +19,7 @@ from pathlib import Path
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.data.images import list_images
 from hrn.errors import HRNError
 from hrn.fetch import ArchiveError, fetch, locked, unpack
@@ -96,16 +96,23 @@ def test_set(folder: str, count: int, hub: str, box: str) -> Source:
     siow = Archive(
         f"{hub}_HR.tar.gz",
         (f"https://huggingface.co/datasets/eugenesiow/{hub}/resolve/main/data/{hub}_HR.tar.gz",),
-        lambda member: f"HR/{m[1]}" if (m := re.search(r"([^/\\]+\.png)$", member)) else None,
+        lambda member: f"HR/{usual_name(m[1])}" if (m := re.search(r"([^/\\]+\.png)$", member)) else None,
         "HR",
     )
     huang = Archive(
         f"{folder}_SelfExSR.zip",
         (f"https://uofi.box.com/shared/static/{box}.zip",),
-        lambda member: f"HR/{m[1]}.png" if (m := re.search(r"image_SRF_4/(img_\d+)_SRF_4_HR\.png$", member)) else None,
+        lambda member: (
+            f"HR/{usual_name(m[1])}.png" if (m := re.search(r"image_SRF_4/(img_\d+)_SRF_4_HR\.png$", member)) else None
+        ),
         "HR",
     )
     return Source(folder, ((siow,), (huang,)), {"HR": count})
+
+
+def usual_name(name: str) -> str:
+    """Return the usual name of an image: Urban100's are called img001.png, but img_001.png in both archives."""
+    return name.replace("img_", "img")
 
 
 SETS: dict[str, Callable[[list[int]], Source]] = {
@@ -131,9 +138,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "what", nargs="+", metavar="WHAT", help=f"{', '.join(SETS)}, or: checkpoint {', '.join(CHECKPOINTS)}"
     )
-    parser.add_argument("--root", type=Path, default=ROOT / "dataset", help="folder for data sets (default: dataset/)")
     parser.add_argument(
-        "--ckpt_dir", type=Path, default=ROOT / "checkpoint", help="folder for checkpoints (default: checkpoint/)"
+        "--root", type=path_argument, default=ROOT / "dataset", help="folder for data sets (default: dataset/)"
+    )
+    parser.add_argument(
+        "--ckpt_dir",
+        type=path_argument,
+        default=ROOT / "checkpoint",
+        help="folder for checkpoints (default: checkpoint/)",
     )
     parser.add_argument(
         "--scales",

@@ -7,14 +7,15 @@ python datasets/div2h5.py --hr dataset/DIV2K/DIV2K_train_HR dataset/stripes --sc
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
 
-from hrn.cli import run_cli
-from hrn.data.images import list_images, write_image
+from hrn.cli import path_argument, run_cli
+from hrn.data.images import write_image
 from hrn.errors import HRNError
 
 OVERSAMPLING = 4
@@ -24,7 +25,7 @@ OVERSAMPLING = 4
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for 0001.png, 0002.png, ..."
+        "--out", type=path_argument, required=True, metavar="FOLDER", help="a new folder for 0001.png, 0002.png, ..."
     )
     parser.add_argument(
         "--scale", type=int, default=4, help="stripes that are too dense for this scale fade (default: %(default)s)"
@@ -41,10 +42,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.out.is_dir() and list_images(args.out):
-        raise HRNError(f"{args.out} already contains images; give a new folder")
-    for i in range(args.count):
-        write_image(args.out / f"{i + 1:04d}.png", draw(np.random.default_rng([args.seed, i]), args.size, args.scale))
+    if args.out.exists():
+        raise HRNError(f"{args.out} already exists; give a new folder")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.parent) as temporary:
+        folder = Path(temporary) / "images"  # renamed when it is complete
+        for i in range(args.count):
+            write_image(folder / f"{i + 1:04d}.png", draw(np.random.default_rng([args.seed, i]), args.size, args.scale))
+        folder.rename(args.out)
     print(f"wrote {args.count} images of {args.size}x{args.size} pixels to {args.out}")
 
 

@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", type=path_argument, required=True, metavar="H5", help="training pairs, from div2h5.py")
     text = "checkpoint of the teacher: a file, or a name such as hrn_x4"
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help=text)
+    add("--ckpt_path", type=path_argument, required=True, metavar="FILE", help=text)
     add("--out", type=path_argument, required=True, metavar="H5", help="the h5 file to write")
     add("--scale", type=int, metavar="S", help="the scale to write (default: the first one of the teacher)")
     text = "the images to enlarge: the LR images, or the HR images, which become LR (default: %(default)s)"
@@ -63,8 +63,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     keep_memory()
     enlarger = Enlarger(load_model(args.ckpt_path, scale=args.scale, device=args.device), args.scale)
-    pairs, more = H5Pairs(args.data, (enlarger.scale,)), [H5Pairs(path, (enlarger.scale,)) for path in args.add]
     group, reduced = ("HR", 1) if args.enlarge == "HR" else (f"X{enlarger.scale}", enlarger.scale)
+    pairs = H5Pairs(args.data, () if args.enlarge == "HR" else (enlarger.scale,))
+    more = [H5Pairs(path, (enlarger.scale,)) for path in args.add]
     rng = np.random.default_rng(args.seed)
     parts = choose(pairs, reduced, rng, args.match, args.crop, args.count)
     write_targets(args.out, enlarger, pairs, group, parts, more)

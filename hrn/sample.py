@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=(*PRESETS, "bicubic"), help="included model to use, or model that --ckpt_path must hold")
-    add("--ckpt_path", type=Path, nargs="+", metavar="FILE", help="checkpoints, or names such as hrn_light_x4")
+    add("--ckpt_path", type=path_argument, nargs="+", metavar="FILE", help="checkpoints, or names such as hrn_light_x4")
     add(
         "--mode",
         choices=MODES,
@@ -82,7 +82,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max_memory", type=parse_memory, metavar="SIZE", help=text)
 
     add = parser.add_argument_group("output").add_argument
-    add("--sample_dir", type=Path, default=Path("sample"), metavar="DIR", help="output folder (default: %(default)s)")
+    add(
+        "--sample_dir",
+        type=path_argument,
+        default=Path("sample"),
+        metavar="DIR",
+        help="output folder (default: %(default)s)",
+    )
     add("--format", default="png", choices=[e[1:] for e in EXTENSIONS], help="file format for --input (default: png)")
     add("--skip_existing", action="store_true", help="skip images of --input that already have a result")
     add("--no_images", action="store_true", help="write scores only, without SR images and figures")
@@ -113,6 +119,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         (args.sr_dir and (args.input or args.model or args.ckpt_path), "--sr_dir cannot be combined with --input, --model or --ckpt_path"),
         (args.sr_dir and not args.scale, "--sr_dir needs --scale"),
         (args.num_gpu < 0, "--num_gpu must not be negative"),
+        (args.num_gpu == 0 and args.device not in ("auto", "cpu"), f"--num_gpu 0 uses the CPU and cannot be combined with --device {args.device}"),
+        (args.mode != "windows" and args.overlap != Mode.overlap, "--overlap needs --mode windows"),
+        (args.mode == "full" and args.window != Mode.window, "--window has no effect in mode full"),
         (args.num_gpu > 1 and not args.input, "--num_gpu needs --input"),
         (args.shave is not None and args.shave < 0, "--shave must not be negative"),
     ):  # fmt: skip

@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv, __doc__)
     if args.num_gpu < 0:
         raise HRNError(f"--num_gpu must be at least 0, not {args.num_gpu}")
+    if args.num_gpu == 0 and args.device not in ("auto", "cpu"):
+        raise HRNError(f"--num_gpu 0 uses the CPU and cannot be combined with --device {args.device}")
     if args.num_gpu > 1 and not is_worker():
         check_gpu_count(args.num_gpu, args.device)
         prepare(args, args.num_gpu)

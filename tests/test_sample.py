@@ -20,7 +20,7 @@ from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.inference import methods
 from hrn.model import build_model, preset
-from tests.conftest import randomise
+from tests.conftest import randomise, smooth_image
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -98,6 +98,16 @@ def test_scores_of_a_test_set(light, hr_folder, tmp_path, capsys):
     assert document["checkpoint_sha256"] == file_hash(light)
     assert (document["model"], document["precision"], document["self_ensemble"]) == ("hrn_light", "fp32", False)
     assert read_rgb(folder / "comparison.png").shape[1] > 100
+
+
+def test_scores_of_images_in_tiles_are_marked(light, tmp_path, rng, capsys):
+    for name, side in (("a", 96), ("b", 400)):
+        write_image(tmp_path / f"HR/{name}.png", smooth_image(rng, side, side))
+    flags = ("--ckpt_path", light, "--test_data_dir", tmp_path / "HR", "--sample_dir", tmp_path / "s", "--no_images")
+    for limit, tiled in (("2G", []), ("60M", ["b"])):
+        assert main(*flags, "--max_memory", limit) == 0
+        assert json.loads(next((tmp_path / "s").rglob("scores.json")).read_text())["tiled"] == tiled
+        assert ("in tiles" in capsys.readouterr().out) == bool(tiled)
 
 
 def test_bicubic_without_a_checkpoint(hr_folder, tmp_path, capsys):
@@ -330,7 +340,7 @@ def test_a_folder_shared_by_two_processes(run, root, light, photos, tmp_path):
     flags = ["--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s", "--device", "cpu"]
     result = run(*command, *flags, cwd=tmp_path, check=False, OMP_NUM_THREADS="1")
     assert result.returncode == 1
-    assert result.stderr.count("1 of the images") == 1
+    assert result.stderr.count("1 image(s) could not be enlarged") == 1
     assert len(list((tmp_path / "s/light_x2/photos/x2/SR").rglob("*.png"))) == 4
     assert result.stdout.count("-> 128x96") == 4
 
@@ -347,6 +357,9 @@ def test_a_folder_shared_by_two_processes(run, root, light, photos, tmp_path):
         "--input a.png --report",
         "--input a.png --raw_grey a",
         "--input a.png --num_gpu -1",
+        "--input a.png --num_gpu 0 --cuda",
+        "--input a.png --overlap 8",
+        "--input a.png --mode full --window 64",
         "--input a.png --test_data_dir a",
         "--num_gpu 2",
         "--model bicubic --scale 2 --report",
@@ -370,6 +383,7 @@ def test_a_folder_shared_by_two_processes(run, root, light, photos, tmp_path):
         "--input a.png --shave 4",
         "--input=",
         "--test_data_dir=",
+        "--sample_dir=",
     ],
 )
 def test_a_wrong_flag_exits_with_2(flags, capsys):

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -146,9 +147,9 @@ def test_training_on_mps_is_refused(h5_path, tmp_path, monkeypatch):
         yield Processes(device=torch.device("mps"))
 
     monkeypatch.setattr(train, "join_processes", join)
-    for more in ([], ["--num_gpu", "0"]):
+    for device, more in (("mps", []), ("auto", ["--num_gpu", "0"])):
         with pytest.raises(HRNError, match="--device mps"):
-            train.main([*training_flags(h5_path, tmp_path, device="mps"), *more])
+            train.main([*training_flags(h5_path, tmp_path, device=device), *more])
     assert devices == ["mps", "cpu"]
 
 
@@ -213,6 +214,11 @@ def test_a_run_is_resumed_with_its_own_data(h5_path, tmp_path):
         for group in file.values():
             del group["0"]
     with pytest.raises(HRNError, match=r"--train_data_path carn\.h5 of 12 images"):
+        train.main([*flags, "--resume"])
+    h5_path.write_bytes(backup)
+    with h5py.File(h5_path, "a") as file:
+        file["HR/0"].write_direct(np.zeros((96, 120, 3), np.uint8))
+    with pytest.raises(HRNError, match=r"--train_data_path carn\.h5, with other images"):
         train.main([*flags, "--resume"])
     h5_path.write_bytes(backup)
     train.main([*flags, "--resume", "--max_steps", "4", "--shave", "5"])
@@ -363,13 +369,29 @@ def test_bad_input(h5_path, tmp_path, capsys):
     assert "--set channels=3" in fails(model="hrn_released", set="channels=3")
     assert "--num_gpu" in fails(num_gpu=-1)
     assert "--device cuda:99" in fails(device="cuda:99")
+    assert "--device cuda" in fails(device="cuda", num_gpu=0)
     assert "--adam_lr_ratio" in fails(adam_lr_ratio=2)
     assert not (tmp_path / "ck").exists()
     (tmp_path / "file").write_text("in the way")
     assert "--ckpt_dir" in error_of(train.main, training_flags(h5_path, tmp_path / "file/ck"), capsys)
 
 
-@pytest.mark.parametrize("flags", ["--model edsr --ckpt_name a", "--model hrn", "--ckpt_name a", "--nonsense"])
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a folder in which no file can be created")
+def test_a_folder_that_cannot_be_written_is_found_at_the_start(h5_path, capsys):
+    """Not even the superuser can create files in this one."""
+    assert "--ckpt_dir" in error_of(train.main, training_flags(h5_path, "/proc/self/task"), capsys)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--model edsr --ckpt_name a",
+        "--model hrn",
+        "--ckpt_name a",
+        "--nonsense",
+        "--ckpt_dir= --model hrn --ckpt_name a",
+    ],
+)
 def test_a_wrong_flag_exits_with_2(flags, capsys):
     with pytest.raises(SystemExit) as ended:
         train.main(flags.split())

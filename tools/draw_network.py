@@ -18,7 +18,7 @@ if not __package__:
 import torch
 from torch import nn
 
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.files import write_text
 from hrn.model import HRN, PRESETS, SCALES, HRNConfig, build_model, preset
 from hrn.model.attention import CoordinateAttention
@@ -276,7 +276,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--model", default="hrn", choices=models, help="preset (default: %(default)s)")
     add("--scale", type=int, default=4, choices=SCALES, help="enlargement factor (default: %(default)s)")
     default = Path(__file__).resolve().parents[1] / "Figs/network.svg"
-    add("--out", type=Path, default=default, help="output file (default: %(default)s)")
+    add("--out", type=path_argument, default=default, help="output file (default: %(default)s)")
     args = parser.parse_args(argv)
     write_text(args.out, draw_network(args.model, args.scale))
 

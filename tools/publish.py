@@ -24,7 +24,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 import torch
 
 from hrn.checkpoint import Checkpoint, load_checkpoint, load_network, save_checkpoint
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.data.benchmark import STANDARD_SETS
 from hrn.errors import HRNError
 from hrn.evaluation.score_files import read_scores
@@ -270,12 +270,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     manifest = commands.add_parser("manifest", help="add a checkpoint and its scores to checkpoint/manifest.json")
-    manifest.add_argument("file", type=Path, help="a checkpoint in checkpoint/")
-    manifest.add_argument("results", type=Path, help="a folder with scores of the checkpoint, written by hrn/sample.py")
+    manifest.add_argument("file", type=path_argument, help="a checkpoint in checkpoint/")
+    manifest.add_argument(
+        "results", type=path_argument, help="a folder with scores of the checkpoint, written by hrn/sample.py"
+    )
     manifest.add_argument("--trained_on", required=True, help="data and effort, in a few words for tables")
     hub = commands.add_parser("hub", help="write the folder to upload to the Hugging Face Hub")
     hub.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="a file, or a name such as hrn_light_x4")
-    hub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder to write")
+    hub.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="the folder to write")
     hub.add_argument(
         "--datasets",
         nargs="+",
@@ -284,11 +286,11 @@ def main(argv: list[str] | None = None) -> int:
         help="Hub identifiers of the training data (default: %(default)s)",
     )
     half = commands.add_parser("half", help="copy a checkpoint with its kernels in float16")
-    half.add_argument("source", type=Path, help="a checkpoint")
-    half.add_argument("target", type=Path, help="the copy to write")
+    half.add_argument("source", type=path_argument, help="a checkpoint")
+    half.add_argument("target", type=path_argument, help="the copy to write")
     mean = commands.add_parser("mean", help="average the weights of checkpoints of one network")
-    mean.add_argument("sources", type=Path, nargs="+", help="checkpoints, the newest last")
-    mean.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    mean.add_argument("sources", type=path_argument, nargs="+", help="checkpoints, the newest last")
+    mean.add_argument("--out", type=path_argument, required=True, metavar="FILE", help="the checkpoint to write")
     args = parser.parse_args(argv)
     if args.command == "mean":
         write_mean(args.sources, args.out)

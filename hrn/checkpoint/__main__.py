@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hrn.checkpoint import as_dict, load_checkpoint, load_network
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.model.config import HRNConfig, config_to_dict
@@ -92,7 +92,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, nargs="+", help="checkpoint or training state")
+    parser.add_argument("file", type=path_argument, nargs="+", help="checkpoint or training state")
     args = parser.parse_args(argv)
     failed = False
     for path in args.file:

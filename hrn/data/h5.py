@@ -5,6 +5,7 @@ A key names the same image in all groups.
 """
 
 import errno
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from hrn.errors import HRNError
 
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 """The exceptions that h5py raises for damaged files."""
+FINGERPRINT_IMAGES = 16
+"""The most images whose pixels enter a fingerprint."""
 RESERVE = 64 * 2**20
 """Bytes of disk space that are left free, in part for the index of the h5 file."""
 
@@ -90,6 +93,18 @@ class H5Pairs:
                 self.read(group, index)
         self.file.close()
         self._file = None  # data loader processes open the file for themselves
+
+    def fingerprint(self) -> str:
+        """Return a hash of the sizes of all images and of the pixels of some of them, to tell files of one name apart.
+
+        Raises:
+            HRNError: an image cannot be read.
+        """
+        digest = hashlib.sha256(repr((self.keys, self.hr_sizes)).encode())
+        for index in range(0, len(self), -(-len(self) // FINGERPRINT_IMAGES)):
+            for group in self.groups:
+                digest.update(self.read(group, index).tobytes())
+        return digest.hexdigest()
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class SetScores:
     def deviations(self, mode: str) -> str:
         """Describe each setting that differs from those of the results tables; empty if none does.
 
-        The tables use fp32, no self-ensemble and a border equal to the scale.
+        The tables use fp32, no self-ensemble, whole images and a border equal to the scale.
 
         Args:
             mode: the default mode of the network.
@@ -36,9 +36,11 @@ class SetScores:
             "mode": mode,
             "self_ensemble": False,
             "precision": "fp32",
+            "tiled": [],
             "protocol": PROTOCOL.format(shave=self.scale),
         }
         found = {k: self.header.get(k) for k in usual}
+        found["tiled"] = found["tiled"] or []  # files of earlier versions do not have it
         return ", ".join(f"{k} is {found[k]!r}, not {v!r}" for k, v in usual.items() if found[k] != v)
 
 

@@ -246,8 +246,12 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
     report = set_report(test_set, method.label, results, shave=shave, raw_grey=settings.raw_grey)
     if page:
         page.end(report)
+    if isinstance(task.upscaler, Enlarger):
+        header["tiled"] = [result.name for result in results if task.upscaler.is_tiled(result.lr_size)]
     write_reports(report, folder, header)
     print(f"\n{test_set.source}\n\n{image_table(report)}")
+    if tiled := header.get("tiled"):
+        print(f"\nprocessed in tiles, which changes scores slightly: {', '.join(tiled)}")
     ensemble.print()
     if figure and settings.write_images:
         draw_comparison(folder / "comparison.png", figure, method.label, shave)

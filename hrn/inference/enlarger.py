@@ -234,6 +234,10 @@ class Enlarger(Upscaler):
         """
         return self.mode.layout(size, self._max_pixels(size), self._batch_pixels)
 
+    def is_tiled(self, size: tuple[int, int]) -> bool:
+        """Whether an image of height and width `size` is processed in tiles; in mode windows, it never is."""
+        return self.mode.name != "windows" and not self.layout(size).is_single(size)
+
     @property
     def _batch_pixels(self) -> int:
         return BATCH_PIXELS.get(self.device.type, 1)

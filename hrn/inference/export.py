@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from hrn.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_network
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.errors import HRNError
 from hrn.files import atomic_write
 from hrn.inference.bare import export_state_dict, fields_not_in_shapes
@@ -171,7 +171,13 @@ def _without_messages() -> Iterator[None]:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint file or name, such as hrn_light_x4")
+    add(
+        "--ckpt_path",
+        type=path_argument,
+        required=True,
+        metavar="FILE",
+        help="checkpoint file or name, such as hrn_light_x4",
+    )
     add("--format", choices=SUFFIXES, help="output format (default: by the suffix of --out, else onnx)")
     add("--scale", type=int, help="scale of the ONNX graph or state dict (default: the checkpoint's first)")
     add(
@@ -185,7 +191,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=Mode.window,
         help="side of a block in mode local, in LR pixels (default: %(default)s)",
     )
-    add("--out", type=Path, metavar="FILE", help="output file (default: the checkpoint's name in this folder)")
+    add("--out", type=path_argument, metavar="FILE", help="output file (default: the checkpoint's name in this folder)")
     args = parser.parse_args(argv)
     if args.format is None:
         suffix = args.out.suffix if args.out else ".onnx"
@@ -195,6 +201,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, formats in (("scale", ("onnx", "spandrel")), ("mode", ("onnx",)), ("window", ("onnx",))):
         if args.format not in formats and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} has no effect on --format {args.format}")
+    if args.mode == "full" and args.window != Mode.window:
+        parser.error("--window has no effect in mode full")
     return args
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from hrn.cli import path_argument
 from hrn.errors import HRNError
 from hrn.model import PRESETS, SCALES
 from hrn.training.recipe import Execution, Recipe
@@ -36,12 +37,17 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Build the parser. The fields of `Recipe` and `Execution` become flags."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, default = parser.add_argument, " (default: %(default)s)"
-    add("--config", type=Path, metavar="FILE", help="recipe file (.toml or .json): its keys are flags without dashes")
+    add(
+        "--config",
+        type=path_argument,
+        metavar="FILE",
+        help="recipe file (.toml or .json): its keys are flags without dashes",
+    )
     add("--model", choices=PRESETS, help="network preset (required)")
     text = "fields of the network's configuration (HRNConfig), such as frequency=none channels=29"
     add("--set", type=str, nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=text)
     add("--ckpt_name", metavar="NAME", help="name of the output files (required)")
-    add("--ckpt_dir", type=Path, default=Path("checkpoint"), metavar="DIR", help="output folder" + default)
+    add("--ckpt_dir", type=path_argument, default=Path("checkpoint"), metavar="DIR", help="output folder" + default)
     add(
         "--scale",
         type=int,
@@ -50,16 +56,16 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
         help="enlargement factor; 0 trains x2, x3 and x4 together" + default,
     )
     path = Path("dataset/DIV2K_train.h5")
-    add("--train_data_path", type=Path, default=path, metavar="H5", help="training pairs" + default)
+    add("--train_data_path", type=path_argument, default=path, metavar="H5", help="training pairs" + default)
     text = "validation sets (h5 files or folders); the weights with the best mean PSNR-Y are kept"
-    add("--valid_data_path", type=Path, nargs="+", default=[], metavar="PATH", help=text)
+    add("--valid_data_path", type=path_argument, nargs="+", default=[], metavar="PATH", help=text)
     add("--shave", type=int, help="border in HR pixels left out of validation scores (default: the scale)")
     text = "continue from the newest training state, or from FILE"
-    add("--resume", type=Path, nargs="?", const=True, metavar="FILE", help=text)
+    add("--resume", type=path_argument, nargs="?", const=True, metavar="FILE", help=text)
     text = "start from the weights of a checkpoint that match in name and shape; a file, or a name such as hrn_light_x4"
-    add("--init_from", type=Path, metavar="FILE", help=text)
+    add("--init_from", type=path_argument, metavar="FILE", help=text)
     text = "start from a smaller trained HRN of the same scales and initially compute the same result; a file or a name"
-    add("--grow_from", type=Path, metavar="FILE", help=text)
+    add("--grow_from", type=path_argument, metavar="FILE", help=text)
     add("--dry_run", action="store_true", help="measure a few steps, print time and memory, and write nothing")
     for f in (*fields(Recipe), *fields(Execution)):
         if f.type in (bool, bool | None):
@@ -110,6 +116,8 @@ def read_config(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
             converted[name] = convert(value, actions[name])
         except ValueError as error:
             raise HRNError(f"--config {path}: {name} must be {error}, not {value!r}") from None
+        except argparse.ArgumentTypeError as error:
+            raise HRNError(f"--config {path}: {name}: {error}") from None
     return converted
 
 

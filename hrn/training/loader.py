@@ -48,6 +48,9 @@ def load_batches(
         accumulate: micro-batches in a step.
         workers: number of DataLoader workers.
         device: device of the training process. For CUDA, the batches are in pinned memory.
+
+    Raises:
+        HRNError: an image cannot be read.
     """
     loader = DataLoader(  # one pass is the whole run, so the workers stay alive
         patches,
@@ -59,7 +62,10 @@ def load_batches(
         generator=torch.Generator(),  # leaves the global generator unchanged
         prefetch_factor=PREFETCH if workers else None,
     )
-    yield from _chunks((tuple(batch) for batch in loader), accumulate)
+    try:
+        yield from _chunks((tuple(batch) for batch in loader), accumulate)
+    except HRNError as error:  # from a worker, with the traceback in its message
+        raise HRNError(str(error).rsplit(f"{HRNError.__name__}: ", 1)[-1].strip()) from None
 
 
 def cut_batches(

@@ -130,7 +130,10 @@ class RunFiles:
                 logger.warning("%s", error)
                 damaged.append(path.name)
         unreadable = f"; {', '.join(damaged)} cannot be read" if damaged else ""
-        raise HRNError(f"nothing to resume: no training state {self.name}.*.train.pth in {self.folder}{unreadable}")
+        raise HRNError(
+            f"nothing to resume: no training state {self.name}.*.train.pth in {self.folder}{unreadable}. If the run ended before "
+            f"its first state (--save_interval), move {self.log.name} away and start again without --resume."
+        )
 
 
 class Background:
@@ -195,7 +198,7 @@ def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapp
         state: a state of :func:`load_state`.
         config: the run's network.
         recipe: the run's recipe.
-        info: facts about the run, with the name and number of the training images.
+        info: facts about the run, with the name, number and fingerprint of the training images.
 
     Raises:
         HRNError: the network, the recipe or the training images differ from the state's.
@@ -210,6 +213,8 @@ def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapp
     if different_info(state.info, info, "train_data", "train_images"):
         count = f" of {state.info['train_images']} images" if "train_images" in state.info else ""
         different.append(f"--train_data_path {state.info.get('train_data', '')}{count}")
+    elif different_info(state.info, info, "train_fingerprint"):
+        different.append(f"another --train_data_path {state.info.get('train_data', '')}, with other images")
     if different:
         raise HRNError(
             f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another --ckpt_name."

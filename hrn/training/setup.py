@@ -5,6 +5,7 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 
@@ -118,6 +119,7 @@ def build_trainer(
     info = {
         "model": " ".join([args.model, *args.set]),
         "train_data": args.train_data_path.name,
+        "train_fingerprint": setup.pairs.fingerprint(),
         "valid_data": [path.name for path in args.valid_data_path],
         "versions": {"hrn": __version__, "torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -131,9 +133,10 @@ def build_trainer(
 
 
 def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
-    """Create the output folder, and TensorBoard's files if requested. Raises HRNError."""
+    """Create the output folder, check that it is writable, and open TensorBoard's files if requested. Raises HRNError."""
     try:
         trainer.files.folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=trainer.files.folder).close()
         if is_worker():
             trainer.files.marker.touch()
     except OSError as error:

@@ -52,6 +52,23 @@ def test_names_are_valid_file_names(h5_path, stored, name):
     assert [H5Pairs(h5_path, (2,)).name(i) for i in (2, 3)] == ["2", name]
 
 
+def test_fingerprints_tell_files_apart(h5_path, tmp_path):
+    def fingerprint(edit):
+        copy = tmp_path / "copy.h5"
+        copy.write_bytes(h5_path.read_bytes())
+        return H5Pairs(edited(copy, edit), (2,)).fingerprint()
+
+    first = H5Pairs(h5_path, (2,)).fingerprint()
+    assert fingerprint(lambda file: None) == first
+    assert fingerprint(lambda file: file.pop("X4")) == first  # not read at x2
+    changes = [
+        lambda file: file["HR/0"].write_direct(np.zeros((96, 120, 3), np.uint8)),
+        lambda file: file["X2/11"].write_direct(np.zeros((48, 60, 3), np.uint8)),
+        lambda file: [file[group].pop("11") for group in file],
+    ]
+    assert len({first, *map(fingerprint, changes)}) == 4
+
+
 def test_keys_that_are_not_file_names(h5_path):
     def edit(file):
         for group in ("HR", "X2"):

@@ -129,6 +129,15 @@ def test_a_scale_without_lr_images_is_made_by_bicubic(div2h5, tmp_path, rng):
     assert (pairs.read("X8", 0) == bicubic_lr(pairs.read("HR", 0), 8)).all()
 
 
+@pytest.mark.parametrize(("folder", "div2k_root"), [("DIV2K", "."), ("DIV2K/DIV2K_train_HR", "..")])
+def test_the_files_are_beside_a_relative_root(div2h5, tmp_path, rng, monkeypatch, folder, div2k_root):
+    div2k(tmp_path / "DIV2K", rng)
+    monkeypatch.chdir(tmp_path / folder)
+    div2h5.main(["--root", div2k_root, "--scales", "2", "--workers", "1"])
+    assert sorted(p.name for p in tmp_path.glob("**/*.h5")) == ["DIV2K_train.h5", "DIV2K_valid.h5"]
+    assert (tmp_path / "DIV2K_train.h5").is_file()
+
+
 def test_a_full_disk_is_an_error(div2h5, tmp_path, rng, monkeypatch):
     div2k(tmp_path / "DIV2K", rng)
     free = iter([100, 70, 64])  # MiB

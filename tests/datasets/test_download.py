@@ -60,7 +60,7 @@ def test_a_test_set_from_its_second_url(script, site, tmp_path, monkeypatch):
     alternatives = ((replace(dead, urls=(f"{site}/gone",)),), (replace(other, urls=(f"{site}/set",)),))
     monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=alternatives))
     assert script.main(["set5", "--root", str(tmp_path)]) == 0
-    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
+    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img001.png", "img002.png"]
 
 
 def test_an_incomplete_set_is_reported(script, site, tmp_path, monkeypatch, capsys):
@@ -92,7 +92,7 @@ def test_two_sources_are_not_mixed(script, site, tmp_path, monkeypatch):
     monkeypatch.setitem(script.SETS, "set5", lambda scales: replace(source, alternatives=((archive,), (other,))))
     with pytest.raises(HRNError):
         script.main(["set5", "--root", str(tmp_path)])
-    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img_001.png", "img_002.png"]
+    assert sorted(p.name for p in (tmp_path / "Set5/HR").iterdir()) == ["img001.png", "img002.png"]
 
 
 def test_a_folder_that_cannot_be_written(script, site, tmp_path, capsys):

@@ -102,6 +102,18 @@ def test_images_in_the_folder_are_kept(stripes, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["0801.png"]
 
 
+def test_an_interruption_leaves_no_part_of_a_folder(stripes, tmp_path, monkeypatch):
+    def interrupted(path, image):
+        if path.name == "0003.png":
+            raise KeyboardInterrupt
+        write_image(path, image)
+
+    monkeypatch.setattr(stripes, "write_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stripes.main(["--out", str(tmp_path / "new/a"), "--count", "6", "--size", "16"])
+    assert not list((tmp_path / "new").iterdir())
+
+
 def test_out_must_be_a_folder(stripes, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(HRNError, match="file"):

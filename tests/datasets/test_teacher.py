@@ -91,6 +91,14 @@ def test_names_and_sizes_select_images(teacher, flags, h5_path, tmp_path, rng):
     assert [pairs.name(i) for i in range(len(pairs))] == ["0001_0.6", "0004_0.6", "0005_0.6", "12_0.6"]
 
 
+def test_hr_images_need_no_lr_images(teacher, flags, h5_path, tmp_path):
+    with h5py.File(h5_path, "r+") as file:
+        del file["X2"]
+        hr = file["HR/0"][...]
+    teacher.main([*flags, "--enlarge", "HR"])
+    assert (H5Pairs(tmp_path / "t.h5", (2,)).read("X2", 0) == hr).all()
+
+
 def test_a_file_of_hr_larger_than_the_lr_images_cover(teacher, flags, tmp_path, rng):
     """A file for several scales has HR images of one size. The written HR has the size of LR times the scale."""
     with h5py.File(tmp_path / "carn.h5", "w") as file:

@@ -21,7 +21,7 @@ def test_onnx_runtime_equals_pytorch(two_scales, tmp_path, image, mode, scale):
     onnx = pytest.importorskip("onnx", reason="needs the packages of hrn[export]")
     out = tmp_path / "small.onnx"
     flags = ["--ckpt_path", str(two_scales), "--out", str(out), "--mode", mode, "--scale", str(scale)]
-    assert main([*flags, "--window", "16"]) == 0
+    assert main([*flags, *(["--window", "16"] if mode == "local" else [])]) == 0
     enlarge, model = onnx_enlarger(out), load_model(two_scales, device="cpu")
     for picture in (image, image[:5, :9], image[:16, :16], np.tile(image, (2, 3, 1))):
         expected = upscale(model, picture, scale, Mode(mode, 16))
@@ -95,7 +95,13 @@ def test_invalid_requests(two_scales, tmp_path, monkeypatch, flags, named):
 
 
 @pytest.mark.parametrize(
-    "flags", ["a.safetensors --scale 2", "a.safetensors --mode full", "a.pth --format spandrel --window 32"]
+    "flags",
+    [
+        "a.safetensors --scale 2",
+        "a.safetensors --mode full",
+        "a.pth --format spandrel --window 32",
+        "a.onnx --mode full --window 32",
+    ],
 )
 def test_flags_without_effect(two_scales, flags):
     with pytest.raises(SystemExit):

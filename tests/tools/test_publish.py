@@ -89,6 +89,7 @@ def test_scores_and_folder_are_required(folder, tmp_path):
         {"self_ensemble": True},
         {"mode": "full"},
         {"precision": "bf16"},
+        {"tiled": ["img001"]},
         {"protocol": PROTOCOL.format(shave=5)},
         {"protocol": PROTOCOL.format(shave=2) + "; bridge scored on raw grey"},
     ],

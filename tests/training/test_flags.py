@@ -55,6 +55,7 @@ def test_the_command_line_wins(config):
         ("dry_run = 'yes'", "dry_run"),
         ("train_data_path = 3", "train_data_path"),
         ("valid_data_path = [1]", "valid_data_path"),
+        ("valid_data_path = ['']", "valid_data_path"),
         ("set = [1]", "set"),
         ('model = "edsr"', "model"),
         ("scale = 5", "scale"),

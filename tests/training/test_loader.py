@@ -50,6 +50,17 @@ def test_the_trainer_checks_shared_memory(make, room):
         make(execution=Execution(workers=2))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_an_error_without_a_traceback(make, h5_path, workers):
+    trainer = make(valid=False, execution=Execution(workers=workers))
+    h5_path.write_bytes(b"")
+    with pytest.raises(HRNError) as raised:
+        next(trainer.batches())
+    message = str(raised.value)
+    assert message.startswith(f"{h5_path}: cannot read")
+    assert "\n" not in message
+
+
 def test_where_the_training_images_are_kept(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(loader, "free_memory", lambda device: 1000)

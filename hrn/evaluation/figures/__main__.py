@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.data.benchmark import photographs, single_test_image
 from hrn.errors import HRNError
 from hrn.evaluation.crops import Crop
@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--image", nargs="+", required=True, metavar="IMAGE", help="files of originals, or names in --test_data_dir")
     add(
         "--test_data_dir",
-        type=Path,
+        type=path_argument,
         nargs="+",
         default=[],
         metavar="SET",
@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--scale", type=int, choices=SCALES, default=4, help="enlargement factor (default: %(default)s)")
 
     add = _adder(kinds, "curve", "validation PSNR, loss and learning rate of training logs")
-    add("log", type=Path, nargs="+", help="NAME_xS.jsonl of hrn/train.py")
+    add("log", type=path_argument, nargs="+", help="NAME_xS.jsonl of hrn/train.py")
 
     add = _adder(kinds, "schedules", "learning-rate schedules of hrn/train.py")
     add("--lr", type=float, default=1e-4, help="peak learning rate (default: %(default)s)")
@@ -74,7 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = _adder(kinds, "spectrum", "share of each branch of a DEM, by frequency")
     add("--ckpt_path", default="hrn_light_x4", metavar="FILE", help="checkpoint or its name (default: %(default)s)")
     add("--scale", type=int, choices=SCALES, help="enlargement factor (default: the checkpoint's first)")
-    add("--image", type=Path, nargs="+", default=[], help="HR images (default: photographs of scikit-image)")
+    add("--image", type=path_argument, nargs="+", default=[], help="HR images (default: photographs of scikit-image)")
 
     add = _adder(kinds, "tradeoff", "PSNR against Multi-Adds, for published methods and our checkpoints")
     add("--scale", type=int, choices=(2, 3, 4), default=4, help="enlargement factor (default: %(default)s)")
@@ -84,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def _adder(kinds: argparse._SubParsersAction, name: str, about: str) -> Callable[..., object]:
     parser = kinds.add_parser(name, help=about)
     out = Path(f"{name}.png")
-    parser.add_argument("--out", type=Path, default=out, help="PNG, PDF or SVG file (default: %(default)s)")
+    parser.add_argument("--out", type=path_argument, default=out, help="PNG, PDF or SVG file (default: %(default)s)")
     return parser.add_argument
 
 

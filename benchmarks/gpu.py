@@ -58,6 +58,7 @@ from hrn.cli import run_cli
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
 from hrn.data.resident import ResidentPatches
+from hrn.errors import HRNError
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel
@@ -299,14 +300,15 @@ def main(argv: list[str] | None = None) -> int:
     keep_memory()
     if args.worker:
         return process_worker(args.device)
+    if args.out.exists() and not args.out.is_dir():
+        raise HRNError(f"--out {args.out} is not a folder")
     setup = make_setup(pick_device(args.device), args.model, args.quick)
     report = run_all(setup)
     name = "gpu_" + re.sub(r"\W+", "_", device_name(setup.device) if setup.cuda else "cpu").strip("_")
-    args.out.mkdir(parents=True, exist_ok=True)
+    print(report.markdown())
     rows = {"device": device_name(setup.device), "quick": args.quick, "rows": [asdict(row) for row in report.rows]}
     write_text(args.out / f"{name}.json", json.dumps(rows, indent=1) + "\n")
     write_text(args.out / f"{name}.md", report.markdown())
-    print(report.markdown())
     return int(report.failed)
 
 

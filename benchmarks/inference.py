@@ -10,7 +10,6 @@ them alike. Networks have untrained weights, which does not affect speed.
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing import machine, median_seconds, paired_seconds, seconds_of
+from benchmarks.timing import machine, median_seconds, paired_seconds, seconds_of, worker_output
+from hrn.cli import run_cli
 from hrn.inference.batch import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.local import make_local
@@ -270,8 +270,7 @@ def large_worker(megapixels: str, memory: str) -> None:
         job = Job(Path(folder) / "in.png", Path(folder) / "out.png")
         Image.fromarray(scene).save(job.source, compress_level=1)
         del scene, x, y
-        command = [sys.executable, __file__, "--worker", "job", str(job.source), str(job.target), memory]
-        print(width, height, *subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split())
+        print(width, height, *run_worker("job", str(job.source), str(job.target), memory))
 
 
 class TimedEnlarger(Enlarger):
@@ -311,9 +310,8 @@ WORKERS: dict[str, Callable[..., None]] = {
 
 def run_worker(*args: str) -> list[str]:
     """Run a worker in a fresh process and split its output."""
-    command = [sys.executable, __file__, "--worker", *args]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    return worker_output(__file__, ["--worker", *args]).split()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_cli(main))

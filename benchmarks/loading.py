@@ -7,7 +7,6 @@ Each method runs in its own process, so that resident memory is measured separat
 
 import argparse
 import random
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import h5py
 import numpy as np
 import torch
 
+from benchmarks.timing import worker_output
 from hrn.cli import run_cli
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
@@ -88,8 +88,7 @@ def loading_table(path: Path, scale: int, patch_size: int, samples: int = 3000) 
     ]
     flags = [str(path), "--scale", str(scale), "--patch_size", str(patch_size), "--samples", str(samples)]
     for method, label in (("memory", "all in memory"), ("h5", "patches from the h5")):
-        command = [sys.executable, __file__, *flags, "--method", method]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        out = worker_output(__file__, [*flags, "--method", method]).split()
         lines.append(f"| {label} | {float(out[0]):.2f} | {float(out[1]):.0f} | {float(out[2]):.0f} |")
     return "\n".join(lines)
 

@@ -8,7 +8,6 @@ runs in its own process, so that its peak memory is measured separately.
 
 import argparse
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 import numpy as np
 import torch
 
-from benchmarks.timing import machine
+from benchmarks.timing import machine, worker_output
 from hrn.cli import run_cli
 from hrn.data.benchmark import find_test_set
 from hrn.evaluation.evaluate import evaluate
@@ -67,8 +66,7 @@ def main() -> int:
     print(f"{args.ckpt_path}, {machine(pick_device(args.device))}\n")
     results = []
     for i, mode in enumerate(MODES):
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(i)]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        output = worker_output(__file__, [*sys.argv[1:], "--worker", str(i)])
         results.append(json.loads(output.splitlines()[-1]))
         if i == 0:
             print("| mode | " + " | ".join(f"{name} | s" for name in results[0]["sets"]) + " | peak MiB above start |")

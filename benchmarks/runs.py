@@ -78,11 +78,12 @@ class Run:
             validations: number of validations.
 
         Raises:
-            HRNError: `hrn/train.py` failed, or the run was trained on other data.
+            HRNError: `hrn/train.py` failed, or the run used other data.
         """
         log, folder = self.log(args.work), self.folder(args.work)
         if log and log[-1]["step"] >= self.steps:
-            check_data(load_checkpoint(self.weights(args.work)).info.get("train_data"), args, folder)
+            info = load_checkpoint(self.weights(args.work)).info
+            check_data(info.get("train_data"), *info.get("valid_data", [None]), args, folder)
             return
         interval = max(1, self.steps // LINES)
         command = [
@@ -116,6 +117,8 @@ class Outcome:
     """PSNR-Y by test set, of the best validated weights."""
     train_data: str | None = None
     """Name of the training file; None in results of earlier versions."""
+    valid_data: str | None = None
+    """Name of the validation set; None in results of earlier versions."""
 
     @property
     def key(self) -> Key:
@@ -123,12 +126,12 @@ class Outcome:
         return self.flags, self.seed, self.steps
 
 
-def check_data(name: str | None, args: argparse.Namespace, where: Path) -> None:
-    """Raise HRNError if earlier runs used another training file. None is unknown and accepted."""
-    if name not in (None, args.train_data_path.name):
-        raise HRNError(
-            f"{where}: trained on {name}, not on {args.train_data_path.name}; use another --work and --results"
-        )
+def check_data(train: str | None, valid: str | None, args: argparse.Namespace, where: Path) -> None:
+    """Raise HRNError if earlier runs used another training file or validation set. None is unknown and accepted."""
+    used = ((train, args.train_data_path.name, "trained"), (valid, args.valid_data_path.name, "validated"))
+    for before, now, verb in used:
+        if before not in (None, now):
+            raise HRNError(f"{where}: {verb} on {before}, not on {now}; use another --work and --results")
 
 
 def finish(
@@ -149,7 +152,7 @@ def finish(
     outcomes = {outcome.key: outcome for outcome in read_outcomes(results)}
     for run in runs:
         if run.key in outcomes:
-            check_data(outcomes[run.key].train_data, args, results)
+            check_data(outcomes[run.key].train_data, outcomes[run.key].valid_data, args, results)
     names = {test_set.name for test_set in test_sets}
     missing = [run for run in runs if run.key not in outcomes or not names <= set(outcomes[run.key].psnr)]
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -170,9 +173,8 @@ def score(run: Run, args: argparse.Namespace, test_sets: Sequence[TestSet]) -> O
     validations = [{key: line[key] for key in ("step", "psnr_y", "ssim_y")} for line in log if "psnr_y" in line]
     enlarger = Enlarger(load_model(run.weights(args.work)), SCALE)
     psnr = {s.name: mean_scores([image.scores for image in evaluate(enlarger, s)])["psnr_y"] for s in test_sets}
-    return Outcome(
-        run.flags, run.seed, run.steps, torch.__version__, speed, validations, psnr, args.train_data_path.name
-    )
+    data = args.train_data_path.name, args.valid_data_path.name
+    return Outcome(run.flags, run.seed, run.steps, torch.__version__, speed, validations, psnr, *data)
 
 
 def read_outcomes(path: Path) -> list[Outcome]:

@@ -1,10 +1,22 @@
 """Timing helpers of the benchmarks."""
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+
+from hrn.errors import HRNError
+
+
+def worker_output(script: str, arguments: Sequence[str]) -> str:
+    """Run a script in a process of its own, for example to measure its memory, and return what it prints. Raises HRNError."""
+    worker = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if worker.returncode:
+        raise HRNError(f"a worker of {script} failed; its output is above")
+    return worker.stdout
 
 
 def paired_seconds(*functions: Callable[[], object], rounds: int = 15, warmup: int = 3) -> list[float]:

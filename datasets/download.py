@@ -170,6 +170,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.names = args.what[1:] if kind == "checkpoint" else args.what
     if not args.names:
         parser.error(f"name at least one {kind}: {', '.join(known)}")
+    unused = ("root", "scales", "keep") if kind == "checkpoint" else ("ckpt_dir",)
+    for flag in unused if "div2k" in args.names or kind == "checkpoint" else (*unused, "scales"):
+        if getattr(args, flag) != parser.get_default(flag):
+            parser.error(f"--{flag} has no effect on {' '.join(args.names)}")
     if unknown := [name for name in args.names if name not in known]:
         parser.error(f"unknown {kind} {', '.join(unknown)}: choose from {', '.join(known)}")
     return args

@@ -57,22 +57,30 @@ class UploadLimitMiddleware:
 
     def __init__(self, app: Any, folder: Path) -> None:
         self.app, self.folder = app, folder
+        self.expected = 0
+        """Bytes of the uploads that are being received."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle an ASGI event. Rejected requests get the status 413."""
         from starlette.responses import PlainTextResponse  # a dependency of Gradio
 
+        length = 0
         if scope["type"] == "http" and scope["method"] == "POST":
             try:
-                self._check(scope["path"], scope["headers"])
+                length = self._check(scope["path"], scope["headers"])
             except HRNError as error:
                 while (await receive()).get("more_body"):
                     pass  # browsers read the response only after they have sent the whole body
                 await PlainTextResponse(str(error), 413)(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        self.expected += length
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.expected -= length
 
-    def _check(self, path: str, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
+        """Return the bytes that a POST request uploads. Raises HRNError if it is rejected."""
         lengths, types = ([v for k, v in headers if k == name] for name in (b"content-length", b"content-type"))
         chunked = any(k == b"transfer-encoding" for k, _ in headers)  # the server would then ignore the length
         if len(lengths) != 1 or not lengths[0].isdigit() or chunked:
@@ -86,8 +94,10 @@ class UploadLimitMiddleware:
             raise HRNError(f"the request exceeds the maximum allowed size of {MAX_BODY >> 10} KiB")
         if length > MAX_UPLOAD + 2**20:
             raise HRNError(f"the upload exceeds the maximum allowed size of {MAX_UPLOAD >> 20} MiB")
-        if has_files:
-            make_room(self.folder)
+        if not has_files:
+            return 0
+        make_room(self.folder, self.expected + length)
+        return length
 
 
 def make_page(backend: DemoBackend, model: str, examples: list[Path]) -> Any:
@@ -165,7 +175,7 @@ def write_examples(folder: Path) -> list[Path]:
 
 
 def serve(args: argparse.Namespace, folder: Path) -> None:
-    """Run the server until SIGINT or SIGTERM, with all its files in `folder`. Raises HRNError."""
+    """Run the server until SIGINT, SIGTERM or SIGHUP, with all its files in `folder`. Raises HRNError."""
     files, examples = folder / "files", folder / "examples"
     files.mkdir()
     os.environ["GRADIO_TEMP_DIR"] = str(files)  # Gradio reads it when it is imported
@@ -218,6 +228,8 @@ def main(argv: list[str] | None = None) -> int:
         raise HRNError(f"--port {args.port} must be between 1 and 65535")
     keep_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM deletes the files too
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not on Windows or under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="hrn_demo_", ignore_cleanup_errors=True) as folder:
         serve(args, Path(folder))
     return 0

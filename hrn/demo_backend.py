@@ -153,6 +153,8 @@ class DemoBackend:
             self.results.add(str(target))
             target.parent.mkdir()
             try:
+                for enlarger in enlargers:
+                    enlarger.update_budget()
                 original = read_rgb(upload)  # now, because the file may expire during the enlargement
                 resizer = Resizer(enlargers, Size(factor=factor))
                 summary = self._enlarge(upload, target, resizer, self._counter(math.prod(size), progress))
@@ -207,20 +209,28 @@ def previews(original: np.ndarray, target: Path) -> tuple[Image.Image, Image.Ima
         after = result.crop((left, top, right, bottom))
     rows = imresize(original, size=(h, w), rows=(top, bottom))
     before = Image.fromarray(np.ascontiguousarray(rows[:, left:right]))
+    if after.mode in ("L", "LA"):
+        before = before.convert("L")  # a profile for grey images does not fit RGB
     if after.mode in ("LA", "RGBA"):
         before.putalpha(after.getchannel("A"))
+    if profile := after.info.get("icc_profile"):
+        before.info["icc_profile"] = profile
     return before, after
 
 
-def make_room(folder: Path) -> None:
+def make_room(folder: Path, expected: int = 0) -> None:
     """Delete expired files and empty folders in a folder, and check the size of the other files.
 
     Gradio's `delete_cache` also deletes expired files, except for uploads that a client aborted.
 
+    Args:
+        folder: the folder that holds uploads and results.
+        expected: bytes of the uploads that are being received.
+
     Raises:
         HRNError: the files that are not expired exceed MAX_STORED or MAX_FILES.
     """
-    stored, files, expired = 0, 0, time.time() - KEEP_SECONDS
+    stored, files, expired = expected, 0, time.time() - KEEP_SECONDS
     for parent, _, names in os.walk(folder, topdown=False):
         for path in (Path(parent, name) for name in names):
             with suppress(OSError):  # deleted by another thread

@@ -28,6 +28,8 @@ WITHOUT_GREY = (".webp", ".avif")
 """Formats that cannot store a single grey channel."""
 WITHOUT_PROFILE = (".bmp",)
 """Formats that cannot store a colour profile."""
+MAX_PROFILE = 2**20
+"""The largest colour profile in bytes that is kept. Pillow cannot read PNG files with larger ones."""
 LARGEST_FILE = dict.fromkeys((".tif", ".tiff", ".bmp"), 2**32 - 2**20)
 """The largest image of uncompressed formats in bytes: offsets in the file have 32 bits, and the header needs some space."""
 LONGEST_SIDE = {".png": 2**31 - 1, ".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".avif": 65536}
@@ -174,8 +176,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def read_picture(path: str | Path) -> Picture:
     """Decode an image file with 8 bits per channel.
 
-    The EXIF orientation is applied. CMYK and Lab are converted to sRGB, with the file's colour profile if it has one. Only the
-    first frame of an animation is read.
+    The EXIF orientation is applied. CMYK, Lab, and RGB with a profile above MAX_PROFILE are converted to sRGB, with the file's
+    colour profile if it has one. Only the first frame of an animation is read.
 
     Raises:
         HRNError: the file is missing, damaged, not an image, too large, or has more than 8 bits per channel.
@@ -229,7 +231,7 @@ def _apply_orientation(image: Image.Image) -> None:
 def _decode(image: Image.Image) -> Picture:
     """Convert an upright image, strip by strip to save memory."""
     icc_profile = image.info.get("icc_profile")
-    if image.mode in ("CMYK", "LAB"):
+    if image.mode in ("CMYK", "LAB") or (image.mode == "RGB" and len(icc_profile or b"") > MAX_PROFILE):
         image, icc_profile = _to_srgb(image, icc_profile), None
     image = image.convert("LA") if image.mode == "La" else image
     transparent = image.has_transparency_data
@@ -248,7 +250,7 @@ def _decode(image: Image.Image) -> Picture:
 
 
 def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
-    """Convert CMYK, grey or Lab to sRGB with the profile, or by Pillow's simple rule if it is missing or broken."""
+    """Convert CMYK, RGB, grey or Lab to sRGB with the profile, or by Pillow's simple rule if it is missing or broken."""
     try:
         if image.mode == "LAB":
             profile = ImageCms.createProfile("LAB")

@@ -174,13 +174,18 @@ class Enlarger(Upscaler):
         warm_up_kernels()
         self.mode = mode or default_mode(network.config)
         self.precision, self.ensemble = precision, ensemble
-        self.max_memory = max_memory or int(SHARE_OF_FREE * free_memory(self.device))
-        self.host_memory = max_memory or int(SHARE_OF_FREE * free_memory(torch.device("cpu")))
+        self._limit = max_memory
+        self.update_budget()
         self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
         if self.mode.name == "local":
             network = make_local(network, self.mode.window)
         self._module = network
         self._network = torch.compile(network) if compile else network
+
+    def update_budget(self) -> None:
+        """Set the memory budget by the memory that is free now, unless `max_memory` was given."""
+        self.max_memory = self._limit or int(SHARE_OF_FREE * free_memory(self.device))
+        self.host_memory = self._limit or int(SHARE_OF_FREE * free_memory(torch.device("cpu")))
 
     def without_ensemble(self) -> "Enlarger":
         """A copy that processes each image once."""

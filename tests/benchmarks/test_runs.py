@@ -31,7 +31,9 @@ def write_run(run, work):
     """Write log and weights of a finished run."""
     config = with_settings(preset("hrn_light", [4]), ["channels=8"])
     run.folder(work).mkdir(parents=True)
-    save_checkpoint(run.weights(work), config, build_model(config).state_dict(), info={"train_data": "t.h5"})
+    save_checkpoint(
+        run.weights(work), config, build_model(config).state_dict(), info={"train_data": "t.h5", "valid_data": ["v.h5"]}
+    )
     lines = [{"step": 20, "images_per_second": 1.0}, {"step": 60, "images_per_second": 20.0}, VALIDATED]
     (run.folder(work) / "run_x4.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -51,12 +53,13 @@ def test_a_trained_run_is_scored_once_and_its_folder_is_then_unnecessary(args, m
 def test_results_of_other_data_are_not_reused(args):
     write_run(RUN, args.work)
     runs.finish([RUN], args, validations=1)
-    args.train_data_path = Path("u.h5")
-    with pytest.raises(HRNError, match=r"t\.h5.*u\.h5"):
-        runs.finish([RUN], args, validations=1)
-    args.results = args.work / "new.jsonl"
-    with pytest.raises(HRNError, match=r"t\.h5.*u\.h5"):
-        runs.finish([RUN], args, validations=1)
+    for results in (None, args.work / "new.jsonl"):
+        args.results = results
+        for flag, before in (("train_data_path", "t.h5"), ("valid_data_path", "v.h5")):
+            setattr(args, flag, Path("u.h5"))
+            with pytest.raises(HRNError, match=rf"{before}.*u\.h5"):
+                runs.finish([RUN], args, validations=1)
+            setattr(args, flag, Path(before))
 
 
 def test_another_test_set_is_added_to_a_result(args, hr_folder):

@@ -145,6 +145,17 @@ def test_icc_profile_is_kept(tmp_path, image):
     assert read_picture(tmp_path / "o.png").icc_profile == profile
 
 
+def test_a_profile_that_png_cannot_hold_is_applied(tmp_path, image, monkeypatch):
+    """Pillow refuses PNG files with larger profiles."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(image).save(tmp_path / "a.tif", icc_profile=profile + bytes(2**21))
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.icc_profile is None
+    assert np.abs(picture.rgb.astype(int) - image).max() <= 1
+    Image.fromarray(image).save(tmp_path / "b.tif", icc_profile=b"broken" + bytes(2**21))
+    assert (read_picture(tmp_path / "b.tif").rgb == image).all()
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -293,7 +304,21 @@ def test_decoding_makes_no_copies(tmp_path, kind, peak):
     assert 1 < float(measured.stdout) < peak + 0.75  # another copy of the result would add 1
 
 
-def test_writing_is_atomic(tmp_path, image):
+@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("encoder"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_earlier_file(tmp_path, image, monkeypatch, error):
+    def fail(self, path, **options):
+        Path(path).write_bytes(b"half")
+        raise error
+
+    (tmp_path / "a.jpg").write_bytes(b"earlier")
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises((HRNError, ValueError, KeyboardInterrupt)):
+        write_image(tmp_path / "a.jpg", image)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
+    assert (tmp_path / "a.jpg").read_bytes() == b"earlier"
+
+
+def test_folders_are_made_and_bad_paths_refused(tmp_path, image):
     write_image(tmp_path / "new/folder/a.png", image)
     assert (read_rgb(tmp_path / "new/folder/a.png") == image).all()
     with pytest.raises(HRNError, match="xyz"):

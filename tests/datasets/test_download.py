@@ -122,8 +122,19 @@ def test_the_authors_weights_are_checked(script, site, tmp_path, monkeypatch, ca
     assert (tmp_path / "hrn_released/hrn_x4.pth").exists() == good
 
 
-@pytest.mark.parametrize("words", [["set6"], ["checkpoint"], ["checkpoint", "mine"]])
-def test_unknown_names(script, words):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["set6"],
+        ["checkpoint"],
+        ["checkpoint", "mine"],
+        ["checkpoint", "authors", "--root", "a"],
+        ["checkpoint", "authors", "--keep"],
+        ["set5", "--ckpt_dir", "a"],
+        ["set5", "--scales", "2"],
+    ],
+)
+def test_unknown_names_and_flags_without_effect(script, words):
     with pytest.raises(SystemExit) as stop:
         script.main(words)
     assert stop.value.code == 2

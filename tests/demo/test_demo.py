@@ -15,6 +15,7 @@ from hrn.data.images import read_rgb, write_image
 from hrn.data.resize import imresize
 from hrn.demo_backend import DemoBackend, DemoModel, default_model, load_models, make_room
 from hrn.errors import HRNError
+from hrn.inference import enlarger as enlarger_module
 from hrn.inference.upscale import load_model, upscale
 
 CPU = torch.device("cpu")
@@ -99,6 +100,20 @@ def test_previews_share_their_transparency(backend, image, tmp_path):
     _, pictures, _ = backend.enlarge(tmp_path / "a.png", "hrn_light", 2)
     assert [p.mode for p in pictures] == ["RGBA", "RGBA"]
     assert np.array_equal(*(np.asarray(p)[..., 3] for p in pictures))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_previews_share_their_colour_profile(backend, image, tmp_path, mode):
+    Image.fromarray(image).convert(mode).save(tmp_path / "a.png", icc_profile=b"a profile")
+    _, pictures, _ = backend.enlarge(tmp_path / "a.png", "hrn_light", 2)
+    assert [(p.mode, p.info["icc_profile"]) for p in pictures] == [(mode, b"a profile")] * 2
+
+
+def test_the_budget_follows_the_free_memory(backend, upload, monkeypatch):
+    enlarger = backend.models["hrn_light"].enlargers[4]
+    monkeypatch.setattr(enlarger_module, "free_memory", lambda device: 2**30)
+    backend.enlarge(upload, "hrn_light", 4)
+    assert enlarger.max_memory == int(0.8 * 2**30)
 
 
 def test_one_image_at_a_time(backend, upload, monkeypatch):
@@ -192,6 +207,8 @@ def test_storage_quota(tmp_path, monkeypatch):
     with pytest.raises(HRNError):
         make_room(tmp_path)
     os.utime(tmp_path / "old.png", (0, 0))
+    with pytest.raises(HRNError):
+        make_room(tmp_path, 101)
     for name in ("old", "new"):
         (tmp_path / f"{name}_folder").mkdir()
     os.utime(tmp_path / "old_folder", (0, 0))
@@ -237,10 +254,38 @@ def test_upload_limits(gradio, tmp_path, monkeypatch):
     types = [("Content-Type", "multipart/form-data; boundary=a"), ("Content-Type", "text/plain")]
     for headers in (types, types[::-1]):
         assert status("/elsewhere", 0, files=None, content=b"ab", headers=headers) == 413
+    monkeypatch.setattr(demo_backend, "MAX_STORED", 3000)
+    assert [status("/upload", 1000) for _ in range(4)] == [200] * 4  # one after another
+    assert status("/upload", 3000) == 413
     (tmp_path / "full.png").write_bytes(bytes(1000))
     monkeypatch.setattr(demo_backend, "MAX_STORED", 999)
-    assert status("/upload", 1000) == 413
+    assert status("/upload", 0) == 413
     assert status("/elsewhere", 0, files=None, json={}) == 200
+
+
+def test_uploads_at_the_same_time_share_the_quota(gradio, tmp_path, monkeypatch):
+    """While one upload is being received, a second one that does not fit beside it is rejected."""
+    monkeypatch.setattr(demo_backend, "MAX_STORED", 3000)
+    sent = []
+
+    async def app(scope, receive, send):
+        if not sent:
+            sent.append(None)
+            await limit(scope, receive, answer)
+
+    async def answer(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request"}
+
+    limit = demo.UploadLimitMiddleware(app, tmp_path)
+    headers = [(b"content-length", b"2000"), (b"content-type", b"multipart/form-data; boundary=a")]
+    scope = {"type": "http", "method": "POST", "path": "/upload", "headers": headers}
+    for _ in range(2):  # the first one frees its share when it ends
+        sent.clear()
+        asyncio.run(limit(scope, receive, answer))
+        assert sent[1]["status"] == 413
 
 
 def test_urls_are_not_downloaded(gradio, backend, image_server, tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ test-all: lint
 	$(VENV)/bin/python -m pytest $(PARALLEL)
 
 $(VENV)/.run: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "HRN needs Python 3.11 or later; use make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --disable-pip-version-check -r requirements.txt
 	touch $@

@@ -23,6 +23,7 @@ from hrn.evaluation.metrics import mean_scores
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.upscale import load_model
+from hrn.runtime import cpu_count
 from hrn.training.run_files import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +95,7 @@ class Run:
             *("--valid_interval", str(max(1, self.steps // validations))),
             *(["--resume"] if list(folder.glob("*.train.pth")) else []),
         ]
-        threads = max(1, (os.cpu_count() or 1) // args.jobs)
+        threads = max(1, cpu_count() // args.jobs)
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ} if args.jobs > 1 else None
         if subprocess.run(command, check=False, env=environment).returncode:
             raise HRNError(f"{self.label}, seed {self.seed}: training failed; its output is above")

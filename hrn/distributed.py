@@ -23,9 +23,11 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from hrn.errors import HRNError
-from hrn.runtime import check_driver, pick_device
+from hrn.runtime import check_driver, cpu_count, pick_device
 
 CPU = torch.device("cpu")
+SHUTDOWN_SECONDS = "600"
+"""Time for processes to save their state after a signal, before torchrun kills them. Its default is 30 seconds."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,13 @@ def exit_process(code: int) -> NoReturn:
     os._exit(code)
 
 
+def check_worker_count(num_gpu: int) -> None:
+    """Raise HRNError if torchrun started another number of processes on this machine than `--num_gpu` asks for."""
+    started = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if is_worker() and num_gpu > 1 and str(num_gpu) != started:
+        raise HRNError(f"--num_gpu {num_gpu} differs from --nproc_per_node={started} of torchrun; leave out --num_gpu")
+
+
 def check_gpu_count(processes: int, device: str) -> None:
     """Raise HRNError if `device` is `auto` and this machine has fewer usable GPUs than processes to start."""
     if device != "auto":
@@ -176,7 +185,8 @@ def launch(script: str, argv: list[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
     try:
         torchrun(["--standalone", f"--nproc_per_node={processes}", script, *argv])
     except ChildFailedError as error:

@@ -216,6 +216,13 @@ def inference_convolutions(device: torch.device, *, tf32: bool) -> Iterator[None
             cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
+def cpu_count() -> int:
+    """Return the number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def peak_memory(device: torch.device) -> int:
     """Return the peak memory of this process in bytes: allocated on a GPU, resident on a CPU. 0 on Windows without a GPU."""
     if device.type == "cuda":

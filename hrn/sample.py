@@ -26,7 +26,15 @@ if not __package__:  # run as a script: import from the repository, not from thi
 from hrn.cli import path_argument, run_cli
 from hrn.data.images import EXTENSIONS
 from hrn.data.resize import Bicubic
-from hrn.distributed import Processes, check_gpu_count, exit_process, is_worker, join_processes, launch
+from hrn.distributed import (
+    Processes,
+    check_gpu_count,
+    check_worker_count,
+    exit_process,
+    is_worker,
+    join_processes,
+    launch,
+)
 from hrn.errors import HRNError
 from hrn.inference.enlarger import MODES, PRECISIONS, Mode, default_mode
 from hrn.inference.methods import Method, find_checkpoints, network_method
@@ -174,6 +182,7 @@ def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    check_worker_count(args.num_gpu)
     if args.num_gpu > 1 and not is_worker():
         check_gpu_count(args.num_gpu, args.device)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)

@@ -27,7 +27,16 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hrn.checkpoint import load_checkpoint
 from hrn.cli import run_cli
-from hrn.distributed import Processes, check_gpu_count, exit_process, is_restarted, is_worker, join_processes, launch
+from hrn.distributed import (
+    Processes,
+    check_gpu_count,
+    check_worker_count,
+    exit_process,
+    is_restarted,
+    is_worker,
+    join_processes,
+    launch,
+)
 from hrn.errors import HRNError
 from hrn.memory import is_out_of_memory
 from hrn.pretrained import find_checkpoint
@@ -46,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         raise HRNError(f"--num_gpu must be at least 0, not {args.num_gpu}")
     if args.num_gpu == 0 and args.device not in ("auto", "cpu"):
         raise HRNError(f"--num_gpu 0 uses the CPU and cannot be combined with --device {args.device}")
+    check_worker_count(args.num_gpu)
     if args.num_gpu > 1 and not is_worker():
         check_gpu_count(args.num_gpu, args.device)
         prepare(args, args.num_gpu)

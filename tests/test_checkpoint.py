@@ -239,6 +239,19 @@ def test_the_scale_of_the_authors_state_dict(tmp_path, scale, prefix):
     assert checkpoint.config.scales == (scale,)
 
 
+def test_the_authors_state_dict_as_pytorch_0_4_0_writes_it(tmp_path):
+    """That version does not count the batches of BatchNorm."""
+    with torch.device("meta"):
+        weights = build_model(preset("hrn_released", [4])).state_dict()
+    small = {name: torch.ones(()).expand(value.shape) for name, value in weights.items() if "num_batches" not in name}
+    assert len(small) < len(weights)
+    torch.save(small, tmp_path / "a.pth")
+    checkpoint = load_checkpoint(tmp_path / "a.pth")
+    assert checkpoint.model_name == "hrn_released"
+    assert checkpoint.weights.keys() == weights.keys()
+    assert all(value.numel() == 1 for name, value in checkpoint.weights.items() if name not in small)
+
+
 @pytest.mark.parametrize("learner", [{"ema": None}, {}])
 def test_a_training_state_without_a_running_mean(saved, small_config, learner):
     path, network = saved

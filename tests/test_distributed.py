@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from hrn.distributed import Processes, join_processes
+from hrn.distributed import Processes, check_worker_count, join_processes
 from hrn.errors import HRNError
 
 
@@ -18,6 +18,16 @@ def test_processes_and_gpus_must_match(monkeypatch):
     for device, word in (("cuda", "at least 2 processes.*GPUs: 1"), ("cuda:0", "--device cuda:0")):
         with pytest.raises(HRNError, match=word), join_processes(device):
             pass
+
+
+def test_torchrun_and_num_gpu_must_agree(monkeypatch):
+    check_worker_count(4)  # not started by torchrun
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for count in (0, 1, 2):
+        check_worker_count(count)
+    with pytest.raises(HRNError, match=r"--num_gpu 4.*=2"):
+        check_worker_count(4)
 
 
 def test_a_single_process():

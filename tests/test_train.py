@@ -367,6 +367,7 @@ def test_bad_input(h5_path, tmp_path, capsys):
     for setting in ("width=3", "channels=0", "channels=many", "gates=max", "scales=2", "dense"):
         assert f"--set {setting}" in fails(set=setting)
     assert "--set channels=3" in fails(model="hrn_released", set="channels=3")
+    assert "--norm_batch" in fails(set="norm=false", norm_batch=2)
     assert "--num_gpu" in fails(num_gpu=-1)
     assert "--device cuda:99" in fails(device="cuda:99")
     assert "--device cuda" in fails(device="cuda", num_gpu=0)

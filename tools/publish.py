@@ -60,6 +60,11 @@ upscale(model, "photo.jpg").save("photo_upscaled.png")
 PSNR in dB / SSIM on the Y channel, with `scale` pixels of border left out. LR images are made by MATLAB's bicubic.
 
 {scores}
+
+## Licence
+
+The code is under the BSD 2-Clause licence. Training images such as those of DIV2K, BSDS500 and T91 are for research use.
+Check the terms of the training data before you use the weights for anything else.
 """
 
 
@@ -214,11 +219,12 @@ def card_header(entries: Mapping[str, Mapping[str, Any]], datasets: Sequence[str
         datasets: Hub identifiers of the training data.
     """
     return {
-        "license": "bsd-2-clause",
+        "license": "other",
+        "license_name": "research-use",
         "library_name": "hrn",
         "pipeline_tag": "image-to-image",
         "tags": ["super-resolution", "pytorch"],
-        "datasets": list(datasets),
+        **({"datasets": list(datasets)} if datasets else {}),
         "metrics": ["psnr", "ssim"],
         "model-index": [
             {"name": name, "results": _results(entry["scores"])} for name, entry in entries.items() if entry["scores"]
@@ -281,9 +287,9 @@ def main(argv: list[str] | None = None) -> int:
     hub.add_argument(
         "--datasets",
         nargs="+",
-        default=["eugenesiow/Div2k"],
+        default=[],
         metavar="ID",
-        help="Hub identifiers of the training data (default: %(default)s)",
+        help="Hub identifiers of the training data, for the card",
     )
     half = commands.add_parser("half", help="copy a checkpoint with its kernels in float16")
     half.add_argument("source", type=path_argument, help="a checkpoint")

@@ -313,6 +313,9 @@ def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:
     if not isinstance(contents, dict) or not contents or not all(_is_dense(v) for v in contents.values()):
         return None
     weights = {str(name).removeprefix("module."): value for name, value in contents.items()}
+    for name in [name for name in weights if name.endswith(".running_mean")]:
+        # PyTorch 0.4.0, which the authors name, does not count batches
+        weights.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
     return weights if "b1.body.0.body.3.conv_1x1.weight" in weights and "tail.0.0.weight" in weights else None
 
 

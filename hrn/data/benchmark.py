@@ -1,5 +1,6 @@
 """Test sets in the layouts in common use: pairs of HR and LR images, found from the path alone."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ STANDARD_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 """Standard test sets. A folder whose name differs only in capitalisation is reported under this spelling."""
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 """The images of scikit-image that make up the set `photographs`."""
+FINGERPRINT_IMAGES = 4
+"""The most images whose pixels enter a fingerprint."""
 HR_IN_NAME = re.compile(r"(?<![A-Z])HR(?![A-Z])")
 """`HR` in a file name, but not within a word such as CHRIS."""
 LAYOUTS = """\
@@ -89,6 +92,18 @@ class TestSet:
             h, w = image.load(self.scale).hr.shape[:2]
             if min(h, w) <= 2 * shave:
                 raise HRNError(f"{self.name}: {image.name}: {w}x{h} pixels are too few for a border of {shave}")
+
+    def fingerprint(self) -> str:
+        """Return a short hash of the names of all images and of the pixels of some of them, to tell sets of one name apart.
+
+        Raises:
+            HRNError: an image cannot be read.
+        """
+        digest = hashlib.sha256(repr([image.name for image in self.images]).encode(errors="backslashreplace"))
+        for image in self.images[:: -(-len(self.images) // FINGERPRINT_IMAGES)]:
+            for pixels in image.read():
+                digest.update(b"" if pixels is None else pixels.tobytes())
+        return digest.hexdigest()[:16]
 
 
 def find_test_set(path: str | Path, scale: int) -> TestSet:

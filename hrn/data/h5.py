@@ -95,7 +95,7 @@ class H5Pairs:
         self._file = None  # data loader processes open the file for themselves
 
     def fingerprint(self) -> str:
-        """Return a hash of the sizes of all images and of the pixels of some of them, to tell files of one name apart.
+        """Return a short hash of the sizes of all images and of the pixels of some of them, to tell files of one name apart.
 
         Raises:
             HRNError: an image cannot be read.
@@ -104,7 +104,7 @@ class H5Pairs:
         for index in range(0, len(self), -(-len(self) // FINGERPRINT_IMAGES)):
             for group in self.groups:
                 digest.update(self.read(group, index).tobytes())
-        return digest.hexdigest()
+        return digest.hexdigest()[:16]
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -198,6 +198,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.format = {".onnx": "onnx", ".safetensors": "safetensors"}.get(suffix)
         if args.format is None:
             raise HRNError(f"--out {args.out}: use the suffix .onnx or .safetensors, or give --format")
+    suffix = Path(f"a{SUFFIXES[args.format]}").suffix
+    if args.out and args.out.suffix != suffix:
+        raise HRNError(f"--out {args.out}: files of --format {args.format} need the suffix {suffix}")
     for name, formats in (("scale", ("onnx", "spandrel")), ("mode", ("onnx",)), ("window", ("onnx",))):
         if args.format not in formats and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} has no effect on --format {args.format}")
@@ -212,7 +215,9 @@ def main(argv: list[str] | None = None) -> int:
     warm_up_kernels()
     checkpoint = load_checkpoint(find_checkpoint(args.ckpt_path))
     scale = args.scale or checkpoint.config.scales[0]
-    out = args.out or Path(f"{checkpoint.path.stem}{SUFFIXES[args.format]}")
+    one_of_several = args.format != "safetensors" and len(checkpoint.config.scales) > 1
+    stem = f"{checkpoint.path.stem}_x{scale}" if one_of_several else checkpoint.path.stem
+    out = args.out or Path(f"{stem}{SUFFIXES[args.format]}")
     note = ""
     if args.format == "onnx":
         mode = Mode(args.mode or default_mode(checkpoint.config).name, args.window)
@@ -224,7 +229,8 @@ def main(argv: list[str] | None = None) -> int:
             note = f"; spandrel needs a .pth checkpoint instead, because of {', '.join(other)}"
     else:
         export_state_dict(out, checkpoint, scale)
-    print(f"{out}  {out.stat().st_size:,} bytes{note}")
+    scale_note = f", x{scale}" if one_of_several else ""
+    print(f"{out}  {out.stat().st_size:,} bytes{scale_note}{note}")
     return 0
 
 

@@ -65,6 +65,11 @@ class HRNConfig:
         if self.attention != "coordinate" and (self.gates, self.norm) != ("multiply", True):
             raise ValueError(f"gates and norm have no effect with attention {self.attention!r}")
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the network has BatchNorm."""
+        return self.attention == "coordinate" and self.norm
+
 
 @dataclass(frozen=True)
 class ReleasedConfig:
@@ -76,6 +81,11 @@ class ReleasedConfig:
         object.__setattr__(self, "scales", tuple(int(s) for s in self.scales))
         if len(self.scales) != 1 or self.scales[0] not in SCALES:
             raise ValueError(f"the released network has one scale of {SCALES}, not {self.scales}")
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """False, because the released network declares BatchNorm without calling it."""
+        return False
 
 
 Config = HRNConfig | ReleasedConfig

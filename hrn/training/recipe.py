@@ -26,6 +26,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": partial(torch.optim.AdamW, fused=True),
     "muon": Muon,
 }
+DECAY = 200_000
+"""Default of `--decay`, from the released code."""
 TRAINING_PRECISIONS = ("fp32", "bf16", "fp16")
 """Names in :data:`hrn.runtime.PRECISIONS` that training accepts. TF32 is a flag of its own, `--tf32`."""
 
@@ -58,7 +60,7 @@ class Recipe:
     adam_lr_ratio: float = setting(1.0, "with muon: Adam's learning rate divided by --lr")
     weight_decay: float = setting(0.0, "weight decay; with muon, of the convolutions only")
     schedule: str = setting("step", "learning rate schedule", SCHEDULES)
-    decay: int = setting(200_000, "with --schedule step: steps between two halvings of the learning rate")
+    decay: int = setting(DECAY, "with --schedule step: steps between two halvings of the learning rate")
     warmup: int = setting(0, "steps of linear warm-up of the learning rate")
     clip: float = setting(10.0, "maximum norm of the gradient")
     loss_fn: str = setting("L1", "training loss", LOSSES)
@@ -92,6 +94,8 @@ class Recipe:
             raise HRNError(f"--norm_batch {self.norm_batch} has no effect with --freeze_norm; use one of them")
         if self.adam_lr_ratio != 1 and self.optimizer != "muon":
             raise HRNError(f"--adam_lr_ratio {self.adam_lr_ratio} needs --optimizer muon, not {self.optimizer}")
+        if self.decay != DECAY and self.schedule != "step":
+            raise HRNError(f"--decay {self.decay} needs --schedule step, not {self.schedule}")
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of update `step`, counted from 0."""

@@ -208,7 +208,10 @@ def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapp
             f"{state.path}: the network differs: {config_to_dict(state.config)}, not {config_to_dict(config)}"
         )
     different = []
-    if flags := recipe.differences(state.training["recipe"]):
+    earlier = dict(state.training["recipe"])
+    if not config.has_batch_norm:
+        earlier.pop("norm_batch", None)  # earlier versions stored one
+    if flags := recipe.differences(earlier):
         different.append(flags)
     if different_info(state.info, info, "train_data", "train_images"):
         count = f" of {state.info['train_images']} images" if "train_images" in state.info else ""

@@ -61,6 +61,9 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
         config = with_settings(config, args.set)
     except ValueError as error:
         raise HRNError(f"--set {' '.join(args.set)}: {error}") from None
+    if (recipe.norm_batch or recipe.freeze_norm) and not config.has_batch_norm:
+        flag = "--freeze_norm" if recipe.freeze_norm else "--norm_batch"
+        raise HRNError(f"{flag} has no effect: this network has no BatchNorm")
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
     continues = args.resume is True or (args.resume is not None and files.owns(args.resume))
     if not continues and not args.dry_run and not (restarted and files.marker.exists()):
@@ -114,13 +117,14 @@ def build_trainer(
 ) -> Trainer:
     """Build the trainer, and resume `state` if given. Raises HRNError."""
     recipe, device = setup.recipe, processes.device
-    if state:
+    if state and setup.config.has_batch_norm:
         recipe = recipe.with_norm_batch(state.training["recipe"].get("norm_batch", 0))
     info = {
         "model": " ".join([args.model, *args.set]),
         "train_data": args.train_data_path.name,
         "train_fingerprint": setup.pairs.fingerprint(),
         "valid_data": [path.name for path in args.valid_data_path],
+        "valid_fingerprints": [test_set.fingerprint() for test_set in setup.valid],
         "versions": {"hrn": __version__, "torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }

@@ -30,6 +30,8 @@ from hrn.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_INFO = ("valid_data", "valid_images", "valid_fingerprints", "shave")
+"""Facts in a training state that a best score depends on."""
 MAX_SKIPPED_IN_A_ROW = 100
 POLL_INTERVAL = {"cuda": 10}
 """Steps between two checks for signals and skipped steps, by device type; 1 on other devices. A check waits for the GPU and
@@ -73,7 +75,9 @@ class Trainer:
         shave = [s if self.shave is None else self.shave for s in self.config.scales]
         images = {"train_images": len(self.pairs), "valid_images": [len(test_set.images) for test_set in self.valid]}
         self.info = {**self.info, **images, "shave": shave}
-        self.recipe = recipe = self.recipe.with_norm_batch(self.micro_batch_size)
+        if self.config.has_batch_norm:
+            self.recipe = self.recipe.with_norm_batch(self.micro_batch_size)
+        recipe = self.recipe
         self.patches = PatchDataset(
             self.pairs,
             patch_size=recipe.patch_size,
@@ -326,7 +330,7 @@ class Trainer:
             state.training[k] for k in ("step", "pending_validation", "best")
         )
         validates = self.valid or not self.finished
-        changed = different_info(state.info, self.info, "valid_data", "valid_images", "shave")
+        changed = different_info(state.info, self.info, *VALIDATION_INFO)
         if self.best and validates and changed:
             changes = ", ".join(f"{k} from {state.info[k]} to {self.info[k]}" for k in changed)
             logger.warning("the validation setup changed (%s); resetting the best score", changes)

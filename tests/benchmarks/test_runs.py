@@ -94,7 +94,7 @@ def test_jobs_run_side_by_side_and_share_the_threads(args, monkeypatch):
     both_started = threading.Barrier(2)
     threads = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(runs.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(runs, "cpu_count", lambda: 8)
 
     def train(command, check, env):
         both_started.wait(timeout=30)

@@ -133,6 +133,19 @@ def test_sizes_that_do_not_match(tmp_path, image):
         find_test_set(tmp_path / "Set5", 4).images[0].load(4)
 
 
+def test_fingerprints_tell_sets_apart(tmp_path, hr_folder, h5_path):
+    first = find_test_set(hr_folder, 2).fingerprint()
+    assert find_test_set(hr_folder.rename(tmp_path / "other"), 2).fingerprint() == first
+    image = tmp_path / "other/0000.png"
+    pixels = np.asarray(Image.open(image)).copy()
+    pixels[0, 0] ^= 1
+    save(image, pixels)
+    second = find_test_set(tmp_path / "other", 2).fingerprint()
+    image.rename(tmp_path / "other/0000b.png")
+    third = find_test_set(tmp_path / "other", 2).fingerprint()
+    assert len({first, second, third, find_test_set(h5_path, 2).fingerprint()}) == 4
+
+
 def test_verifying(tmp_path, image):
     save(tmp_path / "a.png", image)
     save(tmp_path / "b.png", image[:20, :20])

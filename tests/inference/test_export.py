@@ -59,6 +59,15 @@ def test_a_variant_as_safetensors_is_not_for_spandrel(tmp_path, small_config, ca
     assert "because of gates='add'" in capsys.readouterr().out
 
 
+def test_default_names_hold_the_scale(two_scales, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for scale in (2, 3):
+        assert main(["--ckpt_path", str(two_scales), "--format", "spandrel", "--scale", str(scale)]) == 0
+        assert f", x{scale}" in capsys.readouterr().out
+    names = [f"{two_scales.stem}_x{scale}_spandrel.pth" for scale in (2, 3)]
+    assert sorted(p.name for p in tmp_path.glob("*_spandrel.pth")) == names
+
+
 def test_safetensors_holds_the_same_checkpoint(two_scales, tmp_path, image):
     pytest.importorskip("safetensors", reason="needs the packages of hrn[export]")
     out = tmp_path / "small.safetensors"
@@ -84,6 +93,8 @@ def test_information_that_json_does_not_support_becomes_text(tmp_path, small_con
     ("flags", "named"),
     [
         (["--out", "a.pb"], "a.pb"),
+        (["--out", "a.pth", "--format", "safetensors"], "a.pth.*[.]safetensors"),
+        (["--out", "a.safetensors", "--format", "spandrel"], "a.safetensors.*[.]pth"),
         (["--out", "a.onnx", "--scale", "8"], "x8"),
         (["--out", "a.pth", "--format", "spandrel", "--scale", "8"], "x8"),
     ],

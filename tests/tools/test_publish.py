@@ -128,7 +128,7 @@ def test_the_folder_for_the_hub(folder, tmp_path):
     listed = json.loads((out / "config.json").read_text())["checkpoints"]
     assert listed["mine"] == {"file": "mine.safetensors", **config_to_dict(config)}
     card = hub.ModelCard.load(out / "README.md").data  # as the Hub reads it
-    assert (card.license, card.library_name, card.pipeline_tag) == ("bsd-2-clause", "hrn", "image-to-image")
+    assert (card.license, card.library_name, card.pipeline_tag) == ("other", "hrn", "image-to-image")
     assert (card.datasets, card.metrics, card.model_name) == (["someone/images"], ["psnr", "ssim"], "tiny_x2")
     results = {(r.dataset_type, r.dataset_name, r.metric_type): r.metric_value for r in card.eval_results}
     assert results == {

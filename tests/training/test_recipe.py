@@ -29,6 +29,7 @@ from hrn.training.recipe import TRAINING_PRECISIONS, Execution, Recipe, micro_ba
         {"norm_batch": 4, "freeze_norm": True},
         {"adam_lr_ratio": 0.0, "optimizer": "muon"},
         {"adam_lr_ratio": 0.5, "optimizer": "adam"},
+        {"decay": 1000, "schedule": "cosine"},
     ],
 )
 def test_bad_recipes(values):

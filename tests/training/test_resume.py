@@ -207,20 +207,35 @@ def test_resume_refuses_another_training_file(make):
 
 @pytest.mark.parametrize(
     ("changed", "value"),
-    [("valid_data", ["b.h5"]), ("valid_images", [1]), ("shave", [5])],
+    [("valid_data", ["b.h5"]), ("valid_images", [1]), ("valid_fingerprints", ["b"]), ("shave", [5])],
     ids=lambda value: str(value),
 )
 def test_another_validation_setup_resets_the_best_score(make, caplog, changed, value):
     trainer = make(max_steps=4)
-    trainer.info["valid_data"] = ["a.h5"]
+    known = {"valid_data": ["a.h5"], "valid_fingerprints": ["a"]}
+    trainer.info |= known
     trainer.fit()
     state = trainer.files.newest_state()
     assert (state.info["shave"], state.training["best"]) == ([2], trainer.best)
     resumed = make(shave=5 if changed == "shave" else None)
-    resumed.info |= {"valid_data": ["a.h5"], changed: value}
+    resumed.info |= {**known, changed: value}
     resumed.resume(state)
     assert resumed.best is None
-    assert [name for name in ("valid_data", "valid_images", "shave") if name in caplog.text] == [changed]
+    assert [name for name in (*known, "valid_images", "shave") if name in caplog.text] == [changed]
+
+
+def test_without_batch_norm_a_run_may_continue_with_smaller_micro_batches(make, small):
+    """There are no groups to keep. Earlier versions stored their size all the same."""
+    config = replace(small, norm=False)
+    trainer = make(config=config, max_steps=4)
+    assert trainer.recipe.norm_batch == 0
+    trainer.fit()
+    state = trainer.files.newest_state()
+    state.training["recipe"]["norm_batch"] = 4
+    resumed = make(config=config, max_steps=6, execution=Execution(accumulate=2))
+    resumed.resume(state)
+    assert resumed.fit() == 0
+    assert resumed.step == 6
 
 
 def test_a_state_without_the_names_of_its_data_is_resumed(make):

@@ -27,7 +27,8 @@ from hrn.runtime import check_driver, cpu_count, pick_device
 
 CPU = torch.device("cpu")
 SHUTDOWN_SECONDS = "600"
-"""Time for processes to save their state after a signal, before torchrun kills them. Its default is 30 seconds."""
+"""Time for processes to save their state after a signal, before torchrun kills them. Its default is 30 seconds. PyTorch 2.11
+ignores this."""
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,7 @@ class H5Pairs:
         for index in range(first, len(self), every):
             for group in self.groups:
                 self.read(group, index)
-        self.file.close()
-        self._file = None  # data loader processes open the file for themselves
+        self.close()
 
     def fingerprint(self) -> str:
         """Return a short hash of the sizes of all images and of the pixels of some of them, to tell files of one name apart.
@@ -104,7 +103,14 @@ class H5Pairs:
         for index in range(0, len(self), -(-len(self) // FINGERPRINT_IMAGES)):
             for group in self.groups:
                 digest.update(self.read(group, index).tobytes())
+        self.close()
         return digest.hexdigest()[:16]
+
+    def close(self) -> None:
+        """Close the file until the next read, so that DataLoader processes do not inherit it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     @property
     def groups(self) -> tuple[str, ...]:

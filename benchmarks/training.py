@@ -20,7 +20,6 @@ if not __package__:  # run as a script: import from the repository, not from thi
 import torch
 from torch.utils.data import default_collate
 
-from benchmarks.loading import loading_table
 from benchmarks.timing import machine, synchronise
 from hrn.cli import run_cli
 from hrn.data.h5 import H5Pairs
@@ -147,10 +146,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.setting is not None:
         return worker(SETTINGS[args.setting], args)
-    print(loading_table(args.path, args.scale, args.patch_size), flush=True)
     table, computed = step_table(args)
     print(
-        f"\n{args.model} x{args.scale}, {args.batch_size} LR patches of {args.patch_size} per step, {machine(pick_device())}\n\n{table}\n"
+        f"{args.model} x{args.scale}, {args.batch_size} LR patches of {args.patch_size} per step, {machine(pick_device())}\n\n{table}\n"
     )
     loaded = loaded_per_second(args)
     slower = "computing" if computed < loaded else "loading"

@@ -122,9 +122,9 @@ def build_trainer(
     info = {
         "model": " ".join([args.model, *args.set]),
         "train_data": args.train_data_path.name,
-        "train_fingerprint": setup.pairs.fingerprint(),
+        "train_fingerprint": processes.run_on_main(setup.pairs.fingerprint),
         "valid_data": [path.name for path in args.valid_data_path],
-        "valid_fingerprints": [test_set.fingerprint() for test_set in setup.valid],
+        "valid_fingerprints": processes.run_on_main(lambda: [test_set.fingerprint() for test_set in setup.valid]),
         "versions": {"hrn": __version__, "torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }

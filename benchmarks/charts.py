@@ -2,7 +2,7 @@
 
     python benchmarks/charts.py hrn_light_x4 hrn_base_x4 hrn_x4
 
-A network that is not stable on regular stripes turns them into coloured noise. The charts differ from the training images that
+A network that is not stable on regular stripes turns them into colour artefacts. The charts differ from the training images that
 `datasets/stripes.py` draws.
 """
 

@@ -97,7 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="output folder (default: %(default)s)",
     )
-    add("--format", default="png", choices=[e[1:] for e in EXTENSIONS], help="file format for --input (default: png)")
+    add(
+        "--format",
+        default="png",
+        choices=[e[1:] for e in EXTENSIONS],
+        help="file format of the results of --input (default: png)",
+    )
     add("--skip_existing", action="store_true", help="skip images of --input that already have a result")
     add("--no_images", action="store_true", help="write scores only, without SR images and figures")
     add("--report", action="store_true", help="write report.html with images, crops and spectra")

@@ -8,7 +8,7 @@ and the statistics of a whole image differ from those of a training patch. There
     full     DCT and pooling act on the whole image
 
 Modes local and full process large images in tiles. `benchmarks/modes.py` measures quality and time of each mode; the
-default follows from its table.
+default was chosen from its table for earlier weights.
 """
 
 import copy

@@ -55,10 +55,12 @@ class Recipe:
         False, "train with the running statistics of --init_from in attention's BatchNorm, as inference does"
     )
     max_steps: int = setting(500_000, "number of updates")
-    optimizer: str = setting("adam", "muon: Muon for convolutions, Adam for the rest", OPTIMIZERS)
+    optimizer: str = setting("adam", "adam, adamw, or muon (Muon for weight matrices, Adam for the rest)", OPTIMIZERS)
     lr: float = setting(1e-4, "peak learning rate")
     adam_lr_ratio: float = setting(1.0, "with muon: Adam's learning rate divided by --lr")
-    weight_decay: float = setting(0.0, "weight decay; with muon, of the convolutions only")
+    weight_decay: float = setting(
+        0.0, "weight decay, decoupled with muon (its matrices only) and adamw; an L2 penalty with adam"
+    )
     schedule: str = setting("step", "learning rate schedule", SCHEDULES)
     decay: int = setting(DECAY, "with --schedule step: steps between two halvings of the learning rate")
     warmup: int = setting(0, "steps of linear warm-up of the learning rate")

@@ -63,7 +63,15 @@ from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel
 from hrn.model.summary import OUTPUT_SIZE, summarise
-from hrn.runtime import PRECISIONS, keep_memory, peak_memory_meter, pick_device, release_memory, tune_convolutions
+from hrn.runtime import (
+    PRECISIONS,
+    UnsupportedPrecisionError,
+    keep_memory,
+    peak_memory_meter,
+    pick_device,
+    release_memory,
+    tune_convolutions,
+)
 
 TRAINING = (("fp32 eager", "fp32", False), ("bf16 eager", "bf16", False), ("bf16 compiled", "bf16", True))
 """Label, precision, and whether the network is compiled."""
@@ -90,7 +98,7 @@ class Report:
         """Add the row of `check(setup, *args)`, which returns its result or raises an exception."""
         try:
             row = Row(section, name, "ok", check(self.setup, *args))
-        except NotApplicableError as error:
+        except (NotApplicableError, UnsupportedPrecisionError) as error:
             row = Row(section, name, "not run", str(error))
         except Exception as error:  # a report with a failed row is worth more than none
             first = (str(error).splitlines() or [""])[0]

@@ -41,11 +41,12 @@ def main() -> int:
         whole = Enlarger(network, mode=Mode(name))(image).astype(int)
         for tile in args.tiles:
             tiled = Enlarger(network, mode=Mode(name, tile=tile))
+            side = tiled.layout(image.shape[:2]).window[0]  # whole blocks
             difference = tiled(image) - whole
             at_borders, elsewhere = steps(difference, tiled)
             psnr = 10 * np.log10(255**2 / np.mean(difference**2))
             print(
-                f"| {tiled.mode} | {tile} | {psnr:.1f} dB | {abs(difference).max()} | {at_borders:.2f} | {elsewhere:.2f} |",
+                f"| {tiled.mode} | {side} | {psnr:.1f} dB | {abs(difference).max()} | {at_borders:.2f} | {elsewhere:.2f} |",
                 flush=True,
             )
     return 0

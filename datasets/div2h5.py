@@ -10,7 +10,7 @@ import argparse
 import os
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -150,8 +150,8 @@ def convert(
             FSRCNN, ECCV 2016. Their LR images are made by MATLAB's bicubic. Copies too small for a scale are skipped.
 
     Raises:
-        HRNError: there are no images, one is damaged, an LR image is missing or has the wrong size, `out` cannot be
-            written, or a process was killed.
+        HRNError: there are no images, one is damaged, an LR image is missing or has the wrong size, HR images that need LR
+            images have the same name, `out` cannot be written, or a process was killed or could not be started.
     """
     paths = []
     for folder in hr_folders:
@@ -163,6 +163,8 @@ def convert(
     lr_folders = {
         s: lr_folder / f"X{s}" if lr_folder and (lr_folder / f"X{s}").is_dir() else None for s in sorted(scales)
     }
+    if lr_folder and (twice := [stem for stem, n in Counter(path.stem for path in paths).items() if n > 1]):
+        raise HRNError(f"{twice[0]}: several HR images have this name, so their LR images cannot be told apart")
     if lr_folder and not any(lr_folders.values()):
         raise HRNError(f"{lr_folder}: none of the folders {', '.join(f'X{s}' for s in scales)} exists")
     for s, folder in lr_folders.items():
@@ -191,7 +193,10 @@ def load_ahead(
     pending: deque[Future] = deque()
     try:
         for item in items:
-            pending.append(pool.submit(load, *item))
+            try:
+                pending.append(pool.submit(load, *item))
+            except OSError as error:
+                raise HRNError(f"cannot start a process: {error.strerror}; use fewer --workers") from None
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:

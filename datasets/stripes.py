@@ -5,6 +5,7 @@ python datasets/div2h5.py --hr dataset/DIV2K/DIV2K_train_HR dataset/stripes --sc
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,12 +45,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out.exists():
         raise HRNError(f"{args.out} already exists; give a new folder")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.parent) as temporary:
-        folder = Path(temporary) / "images"  # renamed when it is complete
-        for i in range(args.count):
-            write_image(folder / f"{i + 1:04d}.png", draw(np.random.default_rng([args.seed, i]), args.size, args.scale))
-        folder.rename(args.out)
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.parent) as temporary:
+            folder = Path(temporary) / "images"  # renamed when it is complete
+            for i in range(args.count):
+                image = draw(np.random.default_rng([args.seed, i]), args.size, args.scale)
+                write_image(folder / f"{i + 1:04d}.png", image)
+            folder.rename(args.out)
+    except OSError as error:
+        raise HRNError(f"cannot write {args.out}: {error.strerror}") from None
     print(f"wrote {args.count} images of {args.size}x{args.size} pixels to {args.out}")
 
 
@@ -102,4 +107,5 @@ def wave(rng: np.random.Generator, position: np.ndarray, scale: int) -> np.ndarr
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the unfinished folder is deleted
     sys.exit(run_cli(main))

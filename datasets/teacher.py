@@ -26,7 +26,7 @@ from tqdm import tqdm
 from hrn.cli import path_argument, run_cli
 from hrn.data.h5 import H5Pairs, write_pair
 from hrn.errors import HRNError
-from hrn.files import atomic_write
+from hrn.files import atomic_write, check_not_input
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.upscale import load_model
 from hrn.runtime import keep_memory
@@ -61,6 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    check_not_input(args.out, [args.data, *args.add])
     keep_memory()
     enlarger = Enlarger(load_model(args.ckpt_path, scale=args.scale, device=args.device), args.scale)
     group, reduced = ("HR", 1) if args.enlarge == "HR" else (f"X{enlarger.scale}", enlarger.scale)

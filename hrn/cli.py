@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hrn.errors import HRNError
+from hrn.errors import HRNError, ReportedError
 
 
 def path_argument(text: str) -> Path:
@@ -36,7 +36,7 @@ def split_label(text: str) -> tuple[str, str]:
 def run_cli(main: Callable[[], int | None]) -> int:
     """Run `main` and return the exit code.
 
-    An :class:`HRNError` is printed to stderr and returns 2. A path that cannot be looked up, because it is too long or in a
+    An :class:`HRNError` is printed to stderr, except a :class:`ReportedError`, and returns 2. A path that cannot be looked up, because it is too long or in a
     folder without permission, is reported in the same way. Ctrl-C returns 130. Characters that stdout or stderr cannot encode,
     such as those of a file name that is not valid UTF-8, are escaped.
     """
@@ -45,6 +45,8 @@ def run_cli(main: Callable[[], int | None]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return main() or 0
+    except ReportedError:
+        return 2
     except HRNError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

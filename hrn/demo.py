@@ -118,7 +118,7 @@ def make_page(backend: DemoBackend, model: str, examples: list[Path]) -> Any:
                 Path(upload), model, factor, lambda share: progress(share, desc="enlarging")
             )
         except HRNError as error:
-            message = re.sub(rf"{re.escape(str(backend.folder))}\S*/", "", str(error))  # hide the server's paths
+            message = re.sub(rf"{re.escape(str(backend.folder))}\S*[\\/]", "", str(error))  # hide the server's paths
             raise gr.Error(message, duration=None, print_exception=False) from None
         return pictures, gr.DownloadButton(value=target, interactive=True), summary
 

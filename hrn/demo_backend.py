@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from hrn.checkpoint import load_checkpoint, load_network
-from hrn.data.images import check_pixels, read_rgb
+from hrn.data.images import check_pixels, fill_transparent, read_picture
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference.batch import Job, enlarge_file
@@ -94,6 +94,13 @@ def default_model(models: dict[str, DemoModel], device: torch.device) -> str:
     return choose(models, key=lambda name: models[name].parameters)
 
 
+class Paths(set[str]):
+    """Paths that one thread may iterate over while another adds some."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(super().__iter__()))  # a copy made in one step
+
+
 class DemoBackend:
     """Enlarges uploaded files, one at a time. Independent of Gradio.
 
@@ -104,7 +111,7 @@ class DemoBackend:
 
     def __init__(self, models: dict[str, DemoModel], folder: Path) -> None:
         self.models, self.folder = models, folder
-        self.results: set[str] = set()
+        self.results: set[str] = Paths()
         """Paths of all results that were started, including deleted ones."""
         self.busy = threading.Lock()
         """Held during an enlargement."""
@@ -155,7 +162,9 @@ class DemoBackend:
             try:
                 for enlarger in enlargers:
                     enlarger.update_budget()
-                original = read_rgb(upload)  # now, because the file may expire during the enlargement
+                original = fill_transparent(
+                    read_picture(upload)
+                ).rgb  # now, because the file may expire during the enlargement
                 resizer = Resizer(enlargers, Size(factor=factor))
                 summary = self._enlarge(upload, target, resizer, self._counter(math.prod(size), progress))
                 return target, previews(original, target), summary

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from hrn.errors import HRNError
+from hrn.errors import HRNError, ReportedError
 from hrn.runtime import check_driver, cpu_count, pick_device
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ class Processes:
             error_message = str(error)
         for message in self.gather([error_message]):
             if message:
-                raise HRNError(message)
+                raise (HRNError if self.is_main else ReportedError)(message)
 
     def run_on_main(self, make: Callable[[], Any]) -> Any:
         """Run `make` in the main process and return its result in all processes. Raises HRNError in all if it fails."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,9 +19,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Readers see the old file or the complete new one. On an error the temporary file is removed and `path` is unchanged.
 
     Raises:
-        HRNError: the folder cannot be created or the file cannot be written (no permission, disk full).
+        HRNError: `path` is a folder, its folder cannot be created, or the file cannot be written (no permission, disk full).
     """
     path = Path(path)
+    if os.path.isdir(path):  # found before the work, not after it
+        raise HRNError(f"cannot write {path}: it is a folder; give the path of a file")
     name, end = path.name, f".{os.getpid()}.part"
     while len(os.fsencode(f".{name}{end}")) > MAX_NAME_BYTES:
         name = name[:-1]
@@ -37,6 +39,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the folder may be unreachable; the error above reports that
             temporary.unlink(missing_ok=True)
+
+
+def check_not_input(target: Path, sources: Iterable[Path]) -> None:
+    """Check that writing `target` would not replace a file that is read. Raises HRNError."""
+    for source in sources:
+        if target.exists() and source.exists() and target.samefile(source):
+            raise HRNError(f"{target} would replace its own input {source}; write to another file")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -102,6 +102,10 @@ def _warn_of_slow_bf16() -> None:
     logger.warning("this CPU has no bf16 instructions; fp32 is several times faster than bf16")
 
 
+class UnsupportedPrecisionError(HRNError):
+    """A device does not support a precision."""
+
+
 def check_precision(precision: str, device: torch.device, *, training: bool = False) -> None:
     """Check that a device supports a precision. Logs a warning for bf16 on a CPU that certainly has no bf16 instructions.
 
@@ -111,20 +115,22 @@ def check_precision(precision: str, device: torch.device, *, training: bool = Fa
         training: also allow fp16 on a CPU, where it is slow, so that loss scaling can be tested.
 
     Raises:
-        HRNError: an unknown precision, fp16 on a CPU, TF32 without an NVIDIA GPU, or bf16 or TF32 on an NVIDIA GPU before
-            Ampere, where PyTorch is slow or fails.
+        UnsupportedPrecisionError: fp16 on a CPU, TF32 without an NVIDIA GPU, or bf16 or TF32 on an NVIDIA GPU before Ampere,
+            where PyTorch is slow or fails.
+        HRNError: an unknown precision.
     """
     if precision not in PRECISIONS:
         raise HRNError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu" and not training:
-        raise HRNError("fp16 needs a GPU; use bf16 or fp32 on a CPU")
+        raise UnsupportedPrecisionError("fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if precision == "tf32" and (device.type != "cuda" or torch.version.hip):
-        raise HRNError("tf32 needs an NVIDIA GPU; use fp32 or bf16, or fp16 on another GPU")
+        raise UnsupportedPrecisionError("tf32 needs an NVIDIA GPU; use fp32 or bf16, or fp16 on another GPU")
     if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in _WITHOUT_BF16:
         _warn_of_slow_bf16()
     nvidia = device.type == "cuda" and not torch.version.hip
     if precision in ("tf32", "bf16") and nvidia and torch.cuda.get_device_capability(device) < _AMPERE:
-        raise HRNError(f"{torch.cuda.get_device_name(device)} does not support {precision}; use fp16 or fp32")
+        name = torch.cuda.get_device_name(device)
+        raise UnsupportedPrecisionError(f"{name} does not support {precision}; use fp16 or fp32")
 
 
 def has_tf32(device: torch.device) -> bool:

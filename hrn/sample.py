@@ -136,6 +136,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         (args.mode != "windows" and args.overlap != Mode.overlap, "--overlap needs --mode windows"),
         (args.mode == "full" and args.window != Mode.window, "--window has no effect in mode full"),
         (args.num_gpu > 1 and not args.input, "--num_gpu needs --input"),
+        (args.scale and len(set(args.scale)) < len(args.scale), "--scale: a scale is given twice"),
         (args.shave is not None and args.shave < 0, "--shave must not be negative"),
     ):  # fmt: skip
         if wrong:

@@ -15,7 +15,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
-    """Train in this process. Returns the exit code."""
+    """Build the trainer and train in this process. Returns the exit code."""
     logging.basicConfig(
         level=logging.INFO if processes.is_main else logging.CRITICAL,
         format="%(asctime)s  %(message)s",
@@ -81,9 +81,9 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
     tune_convolutions(tf32=args.tf32, deterministic=args.deterministic)
     state = processes.run_on_main(partial(find_state, args, setup))
     trainer = build_trainer(args, setup, processes, state)
-    for flag, start in ((args.init_from, init_from), (args.grow_from, grow_from)):
-        if flag and not state:
-            start(trainer, processes.run_on_main(lambda name=flag: load_checkpoint(find_checkpoint(name))))
+    for source, start in ((args.init_from, init_from), (args.grow_from, grow_from)):
+        if source and not state:
+            start(trainer, processes.run_on_main(lambda name=source: load_checkpoint(find_checkpoint(name))))
     del state
     if args.dry_run:
         cost = measure_cost(trainer)
@@ -91,6 +91,13 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
             print(cost)
         return 0
     processes.run_on_main(partial(open_outputs, trainer, args.tensorboard))
+    with ExitStack() as stack:
+        processes.run_on_main(lambda: stack.enter_context(setup.files.claim()))
+        return run(args, processes, setup, trainer)
+
+
+def run(args: argparse.Namespace, processes: Processes, setup: Setup, trainer: Trainer) -> int:
+    """Verify the images and train. Returns the exit code."""
     processes.run_on_all(partial(verify_images, setup, args.shave, processes))
     log_start(args.model, trainer)
     total = trainer.recipe.max_steps
@@ -106,7 +113,11 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
     if processes.is_main:
         name = signal.Signals(stopped).name
         by_torchrun = is_worker() and args.num_gpu <= 1
-        command = "the same torchrun command with --resume" if by_torchrun else f"python {resume_command(sys.argv)}"
+        command = (
+            "the same torchrun command with --resume"
+            if by_torchrun
+            else f"{Path(sys.executable).name} {resume_command(sys.argv)}"
+        )
         print(
             f"stopped by {name} at step {trainer.step}; the training state is saved.\nTo continue: {command}",
             file=sys.stderr,

@@ -336,7 +336,7 @@ def test_killed_while_saving(tmp_path):
 
 
 def test_describing_weights(root, tmp_path, capsys):
-    shipped = root / "checkpoint/hrn_light/hrn_light_x4.pth"
+    shipped = root / "checkpoint/hrn_light/hrn_light_x3.pth"
     released = tmp_path / "hrn_x2.pth"
     torch.save(build_model(preset("hrn_released", [2])).state_dict(), released)
     (tmp_path / "broken.pth").write_bytes(shipped.read_bytes()[:5000])
@@ -344,12 +344,12 @@ def test_describing_weights(root, tmp_path, capsys):
     printed = capsys.readouterr()
     facts = {line[2:16].strip(): line[16:] for line in printed.out.split(str(released))[0].splitlines()[1:]}
     assert facts["kind"] == "weights"
-    assert (facts["model"], facts["scales"], facts["parameters"]) == ("hrn_light", "x4", "288,600")
+    assert (facts["model"], facts["scales"], facts["parameters"]) == ("hrn_light", "x3", "284,043")
     assert "channels 24, n_dem 2" in facts["configuration"]
     assert "batch_size 16" in facts["recipe"]
-    assert facts["validation"].startswith("PSNR-Y 27.")
-    entry = read_manifest()["checkpoints"]["hrn_light_x4"]
-    assert f"Set5 x4 {entry['scores']['Set5']['x4']['psnr_y']:.2f} dB / 0." in facts["scores"]
+    assert facts["validation"].startswith("PSNR-Y 28.")
+    entry = read_manifest()["checkpoints"]["hrn_light_x3"]
+    assert f"Set5 x3 {entry['scores']['Set5']['x3']['psnr_y']:.2f} dB / 0." in facts["scores"]
     origin = load_checkpoint(shipped).info["init_from"]
     assert facts["started from"] == f"{origin['file']} (sha256 {origin['sha256'][:12]}...)"
     assert facts["sha256"] == file_hash(shipped)

@@ -220,6 +220,19 @@ def test_results_beside_the_images_are_refused(light, photos, fails):
     assert "--sample_dir" in fails("--ckpt_path", light, "--input", photos, sample_dir=photos)
 
 
+def test_enlarged_images_and_scored_ones_do_not_share_a_folder(light, hr_folder, tmp_path, fails):
+    """Both would be written to SR/ under the same names."""
+    enlarge = ("--ckpt_path", light, "--input", hr_folder)
+    score = ("--ckpt_path", light, "--test_data_dir", hr_folder)
+    assert main(*enlarge, "--sample_dir", tmp_path / "a") == 0
+    assert "enlarged images of --input" in fails(*score, sample_dir=tmp_path / "a")
+    assert main(*score, "--sample_dir", tmp_path / "b") == 0
+    before = [path.read_bytes() for path in sorted((tmp_path / "b").rglob("*.png"))]
+    assert "scored images" in fails(*enlarge, sample_dir=tmp_path / "b")
+    assert main(*score, "--sample_dir", tmp_path / "b") == 0
+    assert [path.read_bytes() for path in sorted((tmp_path / "b").rglob("*.png"))] == before
+
+
 def test_each_flag_of_the_network_changes_the_result_a_little(light, photos, tmp_path):
     args = ("--ckpt_path", light, "--input", photos / "a.png", "--sample_dir", tmp_path / "s")
     found = {}

@@ -155,7 +155,7 @@ def test_training_on_mps_is_refused(h5_path, tmp_path, monkeypatch):
 
 def test_unusable_validation_images_are_found_at_the_start(h5_path, hr_folder, tmp_path):
     flags = training_flags(h5_path, tmp_path / "ck", valid_data_path=hr_folder)
-    with pytest.raises(HRNError, match="border of 60"):
+    with pytest.raises(HRNError, match="at least 131x131"):
         train.main([*flags, "--shave", "60"])
     path = hr_folder / "0003.png"
     path.write_bytes(path.read_bytes()[:300])
@@ -206,8 +206,7 @@ def test_a_run_is_resumed_with_its_own_data(h5_path, tmp_path):
     train.main(flags)
     other = h5_path.with_name("other.h5")
     h5_path.rename(other)
-    with pytest.raises(HRNError, match=r"--train_data_path carn\.h5"):
-        train.main([*training_flags(other, tmp_path), "--resume"])
+    assert train.main([*training_flags(other, tmp_path), "--resume"]) == 0  # a new name alone is no difference
     other.rename(h5_path)
     backup = h5_path.read_bytes()
     with h5py.File(h5_path, "a") as file:

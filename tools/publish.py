@@ -28,7 +28,7 @@ from hrn.cli import path_argument, run_cli
 from hrn.data.benchmark import STANDARD_SETS
 from hrn.errors import HRNError
 from hrn.evaluation.score_files import read_scores
-from hrn.files import file_hash, write_text
+from hrn.files import check_not_input, file_hash, write_text
 from hrn.inference.enlarger import default_mode
 from hrn.inference.export import export_safetensors
 from hrn.model import config_to_dict
@@ -130,14 +130,17 @@ def write_half(source: Path, target: Path) -> None:
     cost 0.003 dB.
 
     Raises:
-        HRNError: the file is not a checkpoint, a parameter does not fit into float16, or the copy cannot be written.
+        HRNError: the file is not a checkpoint, a parameter does not fit into float16, or the copy cannot be written or would
+            replace the file.
     """
+    check_not_input(target, [source])
     checkpoint = load_checkpoint(source)
     parameters = dict(load_network(checkpoint).named_parameters())
     weights = {k: v.half() if k in parameters and v.ndim > 1 else v for k, v in checkpoint.inference_weights.items()}
     if large := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise HRNError(f"{source}: float16 cannot hold {', '.join(large[:3])}")
-    save_checkpoint(target, checkpoint.config, weights, info={**checkpoint.inference_info, "weights": "float16"})
+    info = {key: value for key, value in checkpoint.inference_info.items() if key != "validation"}
+    save_checkpoint(target, checkpoint.config, weights, info={**info, "weights": "float16"})
 
 
 def write_mean(sources: Sequence[Path], target: Path) -> None:
@@ -148,8 +151,10 @@ def write_mean(sources: Sequence[Path], target: Path) -> None:
     checkpoint, without its validation scores.
 
     Raises:
-        HRNError: a file is not a checkpoint or is damaged, the networks differ, or the mean cannot be written.
+        HRNError: a file is not a checkpoint or is damaged, the networks differ, or the mean cannot be written or would replace
+            one of the files.
     """
+    check_not_input(target, sources)
     checkpoints = [load_checkpoint(path) for path in sources]
     last = checkpoints[-1]
     for checkpoint in checkpoints:

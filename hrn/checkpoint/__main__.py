@@ -45,7 +45,8 @@ def describe(path: Path) -> str:
         "started from": _file(origin) if origin else None,
         "mean of": ", ".join(_file(as_dict(source)) for source in means) if isinstance(means, list) else None,
         "recipe": _pairs({k: v for k, v in recipe.items() if not str(k).endswith("_interval") and k != "max_steps"}),
-        "validation": _validation(info, as_dict(info.get("validation")) or as_dict(training.get("best"))),
+        "validation": _validation(info, as_dict(info.get("validation"))),
+        "best so far": _validation(info, as_dict(training.get("best"))),
         "scores": _scores(sha256),
         "versions": _pairs(as_dict(info.get("versions"))),
         "sha256": sha256,
@@ -65,11 +66,13 @@ def _file(source: Mapping[str, Any]) -> str:
 
 
 def _validation(info: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """Format validation scores, and the step of the weights that have them."""
     if not best:
         return ""
     sets = info.get("valid_data")
     names = ", ".join(map(str, sets)) if isinstance(sets, list) else "?"
-    return f"PSNR-Y {_number(best.get('psnr_y'), '.3f')} dB, SSIM-Y {_number(best.get('ssim_y'), '.4f')} on {names}"
+    at = f", at step {_number(best['step'], ',')}" if "step" in best else ""
+    return f"PSNR-Y {_number(best.get('psnr_y'), '.3f')} dB, SSIM-Y {_number(best.get('ssim_y'), '.4f')} on {names}{at}"
 
 
 def _scores(sha256: str) -> str:

@@ -77,21 +77,21 @@ class TestSet:
     source: str
     """The origin of the HR and LR images, for the report."""
 
-    def verify(self, shave: int, first: int = 0, every: int = 1) -> None:
+    def verify(self, least: int, first: int = 0, every: int = 1) -> None:
         """Read each pair once, so that unusable images are found before a long run.
 
         Args:
-            shave: border in HR pixels that scores leave out.
+            least: the least height and width of HR in pixels that scores need.
             first: the index of the first image to read.
             every: the step between two indices, so that several processes can share the work.
 
         Raises:
-            HRNError: a pair cannot be read, or nothing is left of it without the border.
+            HRNError: a pair cannot be read, or its HR image is smaller.
         """
         for image in self.images[first::every]:
             h, w = image.load(self.scale).hr.shape[:2]
-            if min(h, w) <= 2 * shave:
-                raise HRNError(f"{self.name}: {image.name}: {w}x{h} pixels are too few for a border of {shave}")
+            if min(h, w) < least:
+                raise HRNError(f"{self.name}: {image.name}: {w}x{h} pixels, but scores need at least {least}x{least}")
 
     def fingerprint(self) -> str:
         """Return a short hash of the names of all images and of the pixels of some of them, to tell sets of one name apart.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from scipy.ndimage import distance_transform_edt
 
 from hrn.errors import HRNError
 from hrn.files import atomic_write
@@ -58,6 +59,8 @@ _DAMAGED = (
 """The exceptions that Pillow's decoders raise for damaged files."""
 _STRIP_PIXELS = 2**20
 """The number of pixels to convert at once, because Pillow and NumPy both make copies."""
+REACH = 32
+"""The number of rows in which :func:`fill_transparent` looks for visible pixels."""
 _pillow_settings = threading.Lock()
 
 
@@ -231,8 +234,10 @@ def _apply_orientation(image: Image.Image) -> None:
 def _decode(image: Image.Image) -> Picture:
     """Convert an upright image, strip by strip to save memory."""
     icc_profile = image.info.get("icc_profile")
-    if image.mode in ("CMYK", "LAB") or (image.mode == "RGB" and len(icc_profile or b"") > MAX_PROFILE):
+    if image.mode in ("CMYK", "LAB"):
         image, icc_profile = _to_srgb(image, icc_profile), None
+    elif len(icc_profile or b"") > MAX_PROFILE:
+        image, icc_profile = _apply_profile(image, icc_profile), None
     image = image.convert("LA") if image.mode == "La" else image
     transparent = image.has_transparency_data
     w, h = image.size
@@ -249,6 +254,18 @@ def _decode(image: Image.Image) -> Picture:
     return Picture(rgb, alpha, image.mode in ("1", "L", "LA"), icc_profile)
 
 
+def _apply_profile(image: Image.Image, icc_profile: bytes) -> Image.Image:
+    """Convert an image with colours to sRGB, with its opacity if it has any. Grey images are returned unchanged."""
+    if image.mode in ("1", "L", "LA", "La"):
+        return image
+    if not image.has_transparency_data:
+        return _to_srgb(image.convert("RGB"), icc_profile)
+    image = image.convert("RGBA")
+    converted = _to_srgb(image.convert("RGB"), icc_profile)
+    converted.putalpha(image.getchannel("A"))
+    return converted
+
+
 def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
     """Convert CMYK, RGB, grey or Lab to sRGB with the profile, or by Pillow's simple rule if it is missing or broken."""
     try:
@@ -261,6 +278,26 @@ def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
         return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return image.convert("RGB")
+
+
+def fill_transparent(picture: Picture) -> Picture:
+    """Give fully transparent pixels the colour of the nearest visible one.
+
+    Their own colours are hidden, and would bleed into the visible ones when the image is enlarged. Pixels with none within
+    REACH rows are unchanged.
+    """
+    if picture.alpha is None:
+        return picture
+    h, w = picture.alpha.shape
+    rgb, rows = picture.rgb.copy(), max(REACH, _STRIP_PIXELS // w)
+    for top in range(0, h, rows):
+        first, bottom = max(0, top - REACH), min(top + rows, h)
+        band = slice(first, bottom + REACH)
+        hidden = picture.alpha[band] == 0
+        if hidden.any() and not hidden.all():
+            nearest = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+            rgb[top:bottom] = picture.rgb[band][tuple(nearest)][top - first : bottom - first]
+    return replace(picture, rgb=rgb)
 
 
 def _is_deep(image: Image.Image, path: Path) -> bool:

@@ -11,6 +11,8 @@ from skimage.metrics import structural_similarity
 
 PROTOCOL = "PSNR and SSIM on Y (BT.601, 16-235, float) of 8-bit images, {shave} pixels of border left out, SSIM 11x11 Gaussian sigma 1.5"
 METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
+SSIM_WINDOW = 11
+"""Width and height of SSIM's window in pixels."""
 
 _SSIM = dict(data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
 
@@ -38,7 +40,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Structural similarity of two (H, W) float arrays in the range 0 to 255; NaN if a side is shorter than 11 pixels."""
-    if min(a.shape) < 11:
+    if min(a.shape) < SSIM_WINDOW:
         return math.nan
     return float(structural_similarity(a, b, **_SSIM))
 

@@ -1,5 +1,6 @@
 """Score methods on test sets, and write images, tables, figures and reports."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ from hrn.inference.methods import Method
 
 MAX_LISTED = 10
 """Number of unused files to name."""
+UNFINISHED = ".unfinished"
+"""Name of a file in the output folder of a test set while it is scored."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,7 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
     method, test_set, scale = task.method, task.test_set, task.method.scale
     folder = settings.sample_dir / method.label / test_set.name / f"x{scale}"
     shave = scale if settings.shave is None else settings.shave
+    _claim(folder)
     header = _header(task)
     bicubic = None if isinstance(task.upscaler, Bicubic) else Bicubic(scale)
     warm_up(task.upscaler, test_set)
@@ -249,6 +253,7 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
     if isinstance(task.upscaler, Enlarger):
         header["tiled"] = [result.name for result in results if task.upscaler.is_tiled(result.lr_size)]
     write_reports(report, folder, header)
+    (folder / UNFINISHED).unlink(missing_ok=True)
     print(f"\n{test_set.source}\n\n{image_table(report)}")
     if tiled := header.get("tiled"):
         print(f"\nprocessed in tiles, which changes scores slightly: {', '.join(tiled)}")
@@ -256,6 +261,18 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
     if figure and settings.write_images:
         draw_comparison(folder / "comparison.png", figure, method.label, shave)
     return report
+
+
+def _claim(folder: Path) -> None:
+    """Check that an output folder holds no results of --input, and mark it. Raises HRNError."""
+    marker = folder / UNFINISHED
+    if (folder / "SR").is_dir() and not marker.exists() and not (folder / "scores.json").exists():
+        raise HRNError(f"{folder / 'SR'} holds enlarged images of --input; use another --sample_dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise HRNError(f"cannot write {folder}: {error.strerror}") from None
 
 
 def _header(task: ScoringTask) -> dict[str, Any]:
@@ -267,8 +284,11 @@ def _header(task: ScoringTask) -> dict[str, Any]:
 
 
 def warm_up(upscaler: Upscaler | None, test_set: TestSet) -> None:
-    """Enlarge one image of each size on a GPU before its time is measured, because cuDNN chooses its algorithms for each size."""
-    if not isinstance(upscaler, Enlarger) or upscaler.device.type == "cpu":
+    """Enlarge one image of each size before times are measured, on a GPU or with a compiled network.
+
+    cuDNN chooses its algorithms for each size, and a network may be compiled for it.
+    """
+    if not isinstance(upscaler, Enlarger) or (upscaler.device.type == "cpu" and not upscaler.compiled):
         return
     seen = set()
     for image in test_set.images:
@@ -299,8 +319,9 @@ class _EnsembleGain:
 
 
 def _gain(result: ImageResult) -> float:
-    """Gain over bicubic interpolation in dB of PSNR-Y."""
-    return result.scores["psnr_y"] - result.bicubic["psnr_y"]
+    """Gain over bicubic interpolation in dB of PSNR-Y; minus infinity if both are perfect."""
+    gain = result.scores["psnr_y"] - result.bicubic["psnr_y"]
+    return -math.inf if math.isnan(gain) else gain
 
 
 def draw_comparison(path: Path, result: ImageResult, label: str, shave: int) -> None:

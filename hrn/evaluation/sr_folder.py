@@ -127,7 +127,7 @@ def _rest(stem: str, name: str, scale: int) -> str | None:
 @cache
 def _bare(name: str, scale: int) -> str:
     """The name without a mark of HR images or of the scale at its end: baby for baby_HR_x4."""
-    return re.sub(rf"([_-]?HR|[_-]?x{scale})+$", "", name) or name
+    return re.sub(rf"([_-]HR|(?<![A-Za-z])HR|[_-]?x{scale})+$", "", name) or name
 
 
 def _words(text: str) -> list[str]:

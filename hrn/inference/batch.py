@@ -1,5 +1,6 @@
 """Enlarge an image file, or a folder of image files, into files."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from hrn.data.images import (
     WITHOUT_PROFILE,
     Picture,
     check_size,
+    fill_transparent,
     list_images,
     read_picture,
     to_pillow,
@@ -98,8 +100,8 @@ def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object]
         HRNError: the image cannot be read or enlarged, the target cannot be written or is the image itself, or memory runs
             out. The target is then unchanged.
     """
-    picture = read_picture(job.source)
-    if job.target.exists() and job.target.samefile(job.source):
+    picture = fill_transparent(read_picture(job.source))
+    if os.path.exists(job.target) and job.target.samefile(job.source):
         raise HRNError(f"{job.source}: the result would replace this image; write it to another folder")
     h, w = picture.rgb.shape[:2]
     notes = [enlarger.describe((h, w))]  # an error here costs no time

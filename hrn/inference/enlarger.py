@@ -45,6 +45,8 @@ TILE_OVERLAP = 32
 """Overlap of neighbouring tiles in LR pixels."""
 MIN_TILE_STRIDE = 16
 """Smallest distance between the starts of neighbouring tiles in LR pixels."""
+ENSEMBLE_BYTES = 3 * 3 * 4
+"""Bytes per HR pixel of the self-ensemble: 3 float32 channels of the sum, of the latest result, and of its flipped copy."""
 BATCH_PIXELS = {"cpu": 2 * 64 * 64, "cuda": 64 * 64 * 64}
 """Number of LR pixels in a batch of windows, by device type: they fit into the caches of a CPU, or keep a GPU busy."""
 STRIP_BYTES = 2 * 3 * 4
@@ -70,7 +72,7 @@ class Mode:
     overlap: int = 16
     """Overlap of neighbouring windows in mode windows, in LR pixels."""
     tile: int = TILE
-    """Side of the largest tile in modes local and full, in LR pixels."""
+    """Side of the largest tile in modes local and full, in LR pixels. Tiles have at least one whole block beside their overlap."""
 
     def __post_init__(self) -> None:
         if self.name not in MODES:
@@ -118,7 +120,7 @@ class Mode:
         if size[0] * size[1] <= self.tile**2 and self.padded_pixels(size) <= max_pixels:
             return Layout(size, 0)
         # tiles start at multiples of whole blocks, so that the blocks of neighbouring tiles coincide
-        least = max(self.block, MIN_TILE_STRIDE)
+        least = -(-MIN_TILE_STRIDE // self.block) * self.block
         fitting = int(max_pixels**0.5) - -(-TILE_OVERLAP // self.block) * self.block
         step = min(max(self.tile - TILE_OVERLAP, least), fitting) // self.block * self.block
         if step < least:
@@ -160,6 +162,8 @@ class Enlarger(Upscaler):
         compile: bool = False,
         max_memory: int | None = None,
     ) -> None:
+        if not hasattr(network, "config"):
+            raise HRNError(f"{type(network).__name__} is not a network of hrn.load_model")
         scales = network.config.scales
         self.scale = scale or scales[0]
         if self.scale not in scales:
@@ -173,10 +177,14 @@ class Enlarger(Upscaler):
             raise HRNError(f"compilation needs {missing}")
         warm_up_kernels()
         self.mode = mode or default_mode(network.config)
-        self.precision, self.ensemble = precision, ensemble
+        self.precision, self.ensemble, self.compiled = precision, ensemble, compile
+        self._size = (0, 0)
+        """Height and width of the image that is processed."""
+        self._retiled: set[tuple[int, int]] = set()
+        """Sizes of images for which memory ran out, so that they were processed in smaller tiles than planned."""
         self._limit = max_memory
         self.update_budget()
-        self.bytes_per_pixel = bytes_per_pixel(network, self.scale)
+        self.bytes_per_pixel = bytes_per_pixel(network, self.scale) + ensemble * ENSEMBLE_BYTES * self.scale**2
         if self.mode.name == "local":
             network = make_local(network, self.mode.window)
         self._module = network
@@ -200,6 +208,7 @@ class Enlarger(Upscaler):
             HRNError: the image has the wrong shape or type, the result is not finite, or memory is too small.
         """
         check_image(lr)
+        self._size = lr.shape[:2]
         image = torch.from_numpy(np.require(lr, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
         for strip in self._strips(image, self.layout(lr.shape[:2])):
             rounded = _to_uint8(strip).cpu().numpy()
@@ -221,7 +230,7 @@ class Enlarger(Upscaler):
         """
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point() or not lr.numel():
             raise HRNError(f"expected a (B, 3, H, W) floating-point tensor, got {tuple(lr.shape)} {lr.dtype}")
-        size = tuple(lr.shape[2:])
+        size = self._size = tuple(lr.shape[2:])
         images = lr.to(self.device, torch.float32).permute(0, 2, 3, 1)
         layout = self.layout(size)
         if layout.is_single(size):
@@ -240,8 +249,11 @@ class Enlarger(Upscaler):
         return self.mode.layout(size, self._max_pixels(size), self._batch_pixels)
 
     def is_tiled(self, size: tuple[int, int]) -> bool:
-        """Whether an image of height and width `size` is processed in tiles; in mode windows, it never is."""
-        return self.mode.name != "windows" and not self.layout(size).is_single(size)
+        """Whether an image of height and width `size` is processed in tiles, or was because memory ran out.
+
+        Windows of mode windows do not count as tiles.
+        """
+        return size in self._retiled or (self.mode.name != "windows" and not self.layout(size).is_single(size))
 
     @property
     def _batch_pixels(self) -> int:
@@ -284,6 +296,7 @@ class Enlarger(Upscaler):
         empty_cache(self.device)
         if len(windows) > 1:
             return torch.cat([self._enlarge_windows(half) for half in windows.split(-(-len(windows) // 2))])
+        self._retiled.add(self._size)
         size = tuple(windows.shape[1:3])
         mode = Mode("full") if self.mode.name == "windows" else self.mode
         try:

@@ -129,6 +129,7 @@ def network_method(
         "mode": str(mode),
         "self_ensemble": ensemble,
         "precision": precision,
+        "compile": compile,
     }
     return Method(checkpoint.path.stem, scale, enlarger, settings)
 

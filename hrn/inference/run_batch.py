@@ -1,5 +1,6 @@
 """Enlarge an image file or a folder of images, shared among processes."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettin
         The error messages of all processes, one for each image of a folder that failed.
 
     Raises:
-        HRNError: no images, a single file that cannot be enlarged, or results in the folder of the images.
+        HRNError: no images, a single file that cannot be enlarged, or results in the folder of the images or of a scored
+            test set.
     """
     if source.is_dir() and source.resolve() == settings.sample_dir.resolve():
         raise HRNError(f"--sample_dir {settings.sample_dir} is the folder of the images; use another folder")
@@ -56,7 +58,10 @@ def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettin
     folder = settings.sample_dir / "+".join(labels) / (source.resolve().name if source.is_dir() else "")
     failures = []
     for enlarger, name in _enlargers(methods, settings.sizes):
+        if (folder / name / "scores.json").is_file():
+            raise HRNError(f"{folder / name} holds the scored images of a test set; use another --sample_dir")
         failures += _enlarge_all(source, enlarger, folder / name / "SR", settings, processes)
+    failures = list(dict.fromkeys(failures))  # an image that cannot be read fails at every size
     if failures and processes.is_main:
         print(f"\n{len(failures)} image(s) could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
     return failures
@@ -95,7 +100,7 @@ def _pending_jobs(source: Path, folder: Path, settings: BatchSettings, processes
     found = processes.run_on_main(lambda: jobs(source, folder, settings.suffix, settings.sample_dir))
     if not settings.skip_existing:
         return found
-    exists = processes.run_on_main(lambda: [job.target.is_file() for job in found])
+    exists = processes.run_on_main(lambda: [os.path.isfile(job.target) for job in found])
     pending = [job for job, done in zip(found, exists, strict=True) if not done]
     if processes.is_main and any(exists):
         print(f"{sum(exists)} done already, {len(pending)} to do")

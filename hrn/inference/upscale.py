@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hrn.checkpoint import load_checkpoint, load_network
-from hrn.data.images import picture_of, read_picture, to_pillow
+from hrn.data.images import fill_transparent, picture_of, read_picture, to_pillow
 from hrn.data.resize import imresize
 from hrn.inference.enlarger import Enlarger, Mode, check_image
 from hrn.inference.resizer import Resizer, Size
@@ -61,7 +61,7 @@ def upscale(
 
     Returns:
         An image of the same kind as `image` (a Pillow image for a file). Grey images stay grey. Transparency is enlarged
-        bicubically.
+        bicubically; fully transparent pixels first get the colour of the nearest visible one.
 
     Raises:
         HRNError: more than one of scale, size and long_edge is given, or the size is out of range; see also `Enlarger`.
@@ -76,6 +76,7 @@ def upscale(
         check_image(image)
         return resizer(image)
     picture = picture_of(image) if isinstance(image, Image.Image) else read_picture(image)
+    picture = fill_transparent(picture)
     rgb = resizer(picture.rgb)
     alpha = imresize(picture.alpha, size=rgb.shape[:2]) if picture.alpha is not None else None
     return to_pillow(replace(picture, rgb=rgb, alpha=alpha))

@@ -80,7 +80,7 @@ class Learner:
     # one update
 
     def step(self, micro_batches: Sequence[Patches], rate: float) -> None:
-        """Make one update. A step whose loss or gradient is not finite changes nothing.
+        """Make one update. A step whose loss or gradient is not finite changes no weights; the EMA counts it as a step.
 
         Args:
             micro_batches: this process's share of the batch, in `accumulate` micro-batches of one scale.

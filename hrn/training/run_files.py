@@ -1,12 +1,13 @@
 """Output files of a run, all in one folder: weights for use, the latest training states, a log."""
 
+import errno
 import glob
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,17 @@ from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.training.recipe import Recipe
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 logger = logging.getLogger(__name__)
 
 STATE_KEYS = {"step", "pending_validation", "best", "recipe", "learner"}
 """Keys that a training state must have to be resumed."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk and an exhausted quota."""
 RENAMED_KEYS = {"owed": "pending_validation"}
 """Keys of training states written by earlier versions, and their current names."""
 
@@ -86,9 +94,32 @@ class RunFiles:
                     f"{path} is from an earlier run and would be overwritten: use another --ckpt_name or --ckpt_dir, or move it"
                 )
 
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keep other processes from writing a run of this name, where the system and the file system have locks.
+
+        Raises:
+            HRNError: another process does.
+        """
+        path = self.folder / f".{self.name}.lock"
+        with path.open("a") as file:
+            try:
+                if fcntl:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not held by forked workers
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise HRNError(
+                        f"another process is writing the run {self.name} in {self.folder}: wait until it ends, or use another "
+                        "--ckpt_name or --ckpt_dir"
+                    ) from None
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
     def owns(self, state: Path) -> bool:
         """Return whether a file is in the run's folder and has the name of one of its states."""
-        return state.name.startswith(f"{self.name}.") and state.resolve().parent == self.folder.resolve()
+        return state.name.startswith(f"{self.name}.") and state.parent.resolve() == self.folder.resolve()
 
     def clear_after(self, step: int) -> None:
         """Delete states after `step`, which could not be read, and half-written files of a killed process."""
@@ -96,6 +127,16 @@ class RunFiles:
         for path in (*later, *self.folder.glob(f".{glob.escape(self.name)}.*.part")):
             with suppress(OSError):
                 path.unlink()
+
+    def set_aside(self, step: int) -> Path:
+        """Rename the best weights, of `step`, so that new ones do not overwrite them. Returns the new path. Raises HRNError."""
+        aside = self.folder / f"{self.name}.{step:08d}.pth"
+        try:
+            if self.best.exists() and not aside.exists():  # otherwise an interrupted attempt has renamed it
+                self.best.replace(aside)
+        except OSError as error:
+            raise HRNError(f"cannot rename {self.best} to {aside}: {error.strerror}") from None
+        return aside
 
     def keep(self, count: int) -> None:
         """Delete all training states but the `count` newest."""
@@ -111,8 +152,9 @@ class RunFiles:
         """
         try:
             save(self.state(step))
-        except HRNError:
-            if len(self.states()) < 2:
+        except HRNError as error:
+            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+            if not full or len(self.states()) < 2:
                 raise
             self.keep(1)
             save(self.state(step))
@@ -213,15 +255,26 @@ def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapp
         earlier.pop("norm_batch", None)  # earlier versions stored one
     if flags := recipe.differences(earlier):
         different.append(flags)
-    if different_info(state.info, info, "train_data", "train_images"):
-        count = f" of {state.info['train_images']} images" if "train_images" in state.info else ""
-        different.append(f"--train_data_path {state.info.get('train_data', '')}{count}")
-    elif different_info(state.info, info, "train_fingerprint"):
+    if different_info(state.info, info, "train_images"):
+        different.append(f"--train_data_path {state.info.get('train_data', '')} of {state.info['train_images']} images")
+    elif different_info(state.info, info, "train_fingerprint" if "train_fingerprint" in state.info else "train_data"):
         different.append(f"another --train_data_path {state.info.get('train_data', '')}, with other images")
     if different:
         raise HRNError(
             f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another --ckpt_name."
         )
+
+
+def validation_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Describe how the validation of a run differs from that of a training state. Empty if their scores are comparable.
+
+    Renamed test sets, and the same ones in another order, are no change if both sides have fingerprints.
+    """
+    names = ["valid_data", "valid_images", "valid_fingerprints", "shave"]
+    fingerprints = [info.get("valid_fingerprints") for info in (before, after)]
+    if None not in fingerprints and sorted(fingerprints[0]) == sorted(fingerprints[1]):
+        names = ["shave"]
+    return ", ".join(f"{name} from {before[name]} to {after[name]}" for name in different_info(before, after, *names))
 
 
 def different_info(before: Mapping[str, Any], after: Mapping[str, Any], *names: str) -> list[str]:

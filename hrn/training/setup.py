@@ -15,6 +15,7 @@ from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.distributed import Processes, is_worker
 from hrn.errors import HRNError
+from hrn.evaluation.metrics import SSIM_WINDOW
 from hrn.model import preset
 from hrn.model.config import Config, with_settings
 from hrn.training.monitor import TensorBoard
@@ -50,8 +51,10 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
         raise HRNError("--freeze_norm needs --init_from: new weights have no running statistics yet")
     if args.shave is not None and args.shave < 0:
         raise HRNError(f"--shave must be at least 0, not {args.shave}")
-    if Path(args.ckpt_name).name != args.ckpt_name:
-        raise HRNError(f"--ckpt_name {args.ckpt_name!r} must be a file name without folders; use --ckpt_dir")
+    if not args.ckpt_name or Path(args.ckpt_name).name != args.ckpt_name:
+        raise HRNError(
+            f"--ckpt_name {args.ckpt_name!r} must be a file name without folders, and not empty; use --ckpt_dir for the folder"
+        )
     scales = (args.scale,) if args.scale else MULTI_SCALE
     try:
         config = preset(args.model, scales)
@@ -88,7 +91,8 @@ def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None
     """Read this process's share of the training and validation images once. Raises HRNError if one cannot be used."""
     setup.pairs.verify(processes.rank, processes.count)
     for test_set in setup.valid:
-        test_set.verify(test_set.scale if shave is None else shave, processes.rank, processes.count)
+        border = test_set.scale if shave is None else shave
+        test_set.verify(2 * border + SSIM_WINDOW, processes.rank, processes.count)
 
 
 def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:

@@ -24,14 +24,12 @@ from hrn.training.learner import Learner, Patches
 from hrn.training.loader import check_shared_memory, cut_batches, decide_data_on_gpu, load_batches, worker_count
 from hrn.training.monitor import StepTimer, TensorBoard, log_line
 from hrn.training.recipe import Execution, Recipe, micro_batch_size
-from hrn.training.run_files import Background, JsonLines, RunFiles, check_same_run, copy_to_cpu, different_info
+from hrn.training.run_files import Background, JsonLines, RunFiles, check_same_run, copy_to_cpu, validation_changes
 from hrn.training.signals import StopSignal, kill_loaders_on_error
 from hrn.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_INFO = ("valid_data", "valid_images", "valid_fingerprints", "shave")
-"""Facts in a training state that a best score depends on."""
 MAX_SKIPPED_IN_A_ROW = 100
 POLL_INTERVAL = {"cuda": 10}
 """Steps between two checks for signals and skipped steps, by device type; 1 on other devices. A check waits for the GPU and
@@ -98,6 +96,8 @@ class Trainer:
         """The log entry of a step whose validation was interrupted."""
         self.best: dict[str, float] | None = None
         """Step and scores of the best weights so far."""
+        self.outdated_best = 0
+        """The step of the best weights of an earlier validation setup, or 0."""
 
     def fit(self, progress: Callable[[int], None] = lambda step: None) -> int:
         """Train up to `recipe.max_steps`. `progress` is called with the step number after each step.
@@ -109,15 +109,15 @@ class Trainer:
             HRNError: too many steps in a row without a finite gradient, an image cannot be read, or the last weights or the last
             state cannot be written.
         """
+        self.processes.run_on_main(self._clear_files)
         if self.finished and self.pending_validation is None:
             logger.info("step %d of %d is already reached", self.step, self.recipe.max_steps)
             if self.best is None:  # the earlier attempt ended before it wrote the weights, or `resume` reset the score
                 self.validate() if self.valid else self.save_weights({})
                 logger.info("wrote %s", self.files.best)
+                if self.valid:
+                    self.save_state()  # with the score
             return 0
-        if self.processes.is_main:
-            self.log.cut(self.step if self.pending_validation is None else self.step - 1)
-            self.files.clear_after(self.step)
         stopped = 0
         with kill_loaders_on_error(), closing(self.background), StopSignal(repeated=is_worker()) as request:
             if self.pending_validation is not None:
@@ -133,12 +133,20 @@ class Trainer:
         """Whether the last step is reached."""
         return self.step >= self.recipe.max_steps
 
+    def _clear_files(self) -> None:
+        """Remove what an earlier attempt wrote after this step. Set the weights aside whose score no longer counts."""
+        self.log.cut(self.step if self.pending_validation is None else self.step - 1)
+        self.files.clear_after(self.step)
+        if self.outdated_best:
+            kept = self.files.set_aside(self.outdated_best)
+            logger.warning("the weights of the earlier best score, of step %d, are now %s", self.outdated_best, kept)
+
     # the loop
 
     def _train(self, request: StopSignal, progress: Callable[[int], None]) -> int:
         """Take the remaining steps. Returns 0 or the signal that stopped the run."""
         timer = StepTimer(self.processes.device)
-        for micro_batches in self.batches():
+        for micro_batches in self._batches_or_save():
             self.learner.step(micro_batches, self.recipe.lr_at(self.step))
             self.step += 1
             progress(self.step)
@@ -187,10 +195,11 @@ class Trainer:
             return 0
         skipped = self.learner.skipped_in_a_row()
         if skipped >= MAX_SKIPPED_IN_A_ROW:
+            states = self.files.states()
+            source = f"; pass a training state such as {states[0]} to --init_from" if states else ""
             raise HRNError(
                 f"no finite loss and gradient in {skipped} steps in a row, up to step {self.step}. "
-                f"Start a new run with a lower --lr or with --precision fp32; pass a training state from {self.files.folder} to "
-                "--init_from."
+                f"Start a new run with a lower --lr or with --precision fp32{source}."
             )
         return self.processes.max(request.signal)
 
@@ -221,6 +230,15 @@ class Trainer:
         if self.data_on_gpu:
             return cut_batches(ResidentPatches(self.patches, device), self._indices(), **sizes)
         return load_batches(self.patches, self._indices(), **sizes, workers=self.workers, device=device)
+
+    def _batches_or_save(self) -> Iterator[list[Patches]]:
+        """Yield :meth:`batches`. If an image cannot be read, a single process saves its state first."""
+        try:
+            yield from self.batches()
+        except HRNError:
+            if self.processes.count == 1:
+                self.save_state()
+            raise
 
     def _indices(self) -> Iterator[int]:
         mine = self.recipe.batch_size // self.processes.count
@@ -322,7 +340,7 @@ class Trainer:
         """Continue from a training state of :func:`hrn.training.run_files.load_state`.
 
         Raises:
-            HRNError: the network, the recipe, or the name or number of images of the training file differs from the state's.
+            HRNError: the network, the recipe or the training images differ from the state's.
         """
         check_same_run(state, self.config, self.recipe, self.info)
         self.learner.load_state_dict(state.weights, state.training["learner"])
@@ -330,12 +348,10 @@ class Trainer:
             state.training[k] for k in ("step", "pending_validation", "best")
         )
         validates = self.valid or not self.finished
-        changed = different_info(state.info, self.info, *VALIDATION_INFO)
-        if self.best and validates and changed:
-            changes = ", ".join(f"{k} from {state.info[k]} to {self.info[k]}" for k in changed)
+        if self.best and validates and (changes := validation_changes(state.info, self.info)):
             logger.warning("the validation setup changed (%s); resetting the best score", changes)
-            self.best = None
-        if self.best and not self.processes.run_on_main(self.files.best.is_file):
+            self.outdated_best, self.best = int(self.best["step"]), None
+        elif self.best and not self.processes.run_on_main(self.files.best.is_file):
             logger.warning("%s is missing; resetting the best score", self.files.best)
             self.best = None
         self.info = {**state.info, **self.info}

@@ -19,7 +19,7 @@ from hrn.inference.enlarger import Enlarger
 FAILED = 1000
 """Status code for an error. It is larger than every signal number, so it wins in `Processes.max`."""
 SHOWN_IMAGES = 4
-"""Images of each test set that TensorBoard shows."""
+"""Images of each test set that TensorBoard shows: the first ones of the main process."""
 SCORING_THREADS = {"cuda": 4}
 """Threads that score images while a GPU enlarges others, by device type. On a CPU the network needs all cores."""
 
@@ -41,7 +41,7 @@ def validate(
         processes: the processes of the run, which must all call this.
         shave: border in HR pixels left out of the scores; the scale by default.
         stop: returns the signal that asks this process to stop, or 0. Checked after each image.
-        show: called with a name and an (H, W, 3) uint8 image, for the first images of each set.
+        show: called with a name and an (H, W, 3) uint8 image, for the first of this process's images of each set.
 
     Returns:
         Mean `psnr_y` and `ssim_y` over the test sets, or None if any process was asked to stop.

@@ -150,13 +150,13 @@ def test_verifying(tmp_path, image):
     save(tmp_path / "a.png", image)
     save(tmp_path / "b.png", image[:20, :20])
     test_set = find_test_set(tmp_path, 4)
-    test_set.verify(shave=9)
-    test_set.verify(10, first=0, every=2)  # b is in the share of the other process
+    test_set.verify(20)
+    test_set.verify(21, first=0, every=2)  # b is in the share of the other process
     with pytest.raises(HRNError, match="b: 20x20"):
-        test_set.verify(10, first=1, every=2)
+        test_set.verify(21, first=1, every=2)
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:300])
     with pytest.raises(HRNError, match=r"b\.png"):
-        test_set.verify(9)
+        test_set.verify(20)
 
 
 def test_too_small(tmp_path, image):

@@ -271,3 +271,18 @@ def test_no_write_permission(div2h5, hr_folder, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(HRNError, match=r"a\.h5"):
         div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "file/a.h5")])
+
+
+def test_two_hr_images_of_one_name_cannot_share_lr_images(div2h5, hr_folder, tmp_path):
+    shutil.copytree(hr_folder, tmp_path / "other")
+    (tmp_path / "LR/X2").mkdir(parents=True)
+    folders = ["--hr", str(hr_folder), str(tmp_path / "other"), "--lr", str(tmp_path / "LR")]
+    with pytest.raises(HRNError, match="0000: several"):
+        div2h5.main([*folders, "--out", str(tmp_path / "a.h5"), "--scales", "2", "--workers", "1"])
+
+
+def test_a_folder_as_output_is_refused_before_the_work(div2h5, hr_folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(HRNError, match="out: it is a folder"):
+        div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "out"), "--scales", "2", "--workers", "1"])
+    assert not list((tmp_path / "out").iterdir())

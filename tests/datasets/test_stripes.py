@@ -119,3 +119,9 @@ def test_out_must_be_a_folder(stripes, tmp_path):
     with pytest.raises(HRNError, match="file"):
         stripes.main(["--out", str(tmp_path / "file")])
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_created(stripes, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(HRNError, match="file/new"):
+        stripes.main(["--out", str(tmp_path / "file/new"), "--count", "1", "--size", "16"])

@@ -124,6 +124,14 @@ def test_errors(teacher, flags, tmp_path, extra, match):
     assert not (tmp_path / "t.h5").exists()
 
 
+def test_its_input_is_not_replaced(teacher, flags, h5_path, tmp_path):
+    before = h5_path.read_bytes()
+    for extra in (["--out", str(h5_path)], ["--add", str(h5_path), "--out", f"{h5_path.parent}/./{h5_path.name}"]):
+        with pytest.raises(HRNError, match="input"):
+            teacher.main([*flags, *extra])
+    assert h5_path.read_bytes() == before
+
+
 @pytest.mark.parametrize("extra", [["--count", "0"], ["--crop", "0"], ["--seed", "-1"], ["--data", ""]])
 def test_bad_flags(teacher, flags, extra):
     with pytest.raises(SystemExit) as error:

@@ -1,6 +1,7 @@
 """Figures: their files, and errors."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -67,8 +68,24 @@ def test_methods_of_every_kind(results, image):
     assert comparison.crop == Crop(1, 2, 30, 20)
 
 
+def test_a_model_comes_before_a_folder_of_its_name(results, root, monkeypatch):
+    """The package folder is called hrn."""
+    monkeypatch.chdir(root)
+    (comparison,) = comparisons_of(["one"], [results.parents[1] / "set"], ["hrn_light"], 2, [Crop(1, 2, 30, 20)])
+    monkeypatch.chdir(results)
+    (results / "hrn_light").mkdir()
+    (same,) = comparisons_of(["one"], [results.parents[1] / "set"], ["hrn_light"], 2, [Crop(1, 2, 30, 20)])
+    assert np.array_equal(same.methods["hrn_light"], comparison.methods["hrn_light"])
+
+
+def test_names_that_are_not_utf_8_are_escaped(tmp_path, image):
+    name = os.fsdecode(b"caf\xe9")
+    compare(tmp_path / "a.png", Comparison(name, image, {name: image}, crop=Crop(8, 8, 24, 24), shave=4))
+
+
 def test_bad_comparisons_are_refused(results, image):
     folder = results.parents[1]
+    write_image(folder / "second/one.png", image)
     (folder / "empty").mkdir()
     write_image(folder / "small.png", image[:4])
     write_image(folder / "wrong/one.png", image[:9])
@@ -81,6 +98,7 @@ def test_bad_comparisons_are_refused(results, image):
         (["--image", "one", "--methods", "bicubic", "bicubic"], "bicubic"),
         (["--image", "one", "--methods", folder / "empty"], "empty"),
         (["--image", folder / "small.png"], "small"),
+        (["--image", "one", "--test_data_dir", folder / "set", folder / "second"], "second"),
         (["--image", "one", "--methods", folder / "wrong"], "one.png"),
     ):
         with pytest.raises(HRNError) as refused:

@@ -76,8 +76,11 @@ def test_sr_images_that_do_not_fit(bicubic_results, hr_folder, tmp_path, image, 
     assert "0002" not in message
 
 
-@pytest.mark.parametrize(("device", "expected"), [("cuda", [(24, 30), (30, 24)]), ("cpu", [])])
-def test_a_gpu_enlarges_each_size_once_before_its_time_is_measured(tmp_path, device, expected):
+@pytest.mark.parametrize(
+    ("device", "compiled", "expected"),
+    [("cuda", False, [(24, 30), (30, 24)]), ("cpu", True, [(24, 30), (30, 24)]), ("cpu", False, [])],
+)
+def test_each_size_is_enlarged_once_before_times_are_measured(tmp_path, device, compiled, expected):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for i, (h, w) in enumerate([(24, 30), (30, 24), (24, 30)]):
             file[f"HR/{i}"] = np.zeros((2 * h, 2 * w, 3), np.uint8)
@@ -86,7 +89,7 @@ def test_a_gpu_enlarges_each_size_once_before_its_time_is_measured(tmp_path, dev
 
     class Recorder(Enlarger):
         def __init__(self):
-            self.device = torch.device(device)
+            self.device, self.compiled = torch.device(device), compiled
 
         def __call__(self, lr):
             sizes.append(lr.shape[:2])

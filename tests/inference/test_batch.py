@@ -11,6 +11,7 @@ from hrn.data.resize import Bicubic, imresize
 from hrn.errors import HRNError
 from hrn.inference.batch import Job, enlarge_file, jobs
 from hrn.inference.resizer import Resizer, Size
+from hrn.inference.upscale import load_model, upscale
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_a_folder_without_images(tmp_path):
 def test_image_modes(tmp_path, rng, image, mode, suffix):
     """130 rows, so that the bicubic takes three strips."""
     tall = np.tile(image, (3, 1, 1))[:130]
-    alpha = rng.integers(0, 256, tall.shape[:2], dtype=np.uint8)
+    alpha = rng.integers(1, 256, tall.shape[:2], dtype=np.uint8)
     picture = (
         Image.fromarray(np.dstack([tall, alpha])).convert(mode)
         if mode in ("LA", "RGBA")
@@ -214,3 +215,23 @@ def test_a_broken_profile_of_grey_is_left_out(tmp_path):
     sr = read_picture(tmp_path / "b.webp")
     assert sr.icc_profile is None
     assert (sr.rgb == 64).all()
+
+
+def test_hidden_colours_do_not_bleed_into_edges(tmp_path):
+    """A white square on transparent black stays white."""
+    pixels = np.zeros((40, 40, 4), np.uint8)
+    pixels[10:30, 10:30] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    enlarge_file(Job(tmp_path / "a.png", tmp_path / "b.png"), Bicubic(4))
+    result = read_picture(tmp_path / "b.png")
+    assert (result.rgb[result.alpha > 0] == 255).all()
+    expected = upscale(load_model("hrn_light_x4", device="cpu"), tmp_path / "a.png")
+    shown = np.asarray(expected)[..., 3] > 0
+    assert np.asarray(expected)[shown][:, :3].min() > 250
+
+
+def test_a_target_name_that_is_too_long_is_an_error_of_its_file(tmp_path, image):
+    name = "a" * 251 + ".jpg"
+    Image.fromarray(image).save(tmp_path / name)
+    with pytest.raises(HRNError, match="cannot write"):
+        enlarge_file(Job(tmp_path / name, tmp_path / ("a" * 251 + ".webp")), Bicubic(2))

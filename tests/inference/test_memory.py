@@ -39,8 +39,12 @@ def test_errors_of_cuda_libraries_may_be_a_lack_of_memory(rng, repeat, error):
 def test_tiles_are_halved_until_they_fit(rng, repeat, room, error):
     lr = rng.integers(0, 256, (130, 100, 3), dtype=np.uint8)
     network = repeat(room=room, error=error)
-    assert (Enlarger(network, mode=Mode("full"))(lr) == lr.repeat(2, 0).repeat(2, 1)).all()
+    enlarger = Enlarger(network, mode=Mode("full"))
+    assert not enlarger.is_tiled(lr.shape[:2])
+    assert (enlarger(lr) == lr.repeat(2, 0).repeat(2, 1)).all()
     assert max(h * w for _, _, h, w in network.shapes) <= room
+    assert enlarger.is_tiled(lr.shape[:2])  # it was, unlike planned
+    assert not enlarger.is_tiled((20, 20))
 
 
 def test_batches_are_halved_first(rng, repeat):
@@ -167,3 +171,13 @@ def test_bytes_per_pixel(name, side):
     measured = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     estimated = bytes_per_pixel(build_model(preset(name, [2])), 2)
     assert estimated / 3 < measured < 1.1 * estimated
+
+
+def test_the_self_ensemble_counts(small):
+    """The sum and two results are kept beside a pass: 36 bytes for each HR pixel."""
+    one, eight = (Enlarger(small, ensemble=ensemble).bytes_per_pixel for ensemble in (False, True))
+    assert eight - one == 36 * 2**2
+
+
+def test_a_tile_has_at_least_one_block(small):
+    assert Mode("local", 10, tile=40).layout((200, 200), 10**6).window == (52, 52)

@@ -243,3 +243,12 @@ def test_weights_beyond_half_precision_are_refused(tmp_path):
     with pytest.raises(HRNError, match=r"head\.weight"):
         write_half(tmp_path / "large.pth", tmp_path / "half.pth")
     assert not (tmp_path / "half.pth").exists()
+
+
+def test_a_copy_or_mean_never_replaces_its_source(folder):
+    source = folder / "light/tiny_x2.pth"
+    before = source.read_bytes()
+    for words in (["half", str(source), str(source)], ["mean", str(source), str(source), "--out", str(source)]):
+        with pytest.raises(HRNError, match="input"):
+            main(words)
+    assert source.read_bytes() == before

@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
@@ -205,14 +206,42 @@ def test_resume_refuses_another_training_file(make):
     assert other.step == 0
 
 
+def test_a_renamed_training_file_is_the_same(make):
+    trainer = make(max_steps=3)
+    trainer.info |= {"train_data": "a.h5", "train_fingerprint": "a"}
+    trainer.fit()
+    renamed, other = make(), make()
+    renamed.info |= {"train_data": "b.h5", "train_fingerprint": "a"}
+    renamed.resume(trainer.files.newest_state())
+    assert renamed.step == 3
+    other.info |= {"train_data": "a.h5", "train_fingerprint": "b"}
+    with pytest.raises(HRNError, match="other images"):
+        other.resume(trainer.files.newest_state())
+
+
+def test_an_image_that_cannot_be_read_costs_no_steps(make, monkeypatch):
+    trainer = make(save_interval=100)
+    batches = trainer.batches
+
+    def damaged():
+        yield from islice(batches(), 5)
+        raise HRNError("damaged")
+
+    monkeypatch.setattr(trainer, "batches", damaged)
+    with pytest.raises(HRNError, match="damaged"):
+        trainer.fit()
+    assert trainer.files.newest_state().training["step"] == 5
+
+
 @pytest.mark.parametrize(
     ("changed", "value"),
     [("valid_data", ["b.h5"]), ("valid_images", [1]), ("valid_fingerprints", ["b"]), ("shave", [5])],
     ids=lambda value: str(value),
 )
 def test_another_validation_setup_resets_the_best_score(make, caplog, changed, value):
+    """The weights of the earlier best score are kept under another name. Earlier versions stored no fingerprints."""
     trainer = make(max_steps=4)
-    known = {"valid_data": ["a.h5"], "valid_fingerprints": ["a"]}
+    known = {"valid_data": ["a.h5"]} | ({"valid_fingerprints": ["a"]} if changed == "valid_fingerprints" else {})
     trainer.info |= known
     trainer.fit()
     state = trainer.files.newest_state()
@@ -222,6 +251,33 @@ def test_another_validation_setup_resets_the_best_score(make, caplog, changed, v
     resumed.resume(state)
     assert resumed.best is None
     assert [name for name in (*known, "valid_images", "shave") if name in caplog.text] == [changed]
+    weights = resumed.files.best.read_bytes()
+    resumed.fit()
+    assert (resumed.files.folder / "run.00000004.pth").read_bytes() == weights
+    assert load_checkpoint(resumed.files.best).info["validation"] == resumed.best
+
+
+def test_a_finished_run_is_scored_again_with_another_validation_setup(make):
+    """Once: the new score is stored."""
+    make().fit()
+    changed = make(shave=5)
+    best = load_state(changed.files.states()[0]).training["best"]["step"]
+    for attempt in range(2):
+        changed = make(shave=5)
+        changed.resume(changed.files.newest_state())
+        assert (changed.best is None) == (attempt == 0)
+        changed.fit()
+    assert (changed.files.folder / f"run.{best:08d}.pth").exists()
+
+
+def test_renamed_validation_sets_in_another_order_keep_the_best_score(make):
+    trainer = make(max_steps=4)
+    trainer.info |= {"valid_data": ["a.h5", "b.h5"], "valid_fingerprints": ["a", "b"], "valid_images": [1, 2]}
+    trainer.fit()
+    resumed = make()
+    resumed.info |= {"valid_data": ["c.h5", "a.h5"], "valid_fingerprints": ["b", "a"], "valid_images": [2, 1]}
+    resumed.resume(trainer.files.newest_state())
+    assert resumed.best == trainer.best
 
 
 def test_without_batch_norm_a_run_may_continue_with_smaller_micro_batches(make, small):

@@ -1,6 +1,8 @@
 import errno
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_on_a_full_disk_old_states_are_deleted(files):
 
     def save(path):
         if len(files.states()) >= 2:
-            raise HRNError("disk full")
+            raise HRNError("disk full") from OSError(errno.ENOSPC, "disk full")
         path.write_text("x")
 
     for step in (1, 2, 3, 4):
@@ -56,6 +58,18 @@ def test_the_newest_state_is_never_deleted(files):
     with pytest.raises(HRNError, match="disk full"):
         files.save_state(2, 3, fail)
     assert [p.read_text() for p in files.states()] == ["x"]
+
+
+def test_after_another_error_all_states_are_kept(files):
+    for step in (1, 2, 3):
+        files.save_state(step, 3, write("x"))
+
+    def fail(path):
+        raise HRNError("stale") from OSError(errno.ESTALE, "stale")
+
+    with pytest.raises(HRNError, match="stale"):
+        files.save_state(4, 3, fail)
+    assert len(files.states()) == 3
 
 
 def test_resume_skips_damaged_states(make, caplog):
@@ -168,3 +182,36 @@ def test_success_is_not_logged(files, caplog):
     with caplog.at_level(logging.WARNING):
         JsonLines(files.log).add({"step": 1})
     assert caplog.text == ""
+
+
+def test_a_link_to_a_state_elsewhere_belongs_to_the_run(files, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    state = tmp_path / "scratch/a.pth"
+    state.touch()
+    files.state(3).symlink_to(state)
+    assert files.owns(files.state(3))
+    assert not files.owns(state)
+
+
+CLAIM = """
+import sys
+from pathlib import Path
+from hrn.training.run_files import RunFiles
+with RunFiles(Path(sys.argv[1]), "run_x2").claim():
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks")
+def test_a_second_process_cannot_write_the_same_run(files, tmp_path):
+    """Until the first one ends, even if it is killed."""
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(HRNError, match="run_x2"), files.claim():
+            pass
+        other.kill()
+    with files.claim():
+        pass
+    assert not list(tmp_path.iterdir())

@@ -70,15 +70,20 @@ def _draw_row(axes: np.ndarray, comparison: Comparison) -> None:
     corner = (crop.x - 0.5, crop.y - 0.5)
     box = plt.Rectangle(corner, crop.width, crop.height, fill=False, edgecolor="#e02020", linewidth=1.6)
     axes[0].add_patch(box)
-    axes[0].set_xlabel(comparison.title, parse_math=False)
+    axes[0].set_xlabel(_drawable(comparison.title), parse_math=False)
     for axis, (name, image) in zip(axes[1:-1], comparison.methods.items(), strict=True):
         axis.imshow(crop.of(image), interpolation="nearest")
         scores = score(image, hr, comparison.shave)
-        axis.set_xlabel(f"{name}\n{scores['psnr_y']:.2f} dB / {scores['ssim_y']:.4f}", parse_math=False)
+        axis.set_xlabel(f"{_drawable(name)}\n{scores['psnr_y']:.2f} dB / {scores['ssim_y']:.4f}", parse_math=False)
     axes[-1].imshow(crop.of(hr), interpolation="nearest")
     axes[-1].set_xlabel("original")
     for axis in axes:
         axis.set(xticks=[], yticks=[])
+
+
+def _drawable(text: str) -> str:
+    """Escape what Matplotlib cannot draw: bytes of a file name that is not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def comparisons_of(
@@ -90,7 +95,8 @@ def comparisons_of(
         images: files of originals, or names of images in the test sets.
         test_sets: test sets to search for the names.
         methods: each `bicubic`, a folder of SR images (see :class:`hrn.evaluation.sr_folder.SRFolder`), a
-            checkpoint or the name of one, or a model whose included checkpoint is used; `LABEL=METHOD` names it.
+            checkpoint or the name of one, or a model whose included checkpoint is used (a folder of a model's name needs
+            `./`); `LABEL=METHOD` names it.
         scale: scale of all methods.
         crops: one for each image, or one for all; by default the crop in which the last method gains most over the first.
 
@@ -136,6 +142,10 @@ def _find_originals(images: Sequence[str], test_sets: Sequence[Path], scale: int
     known: dict[str, Original] = {}
     for test_set in (find_test_set(path, scale) for path in test_sets):
         names = tuple(image.name for image in test_set.images)
+        if twice := known.keys() & set(names) & set(images):
+            raise HRNError(
+                f"{min(twice)}: an image of both {known[min(twice)].set_name} and {test_set.name}; pass its file"
+            )
         known |= {image.name: Original(image, test_set.name, names) for image in test_set.images}
     found = []
     for name in images:
@@ -153,7 +163,7 @@ def _method(text: str, scale: int) -> tuple[str, SuperResolver]:
     if name == "bicubic":
         bicubic = Bicubic(scale)
         return label or name, lambda _, pair: bicubic(pair.lr)
-    if Path(name).is_dir():
+    if name not in PRESETS and Path(name).is_dir():
         results = SRFolder(Path(name))
         return label or Path(name).resolve().name, lambda original, pair: _read(results, original, pair, scale)
     enlarger = Enlarger(load_model(f"{name}_x{scale}" if name in PRESETS else name), scale)

@@ -115,7 +115,8 @@ class RunFiles:
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # Windows does not delete open files
+                    path.unlink()
 
     def owns(self, state: Path) -> bool:
         """Return whether a file is in the run's folder and has the name of one of its states."""

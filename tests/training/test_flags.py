@@ -119,7 +119,8 @@ def test_included_recipes_equal_the_recipes_in_the_checkpoints(root, model):
         )
         assert first["lr"] == pytest.approx(rate, rel=1e-6)
     for path in folder.glob("*.pth"):
-        name = max(n for n in recipes if n.startswith(f"{path.stem}_stage"))
+        stages = {int(n.removeprefix(f"{path.stem}_stage")): n for n in recipes if n.startswith(f"{path.stem}_stage")}
+        name = stages[max(stages)]
         written = load_checkpoint(path).info["recipe"]
         assert recipes[name][1].differences({**written, "norm_batch": 0}) == "", name
         assert recipes[name][1].max_steps == written["max_steps"]

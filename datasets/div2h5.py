@@ -7,6 +7,7 @@ python datasets/div2h5.py --copies 0.8 0.6                        with copies of
 """
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
@@ -196,6 +197,8 @@ def load_ahead(
             try:
                 pending.append(pool.submit(load, *item))
             except OSError as error:
+                for process in multiprocessing.active_children():
+                    process.terminate()  # those that have started would wait for work forever
                 raise HRNError(f"cannot start a process: {error.strerror}; use fewer --workers") from None
             if len(pending) > ahead:
                 yield pending.popleft().result()

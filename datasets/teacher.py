@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    check_not_input(args.out, [args.data, *args.add])
+    check_not_input(args.out, [args.data, args.ckpt_path, *args.add])
     keep_memory()
     enlarger = Enlarger(load_model(args.ckpt_path, scale=args.scale, device=args.device), args.scale)
     group, reduced = ("HR", 1) if args.enlarge == "HR" else (f"X{enlarger.scale}", enlarger.scale)

@@ -162,9 +162,8 @@ class DemoBackend:
             try:
                 for enlarger in enlargers:
                     enlarger.update_budget()
-                original = fill_transparent(
-                    read_picture(upload)
-                ).rgb  # now, because the file may expire during the enlargement
+                # now, because the file may expire during the enlargement
+                original = fill_transparent(read_picture(upload)).rgb
                 resizer = Resizer(enlargers, Size(factor=factor))
                 summary = self._enlarge(upload, target, resizer, self._counter(math.prod(size), progress))
                 return target, previews(original, target), summary

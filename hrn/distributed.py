@@ -80,7 +80,7 @@ class Processes:
             error_message = str(error)
         for message in self.gather([error_message]):
             if message:
-                raise (HRNError if self.is_main else ReportedError)(message)
+                raise (HRNError if self.is_main or error_message else ReportedError)(message)
 
     def run_on_main(self, make: Callable[[], Any]) -> Any:
         """Run `make` in the main process and return its result in all processes. Raises HRNError in all if it fails."""

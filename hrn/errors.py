@@ -6,7 +6,7 @@ class HRNError(Exception):
 
 
 class ReportedError(HRNError):
-    """A user error that the main process of a run reports."""
+    """A user error that another process of the run reports."""
 
 
 class UnreadableError(HRNError):

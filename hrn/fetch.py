@@ -8,7 +8,6 @@ downloads it and the others wait.
 import http.client
 import logging
 import lzma
-import os
 import re
 import shutil
 import stat
@@ -21,13 +20,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from hrn.errors import HRNError
-from hrn.files import file_hash
+from hrn.files import file_hash, is_same_file
 
 try:
     import fcntl
@@ -111,21 +109,13 @@ def locked(lock: Path) -> Iterator[None]:
         with lock.open("a") as file:
             with suppress(OSError):  # the file system does not support locks
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_same_file(lock, file):
+            if not is_same_file(lock, file):
                 continue  # the previous holder has deleted the file; create it again
             try:
                 yield
                 return
             finally:
                 lock.unlink(missing_ok=True)
-
-
-def _is_same_file(path: Path, file: IO) -> bool:
-    """Return whether the open file is the one at `path`."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _fetch(urls: Sequence[str], target: Path, checksum: str | None, timeout: float, wait: float) -> None:

@@ -12,6 +12,7 @@ Writes to --ckpt_dir: NAME_x4.pth (weights for use), NAME_x4.STEP.train.pth (for
 
 import argparse
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,17 @@ from hrn.runtime import keep_memory, tune_convolutions, warm_up_kernels
 from hrn.training.dry_run import measure_cost
 from hrn.training.flags import parse_args
 from hrn.training.initial_weights import grow_from, init_from
-from hrn.training.setup import Setup, build_trainer, find_state, open_outputs, prepare, resume_command, verify_images
+from hrn.training.setup import (
+    Setup,
+    build_trainer,
+    check_outputs,
+    claim_outputs,
+    find_state,
+    open_outputs,
+    prepare,
+    resume_command,
+    verify_images,
+)
 from hrn.training.trainer import Trainer
 
 
@@ -58,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     check_worker_count(args.num_gpu)
     if args.num_gpu > 1 and not is_worker():
         check_gpu_count(args.num_gpu, args.device)
-        prepare(args, args.num_gpu)
+        setup = prepare(args, args.num_gpu)
+        if not args.dry_run:
+            check_outputs(args, setup)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     with join_processes(args.device if args.num_gpu else "cpu") as processes:
         if processes.device.type == "mps":
@@ -70,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
-    """Build the trainer and train in this process. Returns the exit code."""
+    """Train in this process. Returns the exit code."""
     logging.basicConfig(
         level=logging.INFO if processes.is_main else logging.CRITICAL,
         format="%(asctime)s  %(message)s",
@@ -79,26 +92,37 @@ def train(args: argparse.Namespace, processes: Processes, setup: Setup) -> int:
     keep_memory()
     warm_up_kernels()
     tune_convolutions(tf32=args.tf32, deterministic=args.deterministic)
+    with ExitStack() as claimed:
+        return run(args, processes, setup, claimed)
+
+
+def run(args: argparse.Namespace, processes: Processes, setup: Setup, claimed: ExitStack) -> int:
+    """Build the trainer and train, or measure the cost. Returns the exit code. `claimed` holds the claim on the output files."""
+
+    def claim() -> None:
+        processes.run_on_main(lambda: claimed.enter_context(claim_outputs(setup.files)))
+
+    if not args.dry_run:
+        processes.run_on_main(partial(check_outputs, args, setup))
+    existed = processes.run_on_main(setup.files.folder.is_dir)
+    if existed and not args.dry_run:  # before a state is chosen, so that no other process writes a newer one
+        claim()
     state = processes.run_on_main(partial(find_state, args, setup))
     trainer = build_trainer(args, setup, processes, state)
     for source, start in ((args.init_from, init_from), (args.grow_from, grow_from)):
         if source and not state:
             start(trainer, processes.run_on_main(lambda name=source: load_checkpoint(find_checkpoint(name))))
+    resumed = state is not None
     del state
     if args.dry_run:
         cost = measure_cost(trainer)
         if processes.is_main:
             print(cost)
         return 0
+    if not existed:  # errors until here leave no folder
+        claim()
     processes.run_on_main(partial(open_outputs, trainer, args.tensorboard))
-    with ExitStack() as stack:
-        processes.run_on_main(lambda: stack.enter_context(setup.files.claim()))
-        return run(args, processes, setup, trainer)
-
-
-def run(args: argparse.Namespace, processes: Processes, setup: Setup, trainer: Trainer) -> int:
-    """Verify the images and train. Returns the exit code."""
-    processes.run_on_all(partial(verify_images, setup, args.shave, processes))
+    processes.run_on_all(partial(verify_images, setup, args.shave, processes, resumed=resumed))
     log_start(args.model, trainer)
     total = trainer.recipe.max_steps
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=None if processes.is_main else True)
@@ -116,7 +140,7 @@ def run(args: argparse.Namespace, processes: Processes, setup: Setup, trainer: T
         command = (
             "the same torchrun command with --resume"
             if by_torchrun
-            else f"{Path(sys.executable).name} {resume_command(sys.argv)}"
+            else shlex.join([sys.executable, *resume_command(sys.argv)])
         )
         print(
             f"stopped by {name} at step {trainer.step}; the training state is saved.\nTo continue: {command}",

@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
+from hrn.cli import run_cli
 from hrn.distributed import Processes, check_worker_count, join_processes
-from hrn.errors import HRNError
+from hrn.errors import HRNError, ReportedError
 
 
 def test_processes_and_gpus_must_match(monkeypatch):
@@ -76,3 +77,20 @@ def test_a_worker_skips_interpreter_teardown():
     env = {**os.environ, "TORCHELASTIC_RUN_ID": "1"}
     ended = subprocess.run([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stdout) == (3, "done")
+
+
+def test_an_error_of_all_processes_is_printed_once(monkeypatch, capsys):
+    """By the main process, and by the one that it happened in."""
+    monkeypatch.setattr(Processes, "gather", lambda self, mine: ["", "damaged"])
+
+    def fail():
+        raise HRNError("damaged")
+
+    printed = []
+    for rank, action in ((0, list), (1, fail), (2, list)):
+        process = Processes(rank=rank, count=3)
+        assert run_cli(lambda process=process, action=action: process.run_on_all(action)) == 2
+        printed.append(capsys.readouterr().err)
+    assert printed == ["error: damaged\n", "error: damaged\n", ""]
+    with pytest.raises(ReportedError):
+        Processes(rank=2, count=3).run_on_all(list)

@@ -71,10 +71,38 @@ def test_stop_and_resume_by_the_printed_command(run, root, h5_path, tmp_path):
     files = RunFiles(tmp_path / "ck", "a_x2")
     step = files.newest_state().training["step"]
     (line,) = [line for line in stderr.splitlines() if "--resume" in line]
-    command = shlex.split(line.partition("python ")[2])
+    command = shlex.split(line.partition("continue: ")[2])[1:]
     command[command.index("--max_steps") + 1] = str(step + 2)
     run(*command, cwd=root)
     assert files.newest_state().training["step"] == step + 2
+
+
+CLAIM = """
+import sys
+from pathlib import Path
+from hrn.training.run_files import RunFiles
+with RunFiles(Path(sys.argv[1]), "a_x2").claim():
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks")
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_run_that_another_process_writes_is_refused(h5_path, tmp_path, monkeypatch, prepared):
+    """Also if the other process has started after the first check."""
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    if prepared:
+        monkeypatch.setattr(RunFiles, "check_unclaimed", lambda self: None)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "claimed\n"
+        for more in ([], ["--resume"]):
+            with pytest.raises(HRNError, match="another process is writing the run a_x2"):
+                train.main([*training_flags(h5_path, tmp_path), *more])
+        assert train.main([*training_flags(h5_path, tmp_path), "--dry_run"]) == 0
+        other.kill()
+    assert train.main(training_flags(h5_path, tmp_path)) == 0
+    assert not (tmp_path / ".a_x2.lock").exists()
 
 
 def test_runs_and_writes_its_files(h5_path, tmp_path):
@@ -233,7 +261,7 @@ def test_a_run_is_resumed_with_its_own_data(h5_path, tmp_path):
     ],
 )
 def test_resume_command(typed, expected):
-    assert resume_command(typed) == expected
+    assert shlex.join(resume_command(typed)) == expected
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(h5_path, tmp_path, capsys):

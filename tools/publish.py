@@ -126,7 +126,7 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = C
 def write_half(source: Path, target: Path) -> None:
     """Copy a checkpoint with its kernels and matrices in float16; the network is still built in float32.
 
-    Biases and BatchNorm's tensors stay in float32, because they take little space. Rounding the biases of `hrn_base_x2` too would
+    The copy has no validation scores. Biases and BatchNorm's tensors stay in float32, because they take little space. Rounding the biases of `hrn_base_x2` too would
     cost 0.003 dB.
 
     Raises:

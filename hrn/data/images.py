@@ -60,7 +60,7 @@ _DAMAGED = (
 _STRIP_PIXELS = 2**20
 """The number of pixels to convert at once, because Pillow and NumPy both make copies."""
 REACH = 32
-"""The number of rows in which :func:`fill_transparent` looks for visible pixels."""
+"""The number of rows above and below in which :func:`fill_transparent` always looks for visible pixels."""
 _pillow_settings = threading.Lock()
 
 
@@ -179,8 +179,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def read_picture(path: str | Path) -> Picture:
     """Decode an image file with 8 bits per channel.
 
-    The EXIF orientation is applied. CMYK, Lab, and RGB with a profile above MAX_PROFILE are converted to sRGB, with the file's
-    colour profile if it has one. Only the first frame of an animation is read.
+    The EXIF orientation is applied. CMYK, Lab, and colours with a profile above MAX_PROFILE are converted to sRGB, with the
+    file's colour profile if it has one. Grey images lose such a large profile. Only the first frame of an animation is read.
 
     Raises:
         HRNError: the file is missing, damaged, not an image, too large, or has more than 8 bits per channel.
@@ -283,21 +283,32 @@ def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
 def fill_transparent(picture: Picture) -> Picture:
     """Give fully transparent pixels the colour of the nearest visible one.
 
-    Their own colours are hidden, and would bleed into the visible ones when the image is enlarged. Pixels with none within
-    REACH rows are unchanged.
+    Their own colours are hidden, and would bleed into the visible ones when the image is enlarged. Those with a visible pixel
+    within REACH rows are always filled; others may be.
+
+    Raises:
+        HRNError: memory runs out.
     """
-    if picture.alpha is None:
+    if picture.alpha is None or picture.alpha.all():
         return picture
-    h, w = picture.alpha.shape
-    rgb, rows = picture.rgb.copy(), max(REACH, _STRIP_PIXELS // w)
+    try:
+        return replace(picture, rgb=_filled(picture.rgb, picture.alpha))
+    except MemoryError:
+        raise HRNError("the image is too large for the available memory") from None
+
+
+def _filled(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Implement :func:`fill_transparent` in bands of rows, which limits memory."""
+    h, w = alpha.shape
+    rgb, rows = colours.copy(), max(REACH, _STRIP_PIXELS // w)
     for top in range(0, h, rows):
         first, bottom = max(0, top - REACH), min(top + rows, h)
         band = slice(first, bottom + REACH)
-        hidden = picture.alpha[band] == 0
+        hidden = alpha[band] == 0
         if hidden.any() and not hidden.all():
             nearest = distance_transform_edt(hidden, return_distances=False, return_indices=True)
-            rgb[top:bottom] = picture.rgb[band][tuple(nearest)][top - first : bottom - first]
-    return replace(picture, rgb=rgb)
+            rgb[top:bottom] = colours[band][tuple(nearest)][top - first : bottom - first]
+    return rgb
 
 
 def _is_deep(image: Image.Image, path: Path) -> bool:

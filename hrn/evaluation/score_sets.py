@@ -33,11 +33,10 @@ from hrn.evaluation.sr_folder import SRFolder, read_result
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.methods import Method
+from hrn.inference.run_batch import SCORES, UNFINISHED
 
 MAX_LISTED = 10
 """Number of unused files to name."""
-UNFINISHED = ".unfinished"
-"""Name of a file in the output folder of a test set while it is scored."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def plan_tasks(
 
     Raises:
         HRNError: a test set that cannot be found, an unknown name in `raw_grey`, SR images that are missing or
-            ambiguous, or output that would go into a folder of SR images.
+            ambiguous, or output that would go into a folder of SR images or of results of --input.
     """
     tasks = [ScoringTask(method, test_set) for method in methods for test_set in find_test_sets(paths, method.scale)]
     known = {image.name for task in tasks for image in task.test_set.images}
@@ -161,6 +160,7 @@ def plan_tasks(
         raise HRNError(f"--raw_grey {' '.join(unknown)}: no such image in {sets}")
     missing: list[str] = []
     for i, task in enumerate(tasks):
+        _check_not_enlarged(_output_folder(task, settings))
         method, test_set = task.method, task.test_set
         if isinstance(method, ExternalMethod):
             folder = method.folder
@@ -224,9 +224,9 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
         page: HTML report to add the images to.
     """
     method, test_set, scale = task.method, task.test_set, task.method.scale
-    folder = settings.sample_dir / method.label / test_set.name / f"x{scale}"
+    folder = _output_folder(task, settings)
     shave = scale if settings.shave is None else settings.shave
-    _claim(folder)
+    _mark_unfinished(folder)
     header = _header(task)
     bicubic = None if isinstance(task.upscaler, Bicubic) else Bicubic(scale)
     warm_up(task.upscaler, test_set)
@@ -263,14 +263,25 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
     return report
 
 
-def _claim(folder: Path) -> None:
-    """Check that an output folder holds no results of --input, and mark it. Raises HRNError."""
-    marker = folder / UNFINISHED
-    if (folder / "SR").is_dir() and not marker.exists() and not (folder / "scores.json").exists():
-        raise HRNError(f"{folder / 'SR'} holds enlarged images of --input; use another --sample_dir")
+def _output_folder(task: ScoringTask, settings: ScoreSettings) -> Path:
+    """The folder for the images and scores of a test set."""
+    return settings.sample_dir / task.method.label / task.test_set.name / f"x{task.method.scale}"
+
+
+def _check_not_enlarged(folder: Path) -> None:
+    """Raise HRNError if an output folder holds results of --input."""
+    if (folder / "SR").is_dir() and not any((folder / name).exists() for name in (SCORES, UNFINISHED)):
+        raise HRNError(
+            f"{folder / 'SR'} holds images without scores, of --input or of an interrupted run; use another --sample_dir, or "
+            "delete it"
+        )
+
+
+def _mark_unfinished(folder: Path) -> None:
+    """Mark an output folder until its scores are complete. Raises HRNError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+        (folder / UNFINISHED).touch()
     except OSError as error:
         raise HRNError(f"cannot write {folder}: {error.strerror}") from None
 

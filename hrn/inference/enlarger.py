@@ -198,7 +198,7 @@ class Enlarger(Upscaler):
     def without_ensemble(self) -> "Enlarger":
         """A copy that processes each image once."""
         other = copy.copy(self)
-        other.ensemble = False
+        other.ensemble, other._retiled = False, set()
         return other
 
     def strips(self, lr: np.ndarray) -> Iterator[np.ndarray]:
@@ -296,7 +296,6 @@ class Enlarger(Upscaler):
         empty_cache(self.device)
         if len(windows) > 1:
             return torch.cat([self._enlarge_windows(half) for half in windows.split(-(-len(windows) // 2))])
-        self._retiled.add(self._size)
         size = tuple(windows.shape[1:3])
         mode = Mode("full") if self.mode.name == "windows" else self.mode
         try:
@@ -305,6 +304,7 @@ class Enlarger(Upscaler):
             if is_out_of_memory(failure):
                 raise
             raise failure from None
+        self._retiled.add(self._size)
         return torch.cat(list(self._strips(windows[0], layout)))[None]
 
     @torch.inference_mode()

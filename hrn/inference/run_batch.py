@@ -16,6 +16,9 @@ from hrn.inference.batch import Job, enlarge_file, jobs
 from hrn.inference.methods import Method, name_without_scale
 from hrn.inference.resizer import Resizer, Size
 
+SCORES, UNFINISHED = "scores.json", ".unfinished"
+"""Files in the folder of a test set: its scores, and one that exists while it is scored."""
+
 
 @dataclass(frozen=True)
 class BatchSettings:
@@ -56,15 +59,22 @@ def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettin
     if len(labels) > 1:
         labels = dict.fromkeys(map(name_without_scale, labels))
     folder = settings.sample_dir / "+".join(labels) / (source.resolve().name if source.is_dir() else "")
+    enlargers = _enlargers(methods, settings.sizes)
+    processes.run_on_main(lambda: _check_not_scored([folder / name for _, name in enlargers]))
     failures = []
-    for enlarger, name in _enlargers(methods, settings.sizes):
-        if (folder / name / "scores.json").is_file():
-            raise HRNError(f"{folder / name} holds the scored images of a test set; use another --sample_dir")
+    for enlarger, name in enlargers:
         failures += _enlarge_all(source, enlarger, folder / name / "SR", settings, processes)
     failures = list(dict.fromkeys(failures))  # an image that cannot be read fails at every size
     if failures and processes.is_main:
         print(f"\n{len(failures)} image(s) could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
     return failures
+
+
+def _check_not_scored(folders: Sequence[Path]) -> None:
+    """Raise HRNError if a folder holds the images of a test set that is or was scored."""
+    for folder in folders:
+        if any((folder / name).is_file() for name in (SCORES, UNFINISHED)):
+            raise HRNError(f"{folder} holds the scored images of a test set; use another --sample_dir")
 
 
 def _enlargers(methods: Sequence[Method], sizes: Sequence[Size]) -> list[tuple[Bicubic | Resizer, str]]:

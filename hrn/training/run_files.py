@@ -10,13 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from hrn.checkpoint import Checkpoint, load_checkpoint
 from hrn.errors import HRNError, UnreadableError
-from hrn.files import write_text
+from hrn.files import is_same_file, write_text
 from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.training.recipe import Recipe
@@ -68,6 +68,11 @@ class RunFiles:
         """Empty marker file, present while torchrun may restart the run. A restarted process then treats the run's files as its own."""
         return self.folder / f".{self.name}.running"
 
+    @property
+    def lock(self) -> Path:
+        """Empty file that the process which writes the run has locked."""
+        return self.folder / f".{self.name}.lock"
+
     def state(self, step: int) -> Path:
         """Training state after `step` updates, for `--resume`."""
         return self.folder / f"{self.name}.{step:08d}.train.pth"
@@ -88,7 +93,8 @@ class RunFiles:
             raise HRNError(
                 f"{states[0]} is from an earlier run: use --resume to continue it, use another --ckpt_name, or delete it"
             )
-        for path in (self.best, self.log):
+        aside = (p for p in self.folder.glob(f"{glob.escape(self.name)}.*.pth") if p.name.split(".")[-2].isdigit())
+        for path in (self.best, self.log, *aside):
             if path.exists():
                 raise HRNError(
                     f"{path} is from an earlier run and would be overwritten: use another --ckpt_name or --ckpt_dir, or move it"
@@ -101,22 +107,36 @@ class RunFiles:
         Raises:
             HRNError: another process does.
         """
-        path = self.folder / f".{self.name}.lock"
-        with path.open("a") as file:
-            try:
-                if fcntl:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not held by forked workers
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise HRNError(
-                        f"another process is writing the run {self.name} in {self.folder}: wait until it ends, or use another "
-                        "--ckpt_name or --ckpt_dir"
-                    ) from None
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # Windows does not delete open files
-                    path.unlink()
+        if not fcntl:
+            yield
+            return
+        while True:
+            with self.lock.open("a") as file:
+                self._lock(file, fcntl.LOCK_EX)
+                if not is_same_file(self.lock, file):
+                    continue  # the previous holder has deleted the file; create it again
+                try:
+                    yield
+                    return
+                finally:
+                    self.lock.unlink(missing_ok=True)
+
+    def check_unclaimed(self) -> None:
+        """Check that no other process is writing a run of this name. Raises HRNError."""
+        if fcntl and self.lock.is_file():
+            with suppress(FileNotFoundError), self.lock.open() as file:
+                self._lock(file, fcntl.LOCK_SH)
+
+    def _lock(self, file: IO, kind: int) -> None:
+        """Lock an open file until this process closes it. Unlike with flock, forked workers do not hold the lock."""
+        try:
+            fcntl.lockf(file, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):  # others: the file system has no locks
+                raise HRNError(
+                    f"another process is writing the run {self.name} in {self.folder}: wait until it ends, or use another "
+                    "--ckpt_name or --ckpt_dir"
+                ) from None
 
     def owns(self, state: Path) -> bool:
         """Return whether a file is in the run's folder and has the name of one of its states."""
@@ -129,15 +149,22 @@ class RunFiles:
             with suppress(OSError):
                 path.unlink()
 
-    def set_aside(self, step: int) -> Path:
-        """Rename the best weights, of `step`, so that new ones do not overwrite them. Returns the new path. Raises HRNError."""
+    def set_aside(self, step: int) -> Path | None:
+        """Rename the best weights, of `step`, so that new ones do not overwrite them.
+
+        Returns:
+            The new path, or None if there are no such weights.
+
+        Raises:
+            HRNError: they cannot be renamed.
+        """
         aside = self.folder / f"{self.name}.{step:08d}.pth"
         try:
             if self.best.exists() and not aside.exists():  # otherwise an interrupted attempt has renamed it
                 self.best.replace(aside)
         except OSError as error:
             raise HRNError(f"cannot rename {self.best} to {aside}: {error.strerror}") from None
-        return aside
+        return aside if aside.exists() else None
 
     def keep(self, count: int) -> None:
         """Delete all training states but the `count` newest."""
@@ -258,8 +285,10 @@ def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapp
         different.append(flags)
     if different_info(state.info, info, "train_images"):
         different.append(f"--train_data_path {state.info.get('train_data', '')} of {state.info['train_images']} images")
-    elif different_info(state.info, info, "train_fingerprint" if "train_fingerprint" in state.info else "train_data"):
+    elif different_info(state.info, info, "train_fingerprint"):
         different.append(f"another --train_data_path {state.info.get('train_data', '')}, with other images")
+    elif "train_fingerprint" not in state.info and different_info(state.info, info, "train_data"):
+        different.append(f"--train_data_path {state.info['train_data']} (a state of an earlier version; keep the name)")
     if different:
         raise HRNError(
             f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another --ckpt_name."

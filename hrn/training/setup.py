@@ -1,8 +1,8 @@
 """Preparation of a training run from its flags: checks, input data, output files, the state to resume."""
 
 import argparse
-import shlex
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -68,31 +68,46 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
         flag = "--freeze_norm" if recipe.freeze_norm else "--norm_batch"
         raise HRNError(f"{flag} has no effect: this network has no BatchNorm")
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
-    continues = args.resume is True or (args.resume is not None and files.owns(args.resume))
-    if not continues and not args.dry_run and not (restarted and files.marker.exists()):
-        with suppress(OSError):
-            files.marker.unlink()  # otherwise a restart would mistake older files for those of this run
-        try:
-            files.check_unused()
-        except HRNError:
-            if args.resume is None:
-                raise
-            raise HRNError(
-                f"--resume {args.resume}: {files.folder} already contains files of the run {files.name}, and this is not one of its "
-                "training states. Use another --ckpt_name or --ckpt_dir. If it is a state of that run, move it to "
-                f"{files.folder}/{files.name}.STEP.train.pth."
-            ) from None
     pairs = H5Pairs(args.train_data_path, scales)
     valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]
     return Setup(config, recipe, execution, pairs, valid, files, restarted)
 
 
-def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None:
-    """Read this process's share of the training and validation images once. Raises HRNError if one cannot be used."""
+def check_outputs(args: argparse.Namespace, setup: Setup) -> None:
+    """Check that the output files are new, or those of the run to continue, and that no other process writes them.
+
+    Raises:
+        HRNError: files of another run exist, or another process writes this run.
+    """
+    files = setup.files
+    files.check_unclaimed()
+    if args.resume is True or (args.resume is not None and files.owns(args.resume)):
+        return
+    if setup.restarted and files.marker.exists():
+        return
+    with suppress(OSError):
+        files.marker.unlink()  # otherwise a restart would mistake older files for those of this run
+    try:
+        files.check_unused()
+    except HRNError:
+        if args.resume is None:
+            raise
+        raise HRNError(
+            f"--resume {args.resume}: {files.folder} already contains files of the run {files.name}, and this is not one of its "
+            "training states. Use another --ckpt_name or --ckpt_dir. If it is a state of that run, move it to "
+            f"{files.folder}/{files.name}.STEP.train.pth."
+        ) from None
+
+
+def verify_images(setup: Setup, shave: int | None, processes: Processes, *, resumed: bool = False) -> None:
+    """Read this process's share of the training and validation images once. Raises HRNError if one cannot be used.
+
+    A resumed run of an earlier version may have validation images that are too small for SSIM.
+    """
     setup.pairs.verify(processes.rank, processes.count)
     for test_set in setup.valid:
         border = test_set.scale if shave is None else shave
-        test_set.verify(2 * border + SSIM_WINDOW, processes.rank, processes.count)
+        test_set.verify(2 * border + (1 if resumed else SSIM_WINDOW), processes.rank, processes.count)
 
 
 def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:
@@ -140,24 +155,34 @@ def build_trainer(
     return trainer
 
 
-def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
-    """Create the output folder, check that it is writable, and open TensorBoard's files if requested. Raises HRNError."""
+@contextmanager
+def claim_outputs(files: RunFiles) -> Iterator[None]:
+    """Create the output folder, check that it is writable, and keep other processes from writing the run. Raises HRNError."""
     try:
-        trainer.files.folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=trainer.files.folder).close()
-        if is_worker():
-            trainer.files.marker.touch()
+        files.folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=files.folder).close()
     except OSError as error:
-        raise HRNError(f"--ckpt_dir {trainer.files.folder}: {error.strerror}") from None
+        raise HRNError(f"--ckpt_dir {files.folder}: {error.strerror}") from None
+    with files.claim():
+        yield
+
+
+def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
+    """Write the marker of a run of torchrun, and open TensorBoard's files if requested. Raises HRNError."""
+    if is_worker():
+        try:
+            trainer.files.marker.touch()
+        except OSError as error:
+            raise HRNError(f"--ckpt_dir {trainer.files.folder}: {error.strerror}") from None
     if tensorboard:
         trainer.tensorboard = TensorBoard(trainer.files.tensorboard, trainer.step)
 
 
-def resume_command(argv: list[str]) -> str:
-    """Return the command line `argv`, changed to resume from the newest state."""
+def resume_command(argv: list[str]) -> list[str]:
+    """Return the words of a command line, changed to resume from the newest state."""
     words = list(argv)
     if "--resume" in words:
         at = words.index("--resume")
         has_file = at + 1 < len(words) and not words[at + 1].startswith("--")
         del words[at : at + 1 + has_file]
-    return shlex.join([*words, "--resume"])
+    return [*words, "--resume"]

@@ -137,9 +137,8 @@ class Trainer:
         """Remove what an earlier attempt wrote after this step. Set the weights aside whose score no longer counts."""
         self.log.cut(self.step if self.pending_validation is None else self.step - 1)
         self.files.clear_after(self.step)
-        if self.outdated_best:
-            kept = self.files.set_aside(self.outdated_best)
-            logger.warning("the weights of the earlier best score, of step %d, are now %s", self.outdated_best, kept)
+        if self.outdated_best and (kept := self.files.set_aside(self.outdated_best)):
+            logger.warning("the weights of the earlier best score are now %s", kept)
 
     # the loop
 
@@ -235,10 +234,13 @@ class Trainer:
         """Yield :meth:`batches`. If an image cannot be read, a single process saves its state first."""
         try:
             yield from self.batches()
-        except HRNError:
+        except HRNError as error:
             if self.processes.count == 1:
-                self.save_state()
-            raise
+                try:
+                    self.save_state()
+                except HRNError as failure:
+                    logger.error("%s", failure)
+            raise error
 
     def _indices(self) -> Iterator[int]:
         mine = self.recipe.batch_size // self.processes.count

@@ -15,12 +15,15 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
+from scipy.ndimage import distance_transform_edt
 
 from hrn.data import images
 from hrn.data.images import (
+    Picture,
     check_pixels,
     check_size,
     count_pixels,
+    fill_transparent,
     list_images,
     picture_of,
     read_picture,
@@ -154,6 +157,29 @@ def test_a_profile_that_png_cannot_hold_is_applied(tmp_path, image, monkeypatch)
     assert np.abs(picture.rgb.astype(int) - image).max() <= 1
     Image.fromarray(image).save(tmp_path / "b.tif", icc_profile=b"broken" + bytes(2**21))
     assert (read_picture(tmp_path / "b.tif").rgb == image).all()
+    for mode in ("RGBA", "P", "LA"):
+        other = Image.fromarray(np.dstack([image, image[..., 0]])).convert(mode)
+        other.save(tmp_path / "c.tif", icc_profile=profile + bytes(2**21))
+        picture = read_picture(tmp_path / "c.tif")
+        assert picture.icc_profile is None
+        assert picture.grey == (mode == "LA")
+        assert np.abs(picture.rgb.astype(int) - np.asarray(other.convert("RGB"))).max() <= 1
+        assert (picture.alpha is None) if mode == "P" else (picture.alpha == image[..., 0]).all()
+
+
+def test_transparent_pixels_are_filled_across_bands(rng, monkeypatch):
+    """Those near visible pixels, as in a single band. All others keep their colours or get a visible one."""
+    rgb = rng.integers(0, 256, (200, 20, 3), dtype=np.uint8)
+    alpha = np.where(rng.random((200, 20)) < 0.02, 255, 0).astype(np.uint8)
+    alpha[90:170] = 0
+    whole = fill_transparent(Picture(rgb, alpha, grey=False)).rgb
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 1)
+    bands = fill_transparent(Picture(rgb, alpha, grey=False)).rgb
+    assert (bands[alpha > 0] == rgb[alpha > 0]).all()
+    near = distance_transform_edt(alpha == 0) < 20
+    assert (alpha[near] == 0).sum() > 1000
+    assert (bands[near] == whole[near]).all()
+    assert (whole[near & (alpha == 0)] != rgb[near & (alpha == 0)]).any(-1).mean() > 0.9
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,10 +1,12 @@
 import argparse
+import errno
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import h5py
@@ -286,3 +288,22 @@ def test_a_folder_as_output_is_refused_before_the_work(div2h5, hr_folder, tmp_pa
     with pytest.raises(HRNError, match="out: it is a folder"):
         div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "out"), "--scales", "2", "--workers", "1"])
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_process_that_cannot_be_started_is_an_error(div2h5, hr_folder, tmp_path, monkeypatch):
+    """And those that have started are ended, so that the program ends."""
+    start, started = ForkProcess.start, []
+
+    def refuse_the_third(self):
+        if len(started) == 2:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        start(self)
+        started.append(self)
+
+    monkeypatch.setattr(ForkProcess, "start", refuse_the_third)
+    with pytest.raises(HRNError, match="--workers"):
+        div2h5.main(["--hr", str(hr_folder), "--out", str(tmp_path / "a.h5"), "--scales", "2", "--workers", "4"])
+    for process in started:
+        process.join(10)
+        assert process.exitcode
+    assert not (tmp_path / "a.h5").exists()

@@ -179,5 +179,5 @@ def test_the_self_ensemble_counts(small):
     assert eight - one == 36 * 2**2
 
 
-def test_a_tile_has_at_least_one_block(small):
+def test_a_tile_has_at_least_one_block():
     assert Mode("local", 10, tile=40).layout((200, 200), 10**6).window == (52, 52)

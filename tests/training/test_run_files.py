@@ -1,8 +1,6 @@
 import errno
 import json
 import logging
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -193,25 +191,10 @@ def test_a_link_to_a_state_elsewhere_belongs_to_the_run(files, tmp_path):
     assert not files.owns(state)
 
 
-CLAIM = """
-import sys
-from pathlib import Path
-from hrn.training.run_files import RunFiles
-with RunFiles(Path(sys.argv[1]), "run_x2").claim():
-    print("claimed", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no file locks")
-def test_a_second_process_cannot_write_the_same_run(files, tmp_path):
-    """Until the first one ends, even if it is killed."""
-    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "claimed\n"
-        with pytest.raises(HRNError, match="run_x2"), files.claim():
-            pass
-        other.kill()
-    with files.claim():
-        pass
-    assert not list(tmp_path.iterdir())
+def test_weights_that_were_set_aside_are_of_an_earlier_run(files, tmp_path):
+    files.best.write_text("weights")
+    assert files.set_aside(7) == tmp_path / "run_x2.00000007.pth"
+    assert files.set_aside(7).read_text() == "weights"
+    assert files.set_aside(8) is None
+    with pytest.raises(HRNError, match="00000007"):
+        files.check_unused()

@@ -225,7 +225,7 @@ def test_enlarged_images_and_scored_ones_do_not_share_a_folder(light, hr_folder,
     enlarge = ("--ckpt_path", light, "--input", hr_folder)
     score = ("--ckpt_path", light, "--test_data_dir", hr_folder)
     assert main(*enlarge, "--sample_dir", tmp_path / "a") == 0
-    assert "enlarged images of --input" in fails(*score, sample_dir=tmp_path / "a")
+    assert "images without scores" in fails(*score, sample_dir=tmp_path / "a")
     assert main(*score, "--sample_dir", tmp_path / "b") == 0
     before = [path.read_bytes() for path in sorted((tmp_path / "b").rglob("*.png"))]
     assert "scored images" in fails(*enlarge, sample_dir=tmp_path / "b")

@@ -165,7 +165,9 @@ def convert(
         s: lr_folder / f"X{s}" if lr_folder and (lr_folder / f"X{s}").is_dir() else None for s in sorted(scales)
     }
     if lr_folder and (twice := [stem for stem, n in Counter(path.stem for path in paths).items() if n > 1]):
-        raise HRNError(f"{twice[0]}: several HR images have this name, so their LR images cannot be told apart")
+        raise HRNError(
+            f"{twice[0]}: several HR images have this name; rename them, because LR images are found by name"
+        )
     if lr_folder and not any(lr_folders.values()):
         raise HRNError(f"{lr_folder}: none of the folders {', '.join(f'X{s}' for s in scales)} exists")
     for s, folder in lr_folders.items():

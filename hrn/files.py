@@ -45,7 +45,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def check_not_input(target: Path, sources: Iterable[Path]) -> None:
     """Check that writing `target` would not replace a file that is read. Raises HRNError."""
     for source in sources:
-        if target.exists() and source.exists() and target.samefile(source):
+        if os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source):
             raise HRNError(f"{target} would replace its own input {source}; write to another file")
 
 

@@ -234,7 +234,7 @@ def test_a_run_is_resumed_with_its_own_data(h5_path, tmp_path):
     train.main(flags)
     other = h5_path.with_name("other.h5")
     h5_path.rename(other)
-    assert train.main([*training_flags(other, tmp_path), "--resume"]) == 0  # a new name alone is no difference
+    assert train.main([*training_flags(other, tmp_path), "--resume"]) == 0  # a new name alone does not count
     other.rename(h5_path)
     backup = h5_path.read_bytes()
     with h5py.File(h5_path, "a") as file:

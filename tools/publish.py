@@ -126,8 +126,8 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = C
 def write_half(source: Path, target: Path) -> None:
     """Copy a checkpoint with its kernels and matrices in float16; the network is still built in float32.
 
-    The copy has no validation scores. Biases and BatchNorm's tensors stay in float32, because they take little space. Rounding the biases of `hrn_base_x2` too would
-    cost 0.003 dB.
+    The copy does not have the validation scores. Biases and BatchNorm's tensors stay in float32, because they take little
+    space. Rounding the biases of `hrn_base_x2` too would cost 0.003 dB.
 
     Raises:
         HRNError: the file is not a checkpoint, a parameter does not fit into float16, or the copy cannot be written or would

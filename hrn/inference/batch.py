@@ -1,6 +1,5 @@
 """Enlarge an image file, or a folder of image files, into files."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from hrn.data.png import write_png
 from hrn.data.resize import imresize
 from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
+from hrn.files import check_not_input
 from hrn.memory import is_out_of_memory
 
 
@@ -100,13 +100,13 @@ def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object]
         HRNError: the image cannot be read or enlarged, the target cannot be written or is the image itself, or memory runs
             out. The target is then unchanged.
     """
-    picture = fill_transparent(read_picture(job.source))
-    if os.path.exists(job.target) and job.target.samefile(job.source):
-        raise HRNError(f"{job.source}: the result would replace this image; write it to another folder")
+    check_not_input(job.target, [job.source])
+    picture = read_picture(job.source)
     h, w = picture.rgb.shape[:2]
     notes = [enlarger.describe((h, w))]  # an error here costs no time
     new_h, new_w = enlarger.size_of((h, w))
     check_size(job.target, (new_h, new_w), picture.channels)
+    picture = fill_transparent(picture)
     try:
         _write(job.target, picture, (new_h, new_w), _strips(picture, enlarger, progress))
     except (RuntimeError, MemoryError) as error:

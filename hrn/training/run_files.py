@@ -298,7 +298,7 @@ def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapp
 def validation_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Describe how the validation of a run differs from that of a training state. Empty if their scores are comparable.
 
-    Renamed test sets, and the same ones in another order, are no change if both sides have fingerprints.
+    Renamed test sets, and the same ones in another order, do not count if both sides have fingerprints.
     """
     names = ["valid_data", "valid_images", "valid_fingerprints", "shave"]
     fingerprints = [info.get("valid_fingerprints") for info in (before, after)]

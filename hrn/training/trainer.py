@@ -234,13 +234,13 @@ class Trainer:
         """Yield :meth:`batches`. If an image cannot be read, a single process saves its state first."""
         try:
             yield from self.batches()
-        except HRNError as error:
+        except HRNError:
             if self.processes.count == 1:
                 try:
                     self.save_state()
                 except HRNError as failure:
                     logger.error("%s", failure)
-            raise error
+            raise
 
     def _indices(self) -> Iterator[int]:
         mine = self.recipe.batch_size // self.processes.count

@@ -22,7 +22,8 @@ if not __package__:  # run as a script: import from the repository, not from thi
 from hrn.cli import path_argument, run_cli
 from hrn.data.images import list_images
 from hrn.errors import HRNError
-from hrn.fetch import ArchiveError, fetch, locked, unpack
+from hrn.fetch import ArchiveError, fetch, unpack
+from hrn.locks import wait_for_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -233,7 +234,7 @@ def get_archive(archive: Archive, folder: Path, counts: dict[str, int], args: ar
     path = folder / archive.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f".{archive.name}.unpacking.lock"):  # another process may do the same
+        with wait_for_lock(folder / f".{archive.name}.unpacking.lock"):  # another process may do the same
             if not missing(folder, {archive.subfolder: counts[archive.subfolder]}):
                 return
             fetch(archive.urls, path, checksum=archive.checksum, timeout=args.timeout)

@@ -17,20 +17,15 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from hrn.errors import HRNError
-from hrn.files import file_hash, is_same_file
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from hrn.files import file_hash
+from hrn.locks import wait_for_lock
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +78,7 @@ def fetch(
         return False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(f".{target.name}.lock")):
+        with wait_for_lock(target.with_name(f".{target.name}.lock")):
             if _is_complete(target, checksum):  # another process has downloaded it meanwhile
                 return False
             if target.is_file():
@@ -97,25 +92,6 @@ def fetch(
 def _is_complete(target: Path, checksum: str | None) -> bool:
     """Return whether the file exists and has the checksum, if one is known."""
     return target.is_file() and (not checksum or _hash(target, checksum) == checksum)
-
-
-@contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a temporary file. Systems without file locks do not wait."""
-    if not fcntl:
-        yield
-        return
-    while True:
-        with lock.open("a") as file:
-            with suppress(OSError):  # the file system does not support locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not is_same_file(lock, file):
-                continue  # the previous holder has deleted the file; create it again
-            try:
-                yield
-                return
-            finally:
-                lock.unlink(missing_ok=True)
 
 
 def _fetch(urls: Sequence[str], target: Path, checksum: str | None, timeout: float, wait: float) -> None:

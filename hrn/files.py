@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from hrn.errors import HRNError
 
@@ -47,14 +46,6 @@ def check_not_input(target: Path, sources: Iterable[Path]) -> None:
     for source in sources:
         if os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source):
             raise HRNError(f"{target} would replace its own input {source}; write to another file")
-
-
-def is_same_file(path: Path, file: IO) -> bool:
-    """Return whether an open file is the one at `path`."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def write_text(path: str | Path, text: str) -> None:

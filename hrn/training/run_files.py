@@ -10,21 +10,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from hrn.checkpoint import Checkpoint, load_checkpoint
 from hrn.errors import HRNError, UnreadableError
-from hrn.files import is_same_file, write_text
+from hrn.files import write_text
+from hrn.locks import check_unlocked, lock_or_refuse
 from hrn.model import config_to_dict
 from hrn.model.config import Config
 from hrn.training.recipe import Recipe
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -107,36 +103,19 @@ class RunFiles:
         Raises:
             HRNError: another process does.
         """
-        if not fcntl:
+        with lock_or_refuse(self.lock, self._refusal):
             yield
-            return
-        while True:
-            with self.lock.open("a") as file:
-                self._lock(file, fcntl.LOCK_EX)
-                if not is_same_file(self.lock, file):
-                    continue  # the previous holder has deleted the file; create it again
-                try:
-                    yield
-                    return
-                finally:
-                    self.lock.unlink(missing_ok=True)
 
     def check_unclaimed(self) -> None:
         """Check that no other process is writing a run of this name. Raises HRNError."""
-        if fcntl and self.lock.is_file():
-            with suppress(FileNotFoundError), self.lock.open() as file:
-                self._lock(file, fcntl.LOCK_SH)
+        check_unlocked(self.lock, self._refusal)
 
-    def _lock(self, file: IO, kind: int) -> None:
-        """Lock an open file until this process closes it. Unlike with flock, forked workers do not hold the lock."""
-        try:
-            fcntl.lockf(file, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):  # others: the file system has no locks
-                raise HRNError(
-                    f"another process is writing the run {self.name} in {self.folder}: wait until it ends, or use another "
-                    "--ckpt_name or --ckpt_dir"
-                ) from None
+    @property
+    def _refusal(self) -> str:
+        return (
+            f"another process is writing the run {self.name} in {self.folder}: wait until it ends, or use another "
+            "--ckpt_name or --ckpt_dir"
+        )
 
     def owns(self, state: Path) -> bool:
         """Return whether a file is in the run's folder and has the name of one of its states."""

@@ -16,9 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: import from the repository, not from this folder
-    sys.path[: not sys.flags.safe_path] = [str(ROOT)]
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 from benchmarks.runs import SCALE, Outcome, Run, add_flags, finish, write_results
 from hrn.cli import run_cli

@@ -5,6 +5,7 @@
 `hrn.model.dct.MATRIX_UP_TO` is the crossover in this table.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 import torch
 
 from benchmarks.timing import machine, paired_seconds
+from hrn.cli import run_cli
 from hrn.model.dct import MATRIX_UP_TO, dct, idct
 from hrn.runtime import keep_memory, pick_device
 
@@ -21,6 +23,7 @@ CHANNELS = 24
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     keep_memory()
     device = pick_device()
     print(
@@ -50,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_cli(main))

@@ -62,6 +62,7 @@ from hrn.errors import HRNError
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel
+from hrn.model import PRESETS
 from hrn.model.summary import OUTPUT_SIZE, summarise
 from hrn.runtime import (
     PRECISIONS,
@@ -97,13 +98,13 @@ class Report:
     def run(self, section: str, name: str, check: Callable[..., str], *args: object) -> None:
         """Add the row of `check(setup, *args)`, which returns its result or raises an exception."""
         try:
+            release_memory(self.setup.device)
             row = Row(section, name, "ok", check(self.setup, *args))
         except (NotApplicableError, UnsupportedPrecisionError) as error:
             row = Row(section, name, "not run", str(error))
         except Exception as error:  # a report with a failed row is worth more than none
             first = (str(error).splitlines() or [""])[0]
             row = Row(section, name, "failed", f"{type(error).__name__}: {first}")
-        release_memory(self.setup.device)
         self.rows.append(row)
         print(f"{section}: {name}: {row.status}: {row.result}", file=sys.stderr, flush=True)
 
@@ -190,6 +191,7 @@ def measure_training(setup: Setup, batch: int, precision: str, compiled: bool) -
     learner, patches = make_learner(setup, batch, precision, compile=compiled), random_patches(setup, batch)
     warmup = 5 if setup.cuda else 2
     seconds = seconds_per_call(setup, lambda: learner.step(patches, 1e-5), setup.steps, warmup)
+    memory = peak()
     if learner.pop_metrics()["skipped"]:
         raise ArithmeticError("a step was not finite")
     pixels = OUTPUT_SIZE[0] // SCALE * (OUTPUT_SIZE[1] // SCALE)
@@ -201,7 +203,7 @@ def measure_training(setup: Setup, batch: int, precision: str, compiled: bool) -
         return f"{text}, GPU idle: needs a GPU"
     steps = 5
     busy = device_seconds(profile_steps(setup, learner, batch, steps)) / steps
-    return f"{text}, GPU idle {max(0.0, 1 - busy / seconds):.0%}, {peak() / 1024:.1f} GiB"
+    return f"{text}, GPU idle {max(0.0, 1 - busy / seconds):.0%}, {memory / 1024:.1f} GiB"
 
 
 def measure_loader(setup: Setup, resident: bool) -> str:
@@ -295,7 +297,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
-    add("--model", help="preset to measure (default: hrn on a GPU, hrn_light on a CPU)")
+    add("--model", choices=PRESETS, help="preset to measure (default: hrn on a GPU, hrn_light on a CPU)")
     add("--quick", action="store_true", help="a tiny network, and no compilation")
     add(
         "--out",
@@ -305,6 +307,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.quick and args.model:
+        parser.error("--model has no effect with --quick")
     keep_memory()
     if args.worker:
         return process_worker(args.device)

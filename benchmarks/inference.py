@@ -4,7 +4,7 @@
     python benchmarks/inference.py --tables elu steps       optimisations of the forward pass of hrn_light
     python benchmarks/inference.py --tables presets large   each preset and mode, and large images
 
-Each timing runs in its own process. Timings that are compared run in turn, several times, so that other load affects all of
+Most timings run in a process of their own. Timings that are compared run in turn, several times, so that other load affects all of
 them alike. Networks have untrained weights, which does not affect speed.
 """
 

@@ -17,7 +17,7 @@ from hrn.cli import run_cli
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.distributed import Processes
-from hrn.model import preset
+from hrn.model import PRESETS, preset
 from hrn.runtime import keep_memory, pick_device, warm_up_kernels
 from hrn.training.recipe import Recipe
 from hrn.training.run_files import RunFiles
@@ -26,7 +26,7 @@ from hrn.training.trainer import Trainer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="hrn_light", help="network preset (default: %(default)s)")
+    parser.add_argument("--model", default="hrn_light", choices=PRESETS, help="network preset (default: %(default)s)")
     parser.add_argument("--scale", type=int, default=4, help="enlargement factor (default: %(default)s)")
     parser.add_argument("--train_data_path", type=Path, required=True, help="h5 file of training pairs")
     parser.add_argument("--valid_data_path", type=Path, required=True, help="test set to score")

@@ -16,7 +16,6 @@ if not __package__:  # run as a script: import from the repository, not from thi
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
-import torch
 
 from benchmarks.timing import machine, worker_output
 from hrn.cli import run_cli
@@ -95,5 +94,4 @@ def conclusion(results: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     sys.exit(run_cli(main))

@@ -15,9 +15,11 @@ import torch
 
 from benchmarks.timing import machine, paired_seconds
 from hrn.cli import run_cli
-from hrn.model import build_model, preset
+from hrn.model import PRESETS, build_model, preset
 from hrn.runtime import pick_device
 from hrn.training.muon import Muon, matrix_shape, orthogonalise
+
+MODELS = ["hrn_light", "hrn_base", "hrn"]
 
 
 def row(name: str, device: torch.device) -> str:
@@ -42,7 +44,7 @@ def row(name: str, device: torch.device) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--models", nargs="+", default=["hrn_light", "hrn_base", "hrn"], help="presets (default: %(default)s)"
+        "--models", nargs="+", default=MODELS, choices=PRESETS, help=f"presets (default: {' '.join(MODELS)})"
     )
     args = parser.parse_args()
     device = pick_device()

@@ -7,6 +7,7 @@ untrained weights. Every network runs in both memory layouts, and the faster one
 process.
 """
 
+import argparse
 import copy
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import machine, paired_seconds
+from hrn.cli import run_cli
 from hrn.inference.local import make_local
 from hrn.model import build_model, preset
 from hrn.model.summary import OUTPUT_SIZE
@@ -54,6 +56,7 @@ def networks() -> dict[str, nn.Module]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     keep_memory()
     warm_up_kernels()
     print(f"x{SCALE}, {machine()}\n")
@@ -85,4 +88,4 @@ def multi_adds(network: nn.Module) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_cli(main))

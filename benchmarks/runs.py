@@ -147,8 +147,10 @@ def finish(
         test_sets: test sets to score the weights on.
 
     Raises:
-        HRNError: a run failed or was trained on other data, or the results file is not one.
+        HRNError: fewer than one job, or a run failed or was trained on other data, or the results file is not one.
     """
+    if args.jobs < 1:
+        raise HRNError(f"--jobs {args.jobs} must be 1 or more")
     results = args.results or args.work / "results.jsonl"
     outcomes = {outcome.key: outcome for outcome in read_outcomes(results)}
     for run in runs:

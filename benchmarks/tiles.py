@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("image", type=Path, help=f"image file; its top left {TILE}x{TILE} pixels are used")
     parser.add_argument("--ckpt_path", default="hrn_light_x4", help="checkpoint file or name (default: %(default)s)")
     parser.add_argument(
-        "--tiles", type=int, nargs="+", default=[128, 224, 320], help="tile sides (default: %(default)s)"
+        "--tiles", type=int, nargs="+", default=[128, 224, 320], help="tile sides (default: 128 224 320)"
     )
     args = parser.parse_args()
     keep_memory()

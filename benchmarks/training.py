@@ -25,6 +25,7 @@ from hrn.cli import run_cli
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
 from hrn.distributed import Processes
+from hrn.errors import HRNError
 from hrn.model import PRESETS, preset
 from hrn.runtime import keep_memory, peak_memory, pick_device, tune_convolutions, warm_up_kernels
 from hrn.training.learner import Learner
@@ -103,7 +104,7 @@ def step_table(args: argparse.Namespace) -> tuple[str, float]:
         command = [sys.executable, __file__, *sys.argv[1:], "--setting", str(i)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if process.stdout.readline().strip() != "ready":  # started one after another, as compiling uses all cores
-            raise SystemExit(f"{SETTINGS[i].label}: failed, see above")
+            raise HRNError(f"{SETTINGS[i].label}: failed, see above")
         processes.append(process)
     seconds: list[list[float]] = [[] for _ in processes]
     for _ in range(args.rounds):

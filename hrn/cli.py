@@ -2,6 +2,8 @@
 
 import argparse
 import errno
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,17 +38,23 @@ def split_label(text: str) -> tuple[str, str]:
 def run_cli(main: Callable[[], int | None]) -> int:
     """Run `main` and return the exit code.
 
-    An :class:`HRNError` is printed to stderr, except a :class:`ReportedError`, and returns 2. A path that cannot be looked up,
-    because it is too long or in a folder without permission, is reported in the same way. Ctrl-C returns 130. Characters that stdout or stderr cannot encode,
-    such as those of a file name that is not valid UTF-8, are escaped.
+    An :class:`HRNError` is printed to stderr, except a :class:`ReportedError`, and returns 2. A path that cannot be looked
+    up, because it is too long or in a folder without permission, is reported in the same way. Ctrl-C returns 130, and a
+    reader of stdout that has ended (`| head`) 141. Characters that stdout or stderr cannot encode, such as those of a file
+    name that is not valid UTF-8, are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return main() or 0
+        code = main() or 0
+        print(end="", flush=True)
+        return code
     except ReportedError:
         return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise flushing fails again at exit
+        return 141
     except HRNError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,3 +66,10 @@ def run_cli(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def interrupt_on_signals() -> None:
+    """Let SIGTERM and SIGHUP act as Ctrl-C does, so that unfinished files are deleted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not on Windows or under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)

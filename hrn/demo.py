@@ -4,14 +4,13 @@
     python -m hrn.demo --ckpt_path my_x4.pth --port 8000
 
 The server listens on 127.0.0.1 unless --host is given, and never fetches URLs. It enlarges one image at a time and queues
-up to MAX_QUEUE others. Uploads and results are deleted after about KEEP_SECONDS and when the server stops. Uploads are
-rejected while the stored files exceed MAX_STORED bytes.
+up to eight others. Uploads and results are deleted after about half an hour and when the server stops. Uploads are
+rejected while the stored files exceed 4 GiB.
 """
 
 import argparse
 import os
 import re
-import signal
 import sys
 import tempfile
 import threading
@@ -19,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hrn.cli import run_cli
+from hrn.cli import interrupt_on_signals, run_cli
 from hrn.data.benchmark import photographs
 from hrn.data.images import EXTENSIONS, write_image
 from hrn.demo_backend import (
@@ -227,9 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 < args.port < 2**16:
         raise HRNError(f"--port {args.port} must be between 1 and 65535")
     keep_memory()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM deletes the files too
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not on Windows or under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    interrupt_on_signals()
     with tempfile.TemporaryDirectory(prefix="hrn_demo_", ignore_cleanup_errors=True) as folder:
         serve(args, Path(folder))
     return 0

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from hrn.errors import HRNError
 
+SCORES, UNFINISHED = "scores.json", ".unfinished"
+"""Files in the folder of a test set: its scores, and one that exists while it is scored."""
 MAX_NAME_BYTES = 255
 """The longest file name on common file systems."""
 

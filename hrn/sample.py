@@ -14,7 +14,6 @@ next to SR/, and summary.md to SAMPLE_DIR/<checkpoint>/. --report also writes re
 """
 
 import argparse
-import signal
 import sys
 from datetime import timedelta
 from functools import partial
@@ -23,7 +22,7 @@ from pathlib import Path
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
-from hrn.cli import path_argument, run_cli
+from hrn.cli import interrupt_on_signals, path_argument, run_cli
 from hrn.data.images import EXTENSIONS
 from hrn.data.resize import Bicubic
 from hrn.distributed import (
@@ -58,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = "test sets to score (see docs/data.md)"
     add("--test_data_dir", type=path_argument, nargs="+", default=[], metavar="SET", help=text)
     add("--sr_dir", nargs="+", metavar="[NAME=]FOLDER", help="score folders of SR images that other programs made")
-    text = "2, 3, 4 or 8; with --input and a network, any factor; auto (default): the scales of --ckpt_path, else 4"
+    text = "2, 3, 4 or 8; with --input and a network, any factor (default: the scales of --ckpt_path, else 4)"
     add("--scale", type=parse_scale, nargs="+", metavar="S", help=text)
     add("--size", type=parse_size, metavar="WxH", help="output size of --input in pixels")
     add("--long_edge", type=int, metavar="N", help="length of the longer output side of --input in pixels")
@@ -115,10 +114,6 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
-    automatic = None in (args.scale or ())
-    if automatic and len(args.scale) > 1:
-        parser.error("--scale auto cannot be combined with other scales")
-    args.scale = None if automatic else args.scale
     bicubic, sized = args.model == "bicubic", args.size or args.long_edge is not None
     for wrong, message in (
         (args.input and args.test_data_dir, "--input and --test_data_dir are mutually exclusive"),
@@ -151,16 +146,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def parse_scale(text: str) -> float | None:
-    """Parse an enlargement factor. A whole number becomes an int, and `auto` becomes None."""
-    if text == "auto":
-        return None
+def parse_scale(text: str) -> float:
+    """Parse an enlargement factor. A whole number becomes an int."""
     try:
         factor = float(text)
     except ValueError:
         factor = 0
     if not 0 < factor < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor auto")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(factor) if factor == int(factor) else factor
 
 
@@ -193,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         check_gpu_count(args.num_gpu, args.device)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()
-    device = args.device if args.num_gpu and not args.sr_dir else "cpu"
+    device = args.device if args.num_gpu and not args.sr_dir and args.model != "bicubic" else "cpu"
     with join_processes(device, timeout=TIMEOUT) as processes:
         if args.input:
             methods = build_methods(args, processes)
@@ -214,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def cli() -> int:
     """Entry point of the console script hrn-sample."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that unfinished files are deleted
+    interrupt_on_signals()
     return run_cli(main)
 
 

@@ -102,8 +102,10 @@ def site():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.daemon_threads = True
     Server.asked = []
+    Server.release.clear()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
+    Server.release.set()
     server.shutdown()
     server.server_close()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import threading
 import time
 import zipfile
 from http.server import BaseHTTPRequestHandler
@@ -28,6 +29,8 @@ class Server(BaseHTTPRequestHandler):
     """The path selects the method that answers. The class records the requests."""
 
     asked: ClassVar[list[tuple[str, str | None]]] = []
+    release: ClassVar = threading.Event()
+    """Ends the answers of :meth:`slow`."""
 
     def log_message(self, *args):
         pass
@@ -94,7 +97,7 @@ class Server(BaseHTTPRequestHandler):
     def slow(self, wanted, count):
         self.send(DATA[:10], length=len(DATA))
         self.wfile.flush()
-        time.sleep(3)
+        self.release.wait(30)
 
     def elsewhere(self, wanted, count):
         self.send_response(302)

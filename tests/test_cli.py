@@ -1,10 +1,11 @@
 import errno
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from hrn.cli import run_cli, split_label
+from hrn.cli import interrupt_on_signals, run_cli, split_label
 from hrn.errors import HRNError
 
 MAIN = """
@@ -76,3 +77,44 @@ def test_labels_without_a_path(text):
     """An unset shell variable must not stand for the current folder."""
     with pytest.raises(HRNError):
         split_label(text)
+
+
+PRINTS = """
+import sys
+from hrn.cli import run_cli
+
+def main():
+    for _ in range({lines}):
+        print("x" * 100)
+
+sys.exit(run_cli(main))
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 3000])
+def test_a_reader_that_has_ended(lines):
+    """Short output is written when the program ends, and long output before."""
+    command = [sys.executable, "-c", PRINTS.format(lines=lines)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        program.stdout.close()
+        assert program.stderr.read() == ""
+    assert program.returncode == 141
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
+def test_signals_interrupt(monkeypatch):
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        before = signal.signal(number, signal.SIG_DFL)
+        try:
+            interrupt_on_signals()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+        finally:
+            signal.signal(number, before)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGTERM)
+    try:
+        interrupt_on_signals()  # as under nohup
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
+        signal.signal(signal.SIGTERM, before[1])

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from hrn import distributed
 from hrn.cli import run_cli
 from hrn.distributed import Processes, check_worker_count, join_processes
 from hrn.errors import HRNError, ReportedError
@@ -94,3 +95,14 @@ def test_an_error_of_all_processes_is_printed_once(monkeypatch, capsys):
     assert printed == ["error: damaged\n", "error: damaged\n", ""]
     with pytest.raises(ReportedError):
         Processes(rank=2, count=3).run_on_all(list)
+
+
+@pytest.mark.parametrize(("given", "threads"), [({}, "2"), ({"OMP_NUM_THREADS": "5"}, "5")])
+def test_started_processes_share_the_cpu_and_get_time_to_save(monkeypatch, given, threads):
+    started = []
+    monkeypatch.setattr(os, "environ", dict(given))
+    monkeypatch.setattr(distributed, "cpu_count", lambda: 8)
+    monkeypatch.setattr("torch.distributed.run.main", started.append)
+    assert distributed.launch("a.py", ["--x"], 4) == 0
+    assert started == [["--standalone", "--nproc_per_node=4", "a.py", "--x"]]
+    assert os.environ == {"OMP_NUM_THREADS": threads, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}

@@ -1,8 +1,6 @@
 """hrn/fetch.py, with a local server that can fail in several ways."""
 
 import io
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -134,21 +132,6 @@ def test_a_waiting_thread_continues_after_a_failure(site, tmp_path):
     failing.join(30)
     assert results == []
     assert [path for path, _ in Server.asked] == ["/short"] * 3 + ["/good"]
-    assert names_in(tmp_path) == ["got.zip"]
-
-
-def test_a_killed_process_does_not_hold_the_lock(site, tmp_path):
-    """The lock file stays, but the operating system releases the lock."""
-    script = (
-        f"import pathlib, hrn.fetch\nhrn.fetch.fetch(['{site}/slow'], pathlib.Path({str(tmp_path / 'got.zip')!r}))\n"
-    )
-    killed = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    wait_for_request()
-    killed.kill()
-    killed.wait()
-    assert ".got.zip.lock" in names_in(tmp_path)
-    assert fetch([f"{site}/good"], tmp_path / "got.zip", checksum=MD5)
-    assert (tmp_path / "got.zip").read_bytes() == DATA
     assert names_in(tmp_path) == ["got.zip"]
 
 

@@ -24,6 +24,11 @@ def test_pretrained_gives_the_same_as_upscale(root, image, scale):
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
+def test_upscale_needs_a_network_of_load_model(root, image):
+    with pytest.raises(HRNError, match=r"LocalUpscaler .* hrn.load_model"):
+        upscale(load(root, "hrn_light"), image)
+
+
 @pytest.mark.parametrize("name", ["hrn_light", "hrn_base", "hrn"])
 def test_random_weights(root, name):
     """To be trained as `hrn/train.py` does it: without the changes of mode local and without clipping."""

@@ -168,9 +168,8 @@ def test_console_scripts(root, script):
 
 def test_every_included_checkpoint_is_in_the_manifest_and_right(root):
     manifest = read_manifest(root / "checkpoint")
-    included = {p.stem for p in (root / "checkpoint").rglob("*.pth") if not p.name.endswith(".train.pth")}
-    released = {p.stem for p in (root / "checkpoint/hrn_released").glob("*.pth")}
-    assert included - released == set(manifest["checkpoints"])
+    folders = {(root / "checkpoint" / entry["file"]).parent for entry in manifest["checkpoints"].values()}
+    assert {p.stem for folder in folders for p in folder.glob("*.pth")} == set(manifest["checkpoints"])
     for name, entry in manifest["checkpoints"].items():
         assert find_checkpoint(name, root / "checkpoint").stat().st_size == entry["bytes"]
         config_from_dict(entry["config"])

@@ -254,7 +254,7 @@ def test_any_size(light, tmp_path, image):
     args = ("--ckpt_path", light, "--input", tmp_path / "a.png", "--sample_dir", tmp_path / "s")
     for flags, folder, size in (
         (("--scale", 2.5), "x2.5", (120, 160)),
-        (("--scale", "auto"), "x2", (96, 128)),
+        ((), "x2", (96, 128)),
         (("--size", "100x90"), "100x90", (90, 100)),
         (("--long_edge", 32), "long_edge32", (24, 32)),
     ):
@@ -365,7 +365,7 @@ def test_a_folder_shared_by_two_processes(run, root, light, photos, tmp_path):
         "--scale much --input a.png",
         "--size 10x10",
         "--input a.png --long_edge 0",
-        "--input a.png --scale 2 auto",
+        "--input a.png --scale auto",
         "--input a.png --no_images",
         "--input a.png --report",
         "--input a.png --raw_grey a",

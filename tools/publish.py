@@ -13,6 +13,7 @@ model card. It uploads nothing; `hf upload OWNER/REPO hub/` does. It needs `pip 
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,6 +100,10 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = C
     for found in read_scores(results):
         if found.header.get("checkpoint_sha256") != sha256:
             continue
+        if not (math.isfinite(found.psnr_y) and math.isfinite(found.ssim_y)):
+            raise HRNError(
+                f"{found.file}: the mean scores are {found.psnr_y} dB and {found.ssim_y}, which a table cannot hold"
+            )
         if deviations := found.deviations(str(default_mode(checkpoint.config))):
             raise HRNError(f"{found.file}: settings differ from those of the result tables: {deviations}")
         by_scale = scores.setdefault(found.name, {})

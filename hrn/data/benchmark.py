@@ -56,15 +56,18 @@ class TestImage:
         Raises:
             HRNError: an image is unreadable or too small, or the sizes of HR and LR do not match.
         """
+        hr, lr = self.read_checked(scale)
+        return Pair(hr, bicubic_lr(hr, scale) if lr is None else lr)
+
+    def read_checked(self, scale: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read HR, cropped to a multiple of `scale`, and LR if the set has it. Raises the errors of :meth:`load`."""
         hr, lr = self.read()
         height, width = hr.shape[:2]
         if min(height, width) < scale:
             raise HRNError(f"{self.name}: {width}x{height} is too small for x{scale}")
-        hr = modcrop(hr, scale)
-        if lr is None:
-            lr = bicubic_lr(hr, scale)
-        check_lr_size(f"{self.name}: LR", lr.shape[:2], "HR", (height, width), scale)
-        return Pair(hr, lr)
+        if lr is not None:
+            check_lr_size(f"{self.name}: LR", lr.shape[:2], "HR", (height, width), scale)
+        return modcrop(hr, scale), lr
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class TestSet:
             HRNError: a pair cannot be read, or its HR image is smaller.
         """
         for image in self.images[first::every]:
-            h, w = image.load(self.scale).hr.shape[:2]
+            h, w = image.read_checked(self.scale)[0].shape[:2]
             if min(h, w) < least:
                 raise HRNError(f"{self.name}: {image.name}: {w}x{h} pixels, but scores need at least {least}x{least}")
 

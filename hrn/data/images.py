@@ -350,22 +350,26 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     path = Path(path)
     if isinstance(picture, np.ndarray):
         picture = Picture(picture, None, False)
-    check_size(path, picture.rgb.shape[:2], picture.channels)
-    if path.suffix.lower() in WITHOUT_ALPHA:
-        picture = replace(picture, alpha=None)
-    if path.suffix.lower() in WITHOUT_GREY and picture.grey:
-        picture = _in_colour(picture)
-    image = to_pillow(picture)
-    options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
-    options |= _QUALITY.get(path.suffix.lower(), {})
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None:
+    if path.suffix.lower() not in Image.registered_extensions():
         raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
+    check_size(path, picture.rgb.shape[:2], picture.channels)
     with atomic_write(path) as temporary:
-        try:
-            image.save(temporary, format=kind, **options)
-        except (ValueError, RuntimeError, struct.error) as error:  # raised by Pillow's encoders
-            raise HRNError(f"cannot write {path}: {error}") from None
+        save_image(temporary, picture, path)
+
+
+def save_image(file: Path, picture: Picture, path: Path) -> None:
+    """Write an image to `file` in the format of `path`'s suffix, as :func:`write_image` does after its checks."""
+    suffix = path.suffix.lower()
+    if suffix in WITHOUT_ALPHA:
+        picture = replace(picture, alpha=None)
+    if suffix in WITHOUT_GREY and picture.grey:
+        picture = _in_colour(picture)
+    options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
+    options |= _QUALITY.get(suffix, {})
+    try:
+        to_pillow(picture).save(file, format=Image.registered_extensions()[suffix], **options)
+    except (ValueError, RuntimeError, struct.error) as error:  # raised by Pillow's encoders
+        raise HRNError(f"cannot write {path}: {error}") from None
 
 
 def _in_colour(picture: Picture) -> Picture:

@@ -27,10 +27,6 @@ class Upscaler(ABC):
         """Height and width of the result for an image of height and width `size`."""
         return size[0] * self.scale, size[1] * self.scale
 
-    def is_tiled(self, size: tuple[int, int]) -> bool:
-        """Whether an image of height and width `size` is processed in tiles, which changes the result slightly."""
-        return False
-
     def describe(self, size: tuple[int, int]) -> str:
         """A short description of the steps applied to an image of height and width `size`."""
         return f"x{self.scale}"

@@ -5,6 +5,7 @@ python -m hrn.evaluation.compare_scores single=sample/hrn_light_x2 single=sample
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,8 @@ def _cell(here: SetScores | None, first: SetScores | None) -> str:
         return scores
     if here.header.get("protocol") != first.header.get("protocol"):
         return f"{scores} (other protocol)"
-    return f"{scores} ({here.psnr_y - first.psnr_y:+.2f})"
+    gain = here.psnr_y - first.psnr_y
+    return scores if math.isnan(gain) else f"{scores} ({gain:+.2f})"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """An HTML report with images: one file that contains its pictures and needs no network.
 
 `html_report.html` beside this file is the template. All slider pictures together are kept within BUDGET,
-unless some thousand of them, reduced to 64 pixels, exceed it.
+unless several thousand of them, reduced to 64 pixels, exceed it.
 """
 
 import base64

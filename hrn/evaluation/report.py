@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import platform
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from hrn import __version__
 from hrn.data.benchmark import TestSet
 from hrn.evaluation.evaluate import ImageResult
 from hrn.evaluation.metrics import METRICS, PROTOCOL, mean_scores
-from hrn.files import write_text
+from hrn.files import SCORES, write_text
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,11 @@ def provenance(device: torch.device | str) -> dict[str, Any]:
 
 
 def write_reports(report: SetReport, folder: Path, header: dict[str, Any]) -> None:
-    """Write scores.csv and scores.json to a folder; the CSV file has the header as comment lines."""
+    """Write scores.csv, with the header as comment lines, and scores.json to a folder."""
     head = {**header, "set": report.name, "scale": report.scale, "source": report.source, "protocol": report.protocol}
-    document = {**head, "mean": {**report.mean(), "seconds": report.seconds}, "images": report.rows}
-    write_text(folder / "scores.json", json.dumps(document, indent=1) + "\n")
+    mean = {**report.mean(), "seconds": report.seconds}
+    document = {**head, "mean": _standard_json(mean), "images": [_standard_json(row) for row in report.rows]}
+    write_text(folder / SCORES, json.dumps(document, indent=1, allow_nan=False) + "\n")
     text = io.StringIO()
     for key, value in head.items():
         text.write(f"# {key}: {value if isinstance(value, str | int) else json.dumps(value)}\n")
@@ -128,6 +130,11 @@ def write_reports(report: SetReport, folder: Path, header: dict[str, Any]) -> No
     writer.writeheader()
     writer.writerows(report.rows)
     write_text(folder / "scores.csv", text.getvalue())
+
+
+def _standard_json(row: dict[str, Any]) -> dict[str, Any]:
+    """Replace the floats that JSON does not have by the strings `Infinity` (a perfect image) and `NaN` (no SSIM)."""
+    return {k: json.dumps(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def _format(row: dict[str, Any], prefix: str = "") -> str:

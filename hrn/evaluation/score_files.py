@@ -8,6 +8,7 @@ from typing import Any
 
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import PROTOCOL
+from hrn.files import SCORES
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class SetScores:
 def read_scores(folder: Path) -> list[SetScores]:
     """Read all scores.json files in a folder and its subfolders. Raises HRNError if one is damaged."""
     scores = []
-    for file in sorted(folder.rglob("scores.json")):
+    for file in sorted(folder.rglob(SCORES)):
         try:
             header = json.loads(file.read_text(encoding="utf-8"))
             mean = header["mean"]

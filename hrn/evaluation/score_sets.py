@@ -30,10 +30,9 @@ from hrn.evaluation.report import (
     write_reports,
 )
 from hrn.evaluation.sr_folder import SRFolder, read_result
-from hrn.files import write_text
+from hrn.files import SCORES, UNFINISHED, write_text
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.methods import Method
-from hrn.inference.run_batch import SCORES, UNFINISHED
 
 MAX_LISTED = 10
 """Number of unused files to name."""
@@ -147,11 +146,11 @@ def external_methods(folders: Sequence[str], scales: Sequence[int]) -> list[Exte
 def plan_tasks(
     methods: Sequence[Method | ExternalMethod], paths: Sequence[Path], settings: ScoreSettings
 ) -> list[ScoringTask]:
-    """Pair all methods with all test sets, and find all SR images of other programs before anything is scored.
+    """Pair all methods with all test sets, and check all images before anything is scored.
 
     Raises:
-        HRNError: a test set that cannot be found, an unknown name in `raw_grey`, SR images that are missing or
-            ambiguous, or output that would go into a folder of SR images or of results of --input.
+        HRNError: a test set that cannot be found, an image that cannot be read or is too small, an unknown name in
+            `raw_grey`, SR images of another program that are missing or ambiguous, or output that would go into a folder of SR images or of results of --input.
     """
     tasks = [ScoringTask(method, test_set) for method in methods for test_set in find_test_sets(paths, method.scale)]
     known = {image.name for task in tasks for image in task.test_set.images}
@@ -173,6 +172,8 @@ def plan_tasks(
             tasks[i] = replace(task, files=files)
     if missing:
         raise HRNError("missing SR images:\n  " + "\n  ".join(missing))
+    for (_, scale), test_set in {(task.test_set.name, task.test_set.scale): task.test_set for task in tasks}.items():
+        test_set.verify(2 * (scale if settings.shave is None else settings.shave) + 1)
     _print_unused(tasks)
     return tasks
 
@@ -208,7 +209,9 @@ def find_test_sets(paths: Sequence[Path], scale: int) -> list[TestSet]:
     set_names = [test_set.name for test_set in sets]
     for test_set in sets:
         if set_names.count(test_set.name) > 1:
-            raise HRNError(f"two test sets are called {test_set.name}; score them with separate --sample_dir")
+            raise HRNError(
+                f"two test sets are called {test_set.name}; score them in separate runs with different --sample_dir"
+            )
         counts = Counter(image.name for image in test_set.images)
         if double := next((name for name, count in counts.items() if count > 1), None):
             raise HRNError(f"{test_set.source}: two images are called {double}; rename one of them")
@@ -226,7 +229,7 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
     method, test_set, scale = task.method, task.test_set, task.method.scale
     folder = _output_folder(task, settings)
     shave = scale if settings.shave is None else settings.shave
-    _mark_unfinished(folder)
+    write_text(folder / UNFINISHED, "")
     header = _header(task)
     bicubic = None if isinstance(task.upscaler, Bicubic) else Bicubic(scale)
     warm_up(task.upscaler, test_set)
@@ -248,10 +251,10 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
             page.add(result)
         results.append(result.without_images())
     report = set_report(test_set, method.label, results, shave=shave, raw_grey=settings.raw_grey)
-    if page:
-        page.end(report)
     if isinstance(task.upscaler, Enlarger):
         header["tiled"] = [result.name for result in results if task.upscaler.is_tiled(result.lr_size)]
+    if page:
+        page.end(report)
     write_reports(report, folder, header)
     (folder / UNFINISHED).unlink(missing_ok=True)
     print(f"\n{test_set.source}\n\n{image_table(report)}")
@@ -275,15 +278,6 @@ def _check_not_enlarged(folder: Path) -> None:
             f"{folder / 'SR'} holds images without scores, of --input or of an interrupted run; use another --sample_dir, or "
             "delete it"
         )
-
-
-def _mark_unfinished(folder: Path) -> None:
-    """Mark an output folder until its scores are complete. Raises HRNError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / UNFINISHED).touch()
-    except OSError as error:
-        raise HRNError(f"cannot write {folder}: {error.strerror}") from None
 
 
 def _header(task: ScoringTask) -> dict[str, Any]:
@@ -321,7 +315,9 @@ class _EnsembleGain:
     def add(self, result: ImageResult) -> None:
         if self.single:
             scores = score(self.single(result.lr), result.hr, self.shave, result.name in self.raw_grey)
-            self.gains.append(result.scores["psnr_y"] - scores["psnr_y"])
+            gain = result.scores["psnr_y"] - scores["psnr_y"]
+            if not math.isnan(gain):  # both perfect
+                self.gains.append(gain)
 
     def print(self) -> None:
         if self.gains:

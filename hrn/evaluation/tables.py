@@ -2,7 +2,7 @@
 
     python -m hrn.evaluation.tables --scale 4
 
-Published results are in `published.csv` beside this file; an empty cell or a 0 means that the source does not state it.
+Published results are in `hrn/evaluation/published.csv`; an empty cell or a 0 means that the source does not state it.
 Results of this repository are in `checkpoint/manifest.json`.
 """
 

@@ -16,14 +16,14 @@ from hrn.data.images import (
     fill_transparent,
     list_images,
     read_picture,
+    save_image,
     to_pillow,
-    write_image,
 )
 from hrn.data.png import write_png
 from hrn.data.resize import imresize
 from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
-from hrn.files import check_not_input
+from hrn.files import atomic_write, check_not_input
 from hrn.memory import is_out_of_memory
 
 
@@ -128,16 +128,18 @@ def _write(target: Path, picture: Picture, size: tuple[int, int], strips: Iterat
         samples = (np.asarray(to_pillow(strip)) for strip in strips)
         write_png(target, size, picture.channels, samples, picture.icc_profile)
         return
-    rgb = np.empty((*size, 3), np.uint8)
-    alpha = np.empty(size, np.uint8) if picture.alpha is not None else None
-    top = 0
-    for strip in strips:
-        rows = slice(top, top + len(strip.rgb))
-        rgb[rows] = strip.rgb
-        if alpha is not None:
-            alpha[rows] = strip.alpha
-        top = rows.stop
-    write_image(target, replace(picture, rgb=rgb, alpha=alpha))
+    with atomic_write(target) as temporary:
+        temporary.touch()  # an error here costs no time
+        rgb = np.empty((*size, 3), np.uint8)
+        alpha = np.empty(size, np.uint8) if picture.alpha is not None else None
+        top = 0
+        for strip in strips:
+            rows = slice(top, top + len(strip.rgb))
+            rgb[rows] = strip.rgb
+            if alpha is not None:
+                alpha[rows] = strip.alpha
+            top = rows.stop
+        save_image(temporary, replace(picture, rgb=rgb, alpha=alpha), target)
 
 
 def _strips(picture: Picture, enlarger: Upscaler, progress: Callable[[int], object]) -> Iterator[Picture]:

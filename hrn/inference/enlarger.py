@@ -124,11 +124,18 @@ class Mode:
         fitting = int(max_pixels**0.5) - -(-TILE_OVERLAP // self.block) * self.block
         step = min(max(self.tile - TILE_OVERLAP, least), fitting) // self.block * self.block
         if step < least:
-            alternative = " or a smaller window" if self.name == "local" else ""
+            alternative = " or use a smaller window" if self.name == "local" else ""
             raise HRNError(
                 f"not enough memory for a tile of {least + TILE_OVERLAP} pixels; increase max_memory{alternative}"
             )
         return Layout((step + TILE_OVERLAP,) * 2, TILE_OVERLAP, aligned=self.name == "local")
+
+
+def scales_of(network: nn.Module) -> tuple[int, ...]:
+    """The scales of a network of :func:`hrn.load_model`. Raises HRNError for another module."""
+    if not hasattr(network, "config"):
+        raise HRNError(f"{type(network).__name__} is not a network of hrn.load_model")
+    return network.config.scales
 
 
 class Enlarger(Upscaler):
@@ -162,9 +169,7 @@ class Enlarger(Upscaler):
         compile: bool = False,
         max_memory: int | None = None,
     ) -> None:
-        if not hasattr(network, "config"):
-            raise HRNError(f"{type(network).__name__} is not a network of hrn.load_model")
-        scales = network.config.scales
+        scales = scales_of(network)
         self.scale = scale or scales[0]
         if self.scale not in scales:
             raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{self.scale}")

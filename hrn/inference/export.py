@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from hrn.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_network
 from hrn.cli import path_argument, run_cli
 from hrn.errors import HRNError
-from hrn.files import atomic_write
+from hrn.files import atomic_write, check_not_input
 from hrn.inference.bare import export_state_dict, fields_not_in_shapes
 from hrn.inference.enlarger import MODES, Mode, default_mode
 from hrn.inference.local import FixedScale, make_local
@@ -218,6 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     one_of_several = args.format != "safetensors" and len(checkpoint.config.scales) > 1
     stem = f"{checkpoint.path.stem}_x{scale}" if one_of_several else checkpoint.path.stem
     out = args.out or Path(f"{stem}{SUFFIXES[args.format]}")
+    check_not_input(out, [checkpoint.path])
     note = ""
     if args.format == "onnx":
         mode = Mode(args.mode or default_mode(checkpoint.config).name, args.window)

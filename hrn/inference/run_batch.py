@@ -12,12 +12,10 @@ from hrn.data.images import count_pixels
 from hrn.data.resize import Bicubic
 from hrn.distributed import Processes
 from hrn.errors import HRNError
+from hrn.files import SCORES, UNFINISHED
 from hrn.inference.batch import Job, enlarge_file, jobs
 from hrn.inference.methods import Method, name_without_scale
 from hrn.inference.resizer import Resizer, Size
-
-SCORES, UNFINISHED = "scores.json", ".unfinished"
-"""Files in the folder of a test set: its scores, and one that exists while it is scored."""
 
 
 @dataclass(frozen=True)

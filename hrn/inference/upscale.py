@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.images import fill_transparent, picture_of, read_picture, to_pillow
 from hrn.data.resize import imresize
-from hrn.inference.enlarger import Enlarger, Mode, check_image
+from hrn.inference.enlarger import Enlarger, Mode, check_image, scales_of
 from hrn.inference.resizer import Resizer, Size
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import pick_device, warm_up_kernels
@@ -64,9 +64,10 @@ def upscale(
         bicubically; fully transparent pixels first get the colour of the nearest visible one.
 
     Raises:
-        HRNError: more than one of scale, size and long_edge is given, or the size is out of range; see also `Enlarger`.
+        HRNError: not a network of :func:`load_model`, more than one of scale, size and long_edge is given, or the size is
+            out of range; see also `Enlarger`.
     """
-    scales = network.config.scales
+    scales = scales_of(network)
     if scale is None and size is None and long_edge is None:
         scale = scales[0]
     wanted = Size(scale, size and (size[1], size[0]), long_edge)

@@ -200,13 +200,11 @@ class Learner:
     # execution
 
     def _compile(self) -> nn.Module:
-        """Return the compiled network. On CUDA it runs as CUDA graphs, which do not support gradient accumulation."""
-        cuda = self.processes.device.type == "cuda"
         if self.execution.deterministic:
             from torch._inductor import config as inductor  # slow to import
 
             inductor.deterministic = True  # choose kernels by rule instead of by timing
-        mode = "reduce-overhead" if cuda and self.execution.accumulate == 1 else None
+        mode = compile_mode(self.processes.device, self.execution)
         return torch.compile(self.network, fullgraph=True, dynamic=False, mode=mode)
 
     def _statistics(self) -> Tensor:
@@ -231,6 +229,11 @@ def decide_channels_last(execution: Execution, precision: str, device: torch.dev
     if execution.channels_last is not None or device.type != "cuda" or precision != "fp32":
         return execution.channels_last is not False
     return execution.tf32 and has_tf32(device)
+
+
+def compile_mode(device: torch.device, execution: Execution) -> str | None:
+    """Return the mode of `torch.compile`: CUDA graphs on CUDA, except with gradient accumulation, which they do not support."""
+    return "reduce-overhead" if device.type == "cuda" and execution.accumulate == 1 else None
 
 
 def decide_compile(requested: bool | None, device: torch.device) -> bool:

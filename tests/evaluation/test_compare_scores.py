@@ -40,6 +40,18 @@ def test_scores_of_different_protocols_are_not_subtracted(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "| b | x4 | 28.50 / 0.7800 (other protocol) |"
 
 
+def test_perfect_scores_have_no_difference(tmp_path, capsys):
+    for name, psnr in (("a", "Infinity"), ("b", "Infinity"), ("c", 40.0)):
+        write(tmp_path / name, 2, "Set5", psnr, 1.0)
+    main([str(tmp_path / name) for name in "abc"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[2].strip(" |") for row in rows] == [
+        "inf / 1.0000",
+        "inf / 1.0000",
+        "40.00 / 1.0000 (-inf)",
+    ]
+
+
 def test_labels(tmp_path, capsys, monkeypatch):
     write(tmp_path / "lr=1e-3", 2, "Set5", 37.5, 0.95)
     main([str(tmp_path / "lr=1e-3")])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hrn.data.resize import imresize
 from hrn.evaluation.evaluate import evaluate
 from hrn.evaluation.metrics import score
 from hrn.evaluation.report import image_table, provenance, set_report, summary_table, write_reports
+from hrn.evaluation.score_files import read_scores
 
 
 def test_tables_and_files_agree(hr_folder, nearest, tmp_path):
@@ -63,3 +65,22 @@ def test_seconds_are_left_out_if_they_were_not_measured(hr_folder, nearest, tmp_
     assert all(line.endswith("|  |") for line in image_table(report).splitlines()[2:])
     write_reports(report, tmp_path, {})
     assert json.loads((tmp_path / "scores.json").read_text())["mean"]["seconds"] is None
+
+
+def test_perfect_and_tiny_images_are_standard_json(hr_folder, nearest, tmp_path):
+    """A perfect image has an infinite PSNR, and a tiny one no SSIM."""
+
+    def refuse(name):
+        raise ValueError(name)
+
+    results = [
+        replace(r, scores={**r.scores, "psnr_y": math.inf, "ssim_y": math.nan})
+        for r in evaluate(nearest, find_test_set(hr_folder, 2))
+    ]
+    write_reports(set_report(find_test_set(hr_folder, 2), "a", results, shave=2), tmp_path, {"set": "HR", "scale": 2})
+    document = json.loads((tmp_path / "scores.json").read_text(), parse_constant=refuse)
+    for row in (document["mean"], *document["images"]):
+        assert (row["psnr_y"], row["ssim_y"]) == ("Infinity", "NaN")
+    (found,) = read_scores(tmp_path)
+    assert found.psnr_y == math.inf
+    assert math.isnan(found.ssim_y)

@@ -97,3 +97,15 @@ def test_each_size_is_enlarged_once_before_times_are_measured(tmp_path, device, 
     warm_up(Recorder(), find_test_set(tmp_path / "a.h5", 2))
     warm_up(None, find_test_set(tmp_path / "a.h5", 2))
     assert sizes == expected
+
+
+def test_unusable_images_are_found_before_scoring(hr_folder, tmp_path, image, fails):
+    folder = tmp_path / "set"
+    write_image(folder / "a.png", image)
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    args = ("--model", "bicubic", "--scale", 2, "--test_data_dir", hr_folder, folder)
+    assert "b.png" in fails(*args)
+    write_image(folder / "b.png", image[:4])
+    assert "set: b: 64x4" in fails(*args)
+    assert not (tmp_path / "s").exists()
+    assert main(*args, "--shave", 1, "--sample_dir", tmp_path / "s") == 0

@@ -70,6 +70,8 @@ class Fails(Bicubic):
         object.__setattr__(self, "error", error)
 
     def strips(self, image):
+        if isinstance(self.error, AssertionError):
+            raise self.error
         yield next(super().strips(image))
         raise self.error
 
@@ -86,6 +88,13 @@ def test_out_of_memory_is_reported_for_the_file(folder, tmp_path, suffix):
             enlarge_file(job, Fails(error))
         assert caught.value is error
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_target_that_cannot_be_written_costs_no_time(folder, tmp_path, suffix):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(HRNError, match=f"cannot write .*a{suffix}"):
+        enlarge_file(Job(folder / "a.png", tmp_path / f"out/a{suffix}"), Fails(AssertionError("enlarged")))
 
 
 def test_a_result_is_in_memory_once(tmp_path, image):

@@ -119,6 +119,13 @@ def test_flags_without_effect(two_scales, flags):
         main(["--ckpt_path", str(two_scales), "--out", *flags.split()])
 
 
+def test_the_checkpoint_is_not_replaced(two_scales):
+    before = two_scales.read_bytes()
+    with pytest.raises(HRNError, match="its own input"):
+        main(["--ckpt_path", str(two_scales), "--format", "spandrel", "--out", str(two_scales)])
+    assert two_scales.read_bytes() == before
+
+
 def test_mode_windows_cannot_be_exported(two_scales, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the packages of hrn[export]")
     with pytest.raises(HRNError):

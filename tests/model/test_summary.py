@@ -2,9 +2,9 @@ import sys
 
 import pytest
 
-from hrn.model import preset
+from hrn.model import PRESETS, preset
 from hrn.model.__main__ import main
-from hrn.model.summary import summarise
+from hrn.model.summary import presets_table, summarise
 
 
 def conv_multi_adds(channels_in, channels_out, kernel, pixels):
@@ -29,6 +29,12 @@ def test_parts_equal_hand_computed_costs():
     assert parts["tail x4"].multi_adds == conv_multi_adds(24, 48, 3, lr_pixels)
     whole = sum(p.multi_adds for p in parts.values()) - parts["total"].multi_adds
     assert whole == parts["total"].multi_adds
+
+
+def test_presets_table():
+    rows = {line.split("|")[1].strip(" `"): line for line in presets_table(4).splitlines()[2:]}
+    assert rows.keys() == PRESETS.keys()
+    assert "| 64 | 4 | 3 | 4 | 11,503,331 | 686.84 G |" in rows["hrn"]
 
 
 def test_command_prints_the_total(monkeypatch, capsys):

@@ -1,7 +1,6 @@
 import pytest
 
-from hrn.model import PRESETS, build_model, preset
-from hrn.model.summary import presets_table, summarise
+from hrn.model import build_model, preset
 from tools import draw_network
 
 
@@ -32,11 +31,3 @@ def test_all_inputs_of_a_fusion_must_be_drawn():
 def test_figure_in_the_repository_is_current(root, tmp_path):
     draw_network.main(["--out", str(tmp_path / "network.svg")])
     assert (tmp_path / "network.svg").read_bytes() == (root / "Figs/network.svg").read_bytes()
-
-
-def test_presets_table():
-    rows = {line.split("|")[1].strip(" `"): line for line in presets_table(4).splitlines()[2:]}
-    assert rows.keys() == PRESETS.keys()
-    assert "| 64 | 4 | 3 | 4 | 11,503,331 | 686.84 G |" in rows["hrn"]
-    for name, row in rows.items():
-        assert f"{summarise(preset(name, [4]))[-1].parameters:,}" in row

@@ -8,7 +8,7 @@ from hrn import distributed
 from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.training import learner as learner_module
-from hrn.training.learner import Learner, decide_channels_last, decide_compile
+from hrn.training.learner import Learner, compile_mode, decide_channels_last, decide_compile
 from hrn.training.recipe import Execution
 from tests.conftest import randomise
 
@@ -46,13 +46,6 @@ def test_first_update_is_adams_formula(learner):
     for name, p in one.network.named_parameters():
         g = gradients[name]
         torch.testing.assert_close(p - before[name], -1e-3 * g / (g.abs() + 1e-8), atol=1e-7, rtol=1e-3)
-
-
-def test_description_of_batchnorm(learner, small):
-    assert learner().describe_norm() == "BatchNorm over groups of 2"
-    assert learner(freeze_norm=True, norm_batch=0).describe_norm() == "BatchNorm frozen"
-    assert learner(config=replace(small, norm=False)).describe_norm() == "no BatchNorm"
-    assert learner(config=replace(small, attention="none")).describe_norm() == "no BatchNorm"
 
 
 @pytest.mark.parametrize(
@@ -247,6 +240,12 @@ def test_compile_by_default_on_cuda_only(monkeypatch, caplog):
     for device in (cpu, cuda):
         with pytest.raises(HRNError, match="--compile"):
             decide_compile(True, device)
+
+
+def test_cuda_graphs_only_on_cuda_without_accumulation():
+    devices = [torch.device(name) for name in ("cpu", "cuda")]
+    found = [compile_mode(device, Execution(accumulate=n)) for device in devices for n in (1, 2)]
+    assert found == [None, None, "reduce-overhead", None]
 
 
 def test_gradients_and_statistics_are_averaged_over_processes(small, recipe, monkeypatch):

@@ -91,7 +91,7 @@ def pooled_error(results: dict[str, list[Outcome]], name: str) -> float | None:
 def table(results: dict[str, list[Outcome]], names: Sequence[str]) -> str:
     """A Markdown table: one row per variant, with PSNR-Y and the difference to the full network on each test set.
 
-    With several seeds, a line with the pooled standard error follows.
+    With several seeds and variants, a line with the pooled standard error follows.
     """
     seeds = ("seeds " if len(results[FULL]) > 1 else "seed ") + ", ".join(str(o.seed) for o in results[FULL])
     head = ["variant", "`--set`", "parameters", "Multi-Adds", "s per step", "steps"]
@@ -110,7 +110,7 @@ def table(results: dict[str, list[Outcome]], names: Sequence[str]) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     pooled = {name: pooled_error(results, name) for name in names}
     note = ", ".join(f"{error:.3f} dB ({name})" for name, error in pooled.items() if error is not None)
-    if note:
+    if note and len(results) > 2:  # several variants besides the full network
         rows += ["", f"Standard error of a difference, pooled over the variants: {note}."]
     return "\n".join(rows) + "\n"
 

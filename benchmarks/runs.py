@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from hrn.checkpoint import load_checkpoint
+from hrn.cpus import cpu_count
 from hrn.data.benchmark import TestSet
 from hrn.errors import HRNError
 from hrn.evaluation.evaluate import evaluate
@@ -23,7 +24,6 @@ from hrn.evaluation.metrics import mean_scores
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.upscale import load_model
-from hrn.runtime import cpu_count
 from hrn.training.run_files import read_log
 
 ROOT = Path(__file__).resolve().parents[1]

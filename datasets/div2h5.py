@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hrn.cli import path_argument, run_cli
+from hrn.cpus import cpu_count
 from hrn.data.benchmark import find_lr
 from hrn.data.h5 import write_pair
 from hrn.data.images import EXTENSIONS, check_lr_size, list_images, read_rgb
@@ -34,6 +35,8 @@ from hrn.errors import HRNError
 from hrn.files import atomic_write
 
 DATASET = Path(__file__).resolve().parents[1] / "dataset"
+MAX_WORKERS = 61 if os.name == "nt" else 1 << 16
+"""The limit of ProcessPoolExecutor on Windows."""
 SCALES = (2, 3, 4, 8)
 """As in `hrn.model`, which needs torch."""
 
@@ -85,7 +88,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the folder that contains DIV2K_{train,valid}_{HR,LR_bicubic}",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that decode and resize (default: all cores)"
+        "--workers",
+        type=int,
+        default=min(cpu_count(), MAX_WORKERS),
+        help="processes that decode and resize (default: all CPUs)",
     )
     args = parser.parse_args(argv)
     if args.hr and not args.out:

@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> None:
 def draw(rng: np.random.Generator, size: int, scale: int) -> np.ndarray:
     """Draw one image: stripes, or a grid in one case of three, in two colours, at a random angle and in perspective.
 
-    The period in the centre is 2 to 10 LR pixels. Elsewhere the perspective changes it. Stripes fade where they are too dense to be
-    recovered from the LR image, because a network would learn to invent them.
+    The period in the centre is 2 to 10 LR pixels. Elsewhere the perspective changes it. Stripes fade where they are too dense
+    to be recovered from the LR image, because a network would learn to invent them.
 
     Args:
         rng: makes all random choices.
@@ -91,8 +91,8 @@ def draw(rng: np.random.Generator, size: int, scale: int) -> np.ndarray:
 def wave(rng: np.random.Generator, position: np.ndarray, scale: int) -> np.ndarray:
     """Return a square wave of 0 and 1 with a random period of 2 to 10 LR pixels, and a random phase and duty cycle.
 
-    Where `position` changes faster than 1 per HR pixel, the period is shorter. The wave fades from full contrast at a period of
-    3 LR pixels to its mean at 2.
+    Where `position` changes faster than 1 per HR pixel, the period is shorter. The wave fades from full contrast at a period
+    of 3 LR pixels to its mean at 2.
 
     Args:
         rng: makes all random choices.

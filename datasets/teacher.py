@@ -4,9 +4,9 @@ python datasets/teacher.py --data dataset/DIV2K_train.h5 --ckpt_path hrn_x4 --ou
 python datasets/teacher.py --data dataset/train.h5 --ckpt_path hrn_x4 --count 1000 --add dataset/stripes.h5 --out dataset/teacher.h5
 python datasets/teacher.py --data dataset/train.h5 --ckpt_path hrn_x4 --enlarge HR --crop 96 --count 1000 --out dataset/teacher.h5
 
-This is knowledge distillation (G. Hinton et al., arXiv 1503.02531). LR does not determine the finest
-details of HR, which act as noise in training; the network's enlargements contain fewer of them. With `--enlarge HR`, the
-network enlarges the HR images, for which no larger originals exist.
+This is knowledge distillation (G. Hinton et al., arXiv 1503.02531). LR does not determine the finest details of HR, which
+may act as noise in training. The network's enlargements contain fewer of them. With `--enlarge HR`, the network enlarges
+the HR images, for which no larger originals exist.
 """
 
 import argparse

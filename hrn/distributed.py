@@ -22,8 +22,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from hrn.cpus import cpu_count
 from hrn.errors import HRNError, ReportedError
-from hrn.runtime import check_driver, cpu_count, pick_device
+from hrn.runtime import check_driver, pick_device
 
 CPU = torch.device("cpu")
 SHUTDOWN_SECONDS = "600"

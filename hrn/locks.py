@@ -1,4 +1,4 @@
-"""File locks between processes. Systems and file systems without locks neither wait nor refuse."""
+"""File locks between processes. On systems and file systems without locks, nothing waits and nothing is refused."""
 
 import errno
 import os
@@ -54,7 +54,8 @@ def _locked(path: Path, lock: Callable[[IO], None]) -> Iterator[None]:
                 yield
                 return
             finally:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # the folder may be unreachable; an error inside reports that
+                    path.unlink()
 
 
 def _is_at(path: Path, file: IO) -> bool:

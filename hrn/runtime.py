@@ -144,13 +144,19 @@ def missing_for_compile(device: torch.device) -> str:
     Inductor compiles C++ for the CPU, and Triton compiles C for CUDA. Both need Python's headers.
     """
     variable, names = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    if os.name == "nt":
+        names = ("cl",)  # of Microsoft Visual C++
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "the package triton"
     if not any(shutil.which(name) for name in (os.environ.get(variable) or "", *names)):
-        return f"a compiler ({' or '.join(names)}; Debian: apt-get install build-essential)"
+        return f"a compiler ({' or '.join(names)}{_debian('build-essential')})"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        return "Python's headers (Python.h; Debian: apt-get install python3-dev)"
+        return f"Python's headers (Python.h{_debian('python3-dev')})"
     return ""
+
+
+def _debian(package: str) -> str:
+    return f"; Debian: apt-get install {package}" if sys.platform == "linux" else ""
 
 
 def keep_memory() -> None:
@@ -220,13 +226,6 @@ def inference_convolutions(device: torch.device, *, tf32: bool) -> Iterator[None
             yield
         finally:
             cudnn.benchmark, cudnn.conv.fp32_precision = before
-
-
-def cpu_count() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def peak_memory(device: torch.device) -> int:

@@ -12,7 +12,6 @@ Writes to --ckpt_dir: NAME_x4.pth (weights for use), NAME_x4.STEP.train.pth (for
 
 import argparse
 import logging
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -51,6 +50,7 @@ from hrn.training.setup import (
     check_outputs,
     claim_outputs,
     find_state,
+    join_words,
     open_outputs,
     prepare,
     resume_command,
@@ -112,7 +112,6 @@ def run(args: argparse.Namespace, processes: Processes, setup: Setup, claimed: E
     for source, start in ((args.init_from, init_from), (args.grow_from, grow_from)):
         if source and not state:
             start(trainer, processes.run_on_main(lambda name=source: load_checkpoint(find_checkpoint(name))))
-    resumed = state is not None
     del state
     if args.dry_run:
         cost = measure_cost(trainer)
@@ -122,7 +121,7 @@ def run(args: argparse.Namespace, processes: Processes, setup: Setup, claimed: E
     if not existed:  # errors until here leave no folder
         claim()
     processes.run_on_main(partial(open_outputs, trainer, args.tensorboard))
-    processes.run_on_all(partial(verify_images, setup, args.shave, processes, resumed=resumed))
+    processes.run_on_all(partial(verify_images, setup, args.shave, processes))
     log_start(args.model, trainer)
     total = trainer.recipe.max_steps
     bar = tqdm(total=total, initial=trainer.step, unit="step", disable=None if processes.is_main else True)
@@ -140,7 +139,7 @@ def run(args: argparse.Namespace, processes: Processes, setup: Setup, claimed: E
         command = (
             "the same torchrun command with --resume"
             if by_torchrun
-            else shlex.join([sys.executable, *resume_command(sys.argv)])
+            else join_words([sys.executable, *resume_command(sys.argv)])
         )
         print(
             f"stopped by {name} at step {trainer.step}; the training state is saved.\nTo continue: {command}",
@@ -159,7 +158,8 @@ def memory_errors(processes: Processes) -> Iterator[None]:
             raise
         raise HRNError(
             f"not enough memory on {processes.device}. Start a new run with a larger --accumulate, or with a smaller "
-            "--batch_size or --patch_size. To keep the trained weights, pass a checkpoint of this run to --init_from."
+            "--batch_size or --patch_size. To keep the trained weights, pass a checkpoint of this run to --init_from. "
+            "With --norm_batch or --freeze_norm, --resume also accepts a larger --accumulate."
         ) from None
 
 

@@ -196,12 +196,12 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
         Two lists of names: the network's weights that were not loaded, and the file's weights that were not used.
 
     Raises:
-        HRNError: no parameter matches, or the EMA weights of a training state are damaged.
+        HRNError: no kernel matches, or the EMA weights of a training state are damaged.
     """
     own, weights = network.state_dict(), checkpoint.inference_weights
     matching = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
-    if not any(name in matching for name, _ in network.named_parameters()):
-        raise HRNError(f"{checkpoint.path}: none of its weights fit the network: {differing_keys(own, weights)}")
+    if not any(name in matching and p.ndim > 1 for name, p in network.named_parameters()):
+        raise HRNError(f"{checkpoint.path}: none of its kernels fit the network: {differing_keys(own, weights)}")
     network.load_state_dict(matching, strict=False)
     return [k for k in own if k not in matching], [k for k in weights if k not in matching]
 
@@ -237,8 +237,8 @@ def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
         weights, info, training = contents["weights"], contents["info"], contents.get("training")
         if not isinstance(weights, dict) or not isinstance(info, dict) or not isinstance(training, dict | None):
             raise ValueError("weights, info or training is not a dict")
-        if not all(isinstance(k, str) and _is_dense(v) for k, v in weights.items()):
-            raise ValueError("the weights are not a dict of dense tensors")
+        if not all(isinstance(k, str) and k.isprintable() and _is_dense(v) for k, v in weights.items()):
+            raise ValueError("the weights are not a dict of dense tensors with printable names")
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableError(f"{path}: this version cannot read the checkpoint ({error})") from None
     return Checkpoint(path, config, weights, info, training)

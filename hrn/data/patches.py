@@ -83,9 +83,10 @@ class PatchDataset(Dataset):
         for key, (h, w) in zip(pairs.keys, pairs.hr_sizes, strict=True):
             if min(h, w) // scale < patch_size:
                 largest = min(min(size) for size in pairs.hr_sizes) // scale
+                smaller = f"use --patch_size {largest} or less, or " if largest else ""
                 raise HRNError(
                     f"{pairs.path}: HR/{key} is {w}x{h}, smaller than a patch of {patch_size} LR pixels at x{scale}; "
-                    f"use --patch_size {largest} or remove the image"
+                    f"{smaller}make the file again with div2h5.py --min_size {patch_size * scale}"
                 )
         self._order: tuple[int, np.ndarray] | None = None
 

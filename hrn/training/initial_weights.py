@@ -11,6 +11,9 @@ from hrn.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+MAX_LISTED = 10
+"""Number of weights to name in the log."""
+
 
 def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Load all weights of a checkpoint that fit by name and shape.
@@ -18,7 +21,10 @@ def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
     Raises:
         HRNError: none fits, or running statistics are missing and are to be frozen.
     """
-    missing, unused = load_matching_weights(trainer.learner.network, checkpoint)
+    try:
+        missing, unused = load_matching_weights(trainer.learner.network, checkpoint)
+    except HRNError as error:
+        raise HRNError(f"--init_from {error}. To start from a smaller network, use --grow_from.") from None
     new_statistics = [name for name in missing if name.endswith(("running_mean", "running_var"))]
     if trainer.recipe.freeze_norm and new_statistics:
         raise HRNError(
@@ -26,9 +32,15 @@ def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
         )
     logger.info(
         "--init_from %s: new weights: %s; unused: %s",
-        checkpoint.path, ", ".join(missing) or "none", ", ".join(unused) or "none",
+        checkpoint.path, _first_names(missing), _first_names(unused),
     )  # fmt: skip
     _start_from(trainer, checkpoint, "init_from")
+
+
+def _first_names(names: list[str]) -> str:
+    """List up to MAX_LISTED names."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return (", ".join(names[:MAX_LISTED]) or "none") + more
 
 
 def grow_from(trainer: Trainer, checkpoint: Checkpoint) -> None:

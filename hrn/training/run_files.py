@@ -5,10 +5,10 @@ import glob
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,6 @@ STATE_KEYS = {"step", "pending_validation", "best", "recipe", "learner"}
 """Keys that a training state must have to be resumed."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and an exhausted quota."""
-RENAMED_KEYS = {"owed": "pending_validation"}
-"""Keys of training states written by earlier versions, and their current names."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +94,13 @@ class RunFiles:
                     f"{path} is from an earlier run and would be overwritten: use another --ckpt_name or --ckpt_dir, or move it"
                 )
 
-    @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Keep other processes from writing a run of this name, where the system and the file system have locks.
+    def claim(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing a run of this name. Without file locks (Windows), this has no effect.
 
         Raises:
-            HRNError: another process does.
+            HRNError: another process is writing a run of this name.
         """
-        with lock_or_refuse(self.lock, self._refusal):
-            yield
+        return lock_or_refuse(self.lock, self._refusal)
 
     def check_unclaimed(self) -> None:
         """Check that no other process is writing a run of this name. Raises HRNError."""
@@ -221,7 +217,7 @@ def step_of(path: Path) -> int:
 
 
 def load_state(path: Path) -> Checkpoint:
-    """Read a training state, of this or an earlier version.
+    """Read a training state.
 
     Raises:
         UnreadableError: the state is of a version that cannot be read.
@@ -230,14 +226,13 @@ def load_state(path: Path) -> Checkpoint:
     state = load_checkpoint(path)
     if state.training is None:
         raise HRNError(f"{path} contains weights only and cannot be resumed; start a new run from it with --init_from")
-    training = {RENAMED_KEYS.get(key, key): value for key, value in state.training.items()}
-    if missing := STATE_KEYS - training.keys():
+    if missing := STATE_KEYS - state.training.keys():
         raise UnreadableError(
             f"{path}: training state of another version, without {', '.join(sorted(missing))}; it cannot be resumed"
         )
-    if not all(isinstance(training[key], dict) for key in ("recipe", "learner")):
+    if not all(isinstance(state.training[key], dict) for key in ("recipe", "learner")):
         raise HRNError(f"{path}: damaged training state: its recipe or its optimizer state is not a dict")
-    return replace(state, training=training)
+    return state
 
 
 def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapping[str, Any]) -> None:
@@ -257,17 +252,12 @@ def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapp
             f"{state.path}: the network differs: {config_to_dict(state.config)}, not {config_to_dict(config)}"
         )
     different = []
-    earlier = dict(state.training["recipe"])
-    if not config.has_batch_norm:
-        earlier.pop("norm_batch", None)  # earlier versions stored one
-    if flags := recipe.differences(earlier):
+    if flags := recipe.differences(state.training["recipe"]):
         different.append(flags)
     if different_info(state.info, info, "train_images"):
         different.append(f"--train_data_path {state.info.get('train_data', '')} of {state.info['train_images']} images")
     elif different_info(state.info, info, "train_fingerprint"):
         different.append(f"another --train_data_path {state.info.get('train_data', '')}, with other images")
-    elif "train_fingerprint" not in state.info and different_info(state.info, info, "train_data"):
-        different.append(f"--train_data_path {state.info['train_data']} (a state of an earlier version; keep the name)")
     if different:
         raise HRNError(
             f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another --ckpt_name."

@@ -1,6 +1,9 @@
 """Preparation of a training run from its flags: checks, input data, output files, the state to resume."""
 
 import argparse
+import os
+import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -99,15 +102,12 @@ def check_outputs(args: argparse.Namespace, setup: Setup) -> None:
         ) from None
 
 
-def verify_images(setup: Setup, shave: int | None, processes: Processes, *, resumed: bool = False) -> None:
-    """Read this process's share of the training and validation images once. Raises HRNError if one cannot be used.
-
-    A resumed run of an earlier version may have validation images that are too small for SSIM.
-    """
+def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None:
+    """Read this process's share of the training and validation images once. Raises HRNError if one cannot be used."""
     setup.pairs.verify(processes.rank, processes.count)
     for test_set in setup.valid:
         border = test_set.scale if shave is None else shave
-        test_set.verify(2 * border + (1 if resumed else SSIM_WINDOW), processes.rank, processes.count)
+        test_set.verify(2 * border + SSIM_WINDOW, processes.rank, processes.count)
 
 
 def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:
@@ -168,7 +168,7 @@ def claim_outputs(files: RunFiles) -> Iterator[None]:
 
 
 def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
-    """Write the marker of a run of torchrun, and open TensorBoard's files if requested. Raises HRNError."""
+    """Write the marker file if torchrun started this run, and open TensorBoard's files if requested. Raises HRNError."""
     if is_worker():
         try:
             trainer.files.marker.touch()
@@ -176,6 +176,11 @@ def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
             raise HRNError(f"--ckpt_dir {trainer.files.folder}: {error.strerror}") from None
     if tensorboard:
         trainer.tensorboard = TensorBoard(trainer.files.tensorboard, trainer.step)
+
+
+def join_words(words: list[str]) -> str:
+    """Quote the words of a command line for the shell of this system."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def resume_command(argv: list[str]) -> list[str]:

@@ -106,8 +106,8 @@ class Trainer:
             0, or the number of the signal that stopped the run. The run is then saved and can be resumed.
 
         Raises:
-            HRNError: too many steps in a row without a finite gradient, an image cannot be read, or the last weights or the last
-            state cannot be written.
+            HRNError: too many steps in a row without a finite gradient, an image cannot be read, or the last weights or the
+                last state cannot be written.
         """
         self.processes.run_on_main(self._clear_files)
         if self.finished and self.pending_validation is None:
@@ -170,7 +170,7 @@ class Trainer:
             try:
                 scores = None if stopped else self.validate(request)
             except HRNError as error:  # an image cannot be read, or the last weights cannot be written
-                self.save_state()
+                self._try_to_save_state()
                 raise HRNError(f"validation after step {self.step}: {error}") from None
             if scores is None:
                 self.save_state()
@@ -236,11 +236,15 @@ class Trainer:
             yield from self.batches()
         except HRNError:
             if self.processes.count == 1:
-                try:
-                    self.save_state()
-                except HRNError as failure:
-                    logger.error("%s", failure)
+                self._try_to_save_state()
             raise
+
+    def _try_to_save_state(self) -> None:
+        """Save the state before another error ends the run. A failure is logged."""
+        try:
+            self.save_state()
+        except HRNError as failure:
+            logger.error("%s", failure)
 
     def _indices(self) -> Iterator[int]:
         mine = self.recipe.batch_size // self.processes.count
@@ -249,7 +253,7 @@ class Trainer:
             yield from range(first, first + mine)
 
     def _check_memory(self) -> None:
-        """Decide where the training images are kept, and check the shared memory of the workers if they are loaded."""
+        """Decide where the training images are kept, and, if workers load them, check the shared memory."""
         device = self.processes.device
         self.data_on_gpu = decide_data_on_gpu(self.execution.data_on_gpu, device, image_bytes(self.pairs))
         if self.data_on_gpu:

@@ -18,6 +18,8 @@ from hrn.inference.enlarger import Enlarger
 
 FAILED = 1000
 """Status code for an error. It is larger than every signal number, so it wins in `Processes.max`."""
+MAX_PSNR = 100.0
+"""Limit of PSNR-Y in dB. One plain image that is perfect must not make the mean infinite."""
 SHOWN_IMAGES = 4
 """Images of each test set that TensorBoard shows: the first ones of the main process."""
 SCORING_THREADS = {"cuda": 4}
@@ -86,7 +88,7 @@ def score_set(
                 for result in next(scored):
                     if result.sr is not None:
                         show(f"{test_set.name} x{test_set.scale}/{result.name}", result.sr)
-                    mine.append(result.scores)
+                    mine.append({**result.scores, "psnr_y": min(result.scores["psnr_y"], MAX_PSNR)})
             except HRNError as caught:
                 error = caught
             ended = processes.max(FAILED if error else stop())

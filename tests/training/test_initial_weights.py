@@ -26,6 +26,11 @@ def test_init_from(make, small, same, caplog):
     assert second.info["init_from"]["file"] == "first.pth"
     with pytest.raises(HRNError, match=r"first\.pth"):
         init_from(make("third", config=replace(small, channels=9, reduction=2, scales=(4,))), checkpoint)
+    with pytest.raises(HRNError, match=r"first\.pth.*--grow_from"):  # biases of the gates and of the tail fit
+        init_from(
+            make("fourth", config=replace(small, channels=2 * small.channels, reduction=2 * small.reduction)),
+            checkpoint,
+        )
 
 
 def test_statistics_to_freeze_must_exist(make, small):

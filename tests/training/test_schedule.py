@@ -17,8 +17,3 @@ def test_cosine_with_warmup():
     assert rate(60) == pytest.approx(0.5)
     assert rate(110) == pytest.approx(0, abs=1e-12)
     assert all(rate(s) > rate(s + 1) for s in range(10, 110))
-
-
-def test_unknown_schedule():
-    with pytest.raises(ValueError, match="linear"):
-        lr_at(0, base=1, max_steps=1, schedule="linear")

@@ -1,5 +1,6 @@
 """Scoring in threads, as on a GPU, gives what scoring in order gives."""
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hrn.evaluation import evaluate
 from hrn.inference.enlarger import Enlarger
 from hrn.model import build_model
 from hrn.training import validation
-from hrn.training.validation import FAILED, SHOWN_IMAGES, score_set, validate
+from hrn.training.validation import FAILED, MAX_PSNR, SHOWN_IMAGES, score_set, validate
 
 
 @pytest.fixture
@@ -135,3 +136,8 @@ def test_an_odd_number_of_images_is_divided(network, h5_path):
     first, second = (score_set(network, three, Alone(rank=rank, count=2), **options) for rank in (0, 1))
     assert [first[0], second[0], first[1]] == score_set(network, three, Processes(), **options)
     assert (len(first), len(second)) == (2, 1)
+
+
+def test_a_perfect_image_does_not_make_the_mean_infinite(network, h5_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "score", lambda *args: {"psnr_y": math.inf, "ssim_y": 1.0, "psnr_rgb": math.inf})
+    assert validate(network, [find_test_set(h5_path, 2)], Processes()) == {"psnr_y": MAX_PSNR, "ssim_y": 1.0}

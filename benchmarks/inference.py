@@ -4,8 +4,8 @@
     python benchmarks/inference.py --tables elu steps       optimisations of the forward pass of hrn_light
     python benchmarks/inference.py --tables presets large   each preset and mode, and large images
 
-Most timings run in a process of their own. Timings that are compared run in turn, several times, so that other load affects all of
-them alike. Networks have untrained weights, which does not affect speed.
+Most timings run in a process of their own. Timings that are compared run in turn, several times, so that other load affects
+all of them alike. Networks have untrained weights, which does not affect speed.
 """
 
 import argparse

@@ -150,7 +150,8 @@ def plan_tasks(
 
     Raises:
         HRNError: a test set that cannot be found, an image that cannot be read or is too small, an unknown name in
-            `raw_grey`, SR images of another program that are missing or ambiguous, or output that would go into a folder of SR images or of results of --input.
+            `raw_grey`, SR images of another program that are missing or ambiguous, or output that would go into a folder
+            of SR images or of results of --input.
     """
     tasks = [ScoringTask(method, test_set) for method in methods for test_set in find_test_sets(paths, method.scale)]
     known = {image.name for task in tasks for image in task.test_set.images}

@@ -2,7 +2,7 @@
 
     model = torch.hub.load("OWNER/REPO", "hrn_light", scale=4)
 
-Each entry point returns a :class:`LocalUpscaler` with included weights, or an untrained network.
+Each entry point returns a :class:`LocalHRN` with included weights, or an untrained network.
 """
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from hrn.pretrained import find_checkpoint, read_manifest
 dependencies = ["torch", "numpy"]
 
 
-class LocalUpscaler(FixedScale):
+class LocalHRN(FixedScale):
     """A network at one scale, for images of any size, in mode `local` (see :mod:`hrn.inference.local`)."""
 
     def __init__(self, network: nn.Module, scale: int) -> None:
@@ -61,4 +61,4 @@ def _load(model: str, scale: int, pretrained: bool) -> FixedScale:
     name, included = f"{model}_x{scale}", read_manifest()["checkpoints"]
     if name not in included:
         raise HRNError(f"no weights of {name} are included (available: {', '.join(included)}); use pretrained=False")
-    return LocalUpscaler(load_network(load_checkpoint(find_checkpoint(name)), model=model, scale=scale), scale)
+    return LocalHRN(load_network(load_checkpoint(find_checkpoint(name)), model=model, scale=scale), scale)

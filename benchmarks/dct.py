@@ -16,8 +16,9 @@ import torch
 
 from benchmarks.timing import machine, paired_seconds
 from hrn.cli import run_cli
+from hrn.memory import keep_memory
 from hrn.model.dct import MATRIX_UP_TO, dct, idct
-from hrn.runtime import keep_memory, pick_device
+from hrn.runtime import pick_device
 
 CHANNELS = 24
 

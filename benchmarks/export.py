@@ -23,10 +23,11 @@ from hrn.data.benchmark import find_test_set
 from hrn.errors import HRNError
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.export import export_onnx, onnx_enlarger
+from hrn.memory import keep_memory
 from hrn.model import PRESETS, build_model, preset
 from hrn.model.config import SCALES
 from hrn.pretrained import find_checkpoint
-from hrn.runtime import keep_memory, warm_up_kernels
+from hrn.runtime import warm_up_kernels
 
 
 def main() -> int:

@@ -62,17 +62,10 @@ from hrn.errors import HRNError
 from hrn.files import write_text
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel
+from hrn.memory import keep_memory, peak_memory_meter, release_memory
 from hrn.model import PRESETS
 from hrn.model.summary import OUTPUT_SIZE, summarise
-from hrn.runtime import (
-    PRECISIONS,
-    UnsupportedPrecisionError,
-    keep_memory,
-    peak_memory_meter,
-    pick_device,
-    release_memory,
-    tune_convolutions,
-)
+from hrn.runtime import PRECISIONS, UnsupportedPrecisionError, pick_device, tune_convolutions
 
 TRAINING = (("fp32 eager", "fp32", False), ("bf16 eager", "bf16", False), ("bf16 compiled", "bf16", True))
 """Label, precision, and whether the network is compiled."""
@@ -207,7 +200,7 @@ def measure_training(setup: Setup, batch: int, precision: str, compiled: bool) -
 
 
 def measure_loader(setup: Setup, resident: bool) -> str:
-    """Load patches from an h5 file of noise, as training does: by loading processes, or from images on the device."""
+    """Load patches from an h5 file of noise, as training does: by DataLoader workers, or from images on the device."""
     batch, count = setup.batches[-1], 2 if setup.quick else 100
     with tempfile.TemporaryDirectory() as folder:
         path, rng, side = Path(folder) / "noise.h5", np.random.default_rng(0), 2 * setup.patch
@@ -229,7 +222,7 @@ def measure_loader(setup: Setup, resident: bool) -> str:
         loaded = sum(1 for _ in batches)
         synchronise(setup)
         seconds = time.perf_counter() - start
-    source = "images on the device" if resident else f"{setup.workers} loading processes"
+    source = "images on the device" if resident else f"{setup.workers} DataLoader workers"
     return f"{loaded * batch / seconds:,.0f} images/s, {source}"
 
 

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from hrn.distributed import Processes, join_processes
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.memory import bytes_per_pixel
+from hrn.memory import empty_cache
 from hrn.model import HRNConfig, build_model, preset
-from hrn.runtime import PRECISIONS, empty_cache, tune_convolutions
+from hrn.runtime import PRECISIONS, tune_convolutions
 from hrn.training.learner import Learner
 from hrn.training.recipe import Execution, Recipe
 
@@ -46,7 +47,7 @@ class Setup:
     side: int = 512
     """Side of the LR image for inference."""
     workers: int = 4
-    """Loading processes."""
+    """DataLoader workers."""
 
     @property
     def cuda(self) -> bool:

@@ -27,16 +27,16 @@ from torch.nn import functional as F
 
 from benchmarks.timing import machine, median_seconds, paired_seconds, seconds_of, worker_output
 from hrn.cli import run_cli
-from hrn.inference.batch import Job, enlarge_file
+from hrn.inference.enlarge_file import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.local import make_local
-from hrn.memory import parse_memory
+from hrn.memory import keep_memory, parse_memory, peak_memory_meter
 from hrn.model import build_model, preset
 from hrn.model.attention import CoordinateAttention
 from hrn.model.blocks import WRAB
 from hrn.model.pointwise import Fusion
 from hrn.model.summary import OUTPUT_SIZE, summarise
-from hrn.runtime import inference_convolutions, keep_memory, peak_memory_meter, pick_device, warm_up_kernels
+from hrn.runtime import inference_convolutions, pick_device, warm_up_kernels
 
 SCALE = 4
 SIDES = (128, 256, 512)

@@ -17,8 +17,9 @@ from hrn.cli import run_cli
 from hrn.data.benchmark import find_test_set
 from hrn.data.h5 import H5Pairs
 from hrn.distributed import Processes
+from hrn.memory import keep_memory
 from hrn.model import PRESETS, preset
-from hrn.runtime import keep_memory, pick_device, warm_up_kernels
+from hrn.runtime import pick_device, warm_up_kernels
 from hrn.training.recipe import Recipe
 from hrn.training.run_files import RunFiles
 from hrn.training.trainer import Trainer

@@ -22,13 +22,13 @@ from benchmarks.timing import worker_output
 from hrn.cli import run_cli
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
-from hrn.runtime import peak_memory
+from hrn.memory import peak_memory
 
 CPU = torch.device("cpu")
 
 
 class InMemory:
-    """All images of the file as arrays, with crops, flips and turns by numpy, as in the released code."""
+    """All images of the file as arrays, with crops, flips and rotations by numpy, as in the released code."""
 
     def __init__(self, path: Path, scale: int, patch_size: int) -> None:
         with h5py.File(path, "r") as file:

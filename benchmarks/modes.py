@@ -23,7 +23,8 @@ from hrn.data.benchmark import find_test_set
 from hrn.evaluation.evaluate import evaluate
 from hrn.inference.enlarger import Enlarger, Mode
 from hrn.inference.upscale import load_model
-from hrn.runtime import keep_memory, peak_memory_meter, pick_device
+from hrn.memory import keep_memory, peak_memory_meter
+from hrn.runtime import pick_device
 
 MODES = [
     Mode("full"), Mode("local", 32), Mode("local", 48), Mode("local", 64), Mode("local", 96),

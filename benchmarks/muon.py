@@ -1,4 +1,4 @@
-"""Time of Muon's update beside that of Adam, with Newton-Schulz iterations in float32 and bfloat16.
+"""Time of Muon's update compared with Adam's, with Newton-Schulz iterations in float32 and bfloat16.
 
 python benchmarks/muon.py
 """

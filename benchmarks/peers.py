@@ -22,9 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.timing import machine, paired_seconds
 from hrn.cli import run_cli
 from hrn.inference.local import make_local
+from hrn.memory import keep_memory
 from hrn.model import build_model, preset
 from hrn.model.summary import OUTPUT_SIZE
-from hrn.runtime import keep_memory, warm_up_kernels
+from hrn.runtime import warm_up_kernels
 
 SCALE = 4
 SIDES = (128, 256)

@@ -20,7 +20,7 @@ from hrn.data.images import read_rgb
 from hrn.inference.enlarger import TILE, Enlarger, Mode
 from hrn.inference.tiling import spans
 from hrn.inference.upscale import load_model
-from hrn.runtime import keep_memory
+from hrn.memory import keep_memory
 
 
 def main() -> int:

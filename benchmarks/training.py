@@ -26,8 +26,9 @@ from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
 from hrn.distributed import Processes
 from hrn.errors import HRNError
+from hrn.memory import keep_memory, peak_memory
 from hrn.model import PRESETS, preset
-from hrn.runtime import keep_memory, peak_memory, pick_device, tune_convolutions, warm_up_kernels
+from hrn.runtime import pick_device, tune_convolutions, warm_up_kernels
 from hrn.training.learner import Learner
 from hrn.training.recipe import Execution, Recipe
 

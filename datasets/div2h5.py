@@ -9,7 +9,6 @@ python datasets/div2h5.py --copies 0.8 0.6                        with copies of
 import argparse
 import multiprocessing
 import os
-import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hrn.cli import path_argument, run_cli
+from hrn.cli import interrupt_on_signals, path_argument, run_cli
 from hrn.cpus import cpu_count
 from hrn.data.benchmark import find_lr
 from hrn.data.h5 import write_pair
@@ -259,5 +258,5 @@ def load_pair(
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the unfinished file is deleted
+    interrupt_on_signals()
     sys.exit(run_cli(main))

@@ -5,7 +5,6 @@ python datasets/div2h5.py --hr dataset/DIV2K/DIV2K_train_HR dataset/stripes --sc
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 
 import numpy as np
 
-from hrn.cli import path_argument, run_cli
+from hrn.cli import interrupt_on_signals, path_argument, run_cli
 from hrn.data.images import write_image
 from hrn.errors import HRNError
 
@@ -107,5 +106,5 @@ def wave(rng: np.random.Generator, position: np.ndarray, scale: int) -> np.ndarr
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the unfinished folder is deleted
+    interrupt_on_signals()
     sys.exit(run_cli(main))

@@ -10,7 +10,6 @@ the HR images, for which no larger originals exist.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -23,13 +22,13 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hrn.cli import path_argument, run_cli
+from hrn.cli import interrupt_on_signals, path_argument, run_cli
 from hrn.data.h5 import H5Pairs, write_pair
 from hrn.errors import HRNError
 from hrn.files import atomic_write, check_not_input
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.upscale import load_model
-from hrn.runtime import keep_memory
+from hrn.memory import keep_memory
 
 Part = tuple[int, slice, slice]
 """The index of an image, and rows and columns of it."""
@@ -141,5 +140,5 @@ def write_targets(
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the unfinished file is deleted
+    interrupt_on_signals()
     sys.exit(run_cli(main))

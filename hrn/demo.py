@@ -32,7 +32,8 @@ from hrn.demo_backend import (
     make_room,
 )
 from hrn.errors import HRNError
-from hrn.runtime import keep_memory, pick_device
+from hrn.memory import keep_memory
+from hrn.runtime import pick_device
 
 MAX_UPLOAD = 32 * 2**20
 """Largest upload in bytes."""

@@ -20,12 +20,12 @@ from hrn.checkpoint import load_checkpoint, load_network
 from hrn.data.images import check_pixels, fill_transparent, read_picture
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
-from hrn.inference.batch import Job, enlarge_file
+from hrn.inference.enlarge_file import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.methods import name_without_scale, prefers_accuracy
 from hrn.inference.resizer import Resizer, Size
+from hrn.memory import peak_memory_meter, release_memory
 from hrn.pretrained import find_checkpoint, read_manifest
-from hrn.runtime import peak_memory_meter, release_memory
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class DemoBackend:
 
     def _enlarge(self, upload: Path, target: Path, resizer: Resizer, count: Callable[[int], None]) -> str:
         """Write the result and return a summary of the steps, the time and the memory."""
-        device = next(iter(resizer.enlargers.values())).device
+        device = next(iter(resizer.upscalers.values())).device
         count(0)
         start, peak = time.perf_counter(), peak_memory_meter(device)
         try:

@@ -136,7 +136,7 @@ def join_processes(device: str, timeout: timedelta | None = None) -> Iterator[Pr
     dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
 
 
-def is_worker() -> bool:
+def started_by_torchrun() -> bool:
     """Return whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
@@ -152,17 +152,17 @@ def exit_process(code: int) -> NoReturn:
     gloo's threads may release tensors during teardown, which ends the process with SIGABRT instead of its exit code:
     https://github.com/pytorch/pytorch/pull/179291
     """
-    if not is_worker():
+    if not started_by_torchrun():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def check_worker_count(num_gpu: int) -> None:
-    """Raise HRNError if torchrun started another number of processes on this machine than `--num_gpu` asks for."""
+def check_process_count(num_gpu: int) -> None:
+    """Raise HRNError if `--num_gpu` differs from the number of processes that torchrun started on this machine."""
     started = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    if is_worker() and num_gpu > 1 and str(num_gpu) != started:
+    if started_by_torchrun() and num_gpu > 1 and str(num_gpu) != started:
         raise HRNError(f"--num_gpu {num_gpu} differs from --nproc_per_node={started} of torchrun; leave out --num_gpu")
 
 

@@ -24,7 +24,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         HRNError: `path` is a folder, its folder cannot be created, or the file cannot be written (no permission, disk full).
     """
     path = Path(path)
-    if os.path.isdir(path):  # found before the work, not after it
+    if os.path.isdir(path):  # fail before the work, not after it
         raise HRNError(f"cannot write {path}: it is a folder; give the path of a file")
     name, end = path.name, f".{os.getpid()}.part"
     while len(os.fsencode(f".{name}{end}")) > MAX_NAME_BYTES:

@@ -1,14 +1,21 @@
-"""Free memory, memory sizes on the command line, and detection of out-of-memory errors."""
+"""Memory: sizes on the command line, free and peak memory, what is kept and returned, and out-of-memory errors."""
 
+import ctypes
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from hrn.errors import HRNError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 """Messages of the CPU allocator, also on Windows, of the CUDA driver and MPS, and of CUDA libraries."""
@@ -23,6 +30,7 @@ POSSIBLY_OUT_OF_MEMORY = (
 )
 """Messages of cuDNN, cuFFT and cuBLAS when they cannot allocate a workspace. Other errors can produce the same messages."""
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -89,6 +97,70 @@ def _free_in_groups() -> Iterator[int]:
                 free = int((group / limit).read_text()) - int((group / used).read_text())
                 stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
                 yield max(0, free + int(stat.get(files, 0)))  # the page cache can be dropped
+
+
+def keep_memory() -> None:
+    """Make glibc keep freed buffers instead of returning them to the kernel.
+
+    Otherwise every large activation is mapped and faulted in again at each step or image. No effect without glibc.
+    """
+    if sys.platform == "linux":
+        try:
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_M_MMAP_MAX, 0)
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        except (OSError, AttributeError):
+            pass  # not glibc
+
+
+def release_memory(device: torch.device) -> None:
+    """Return freed memory to the kernel and the GPU driver. For programs that idle between images."""
+    empty_cache(device)
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # not glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Return the GPU memory that PyTorch caches to the driver. No effect on a CPU."""
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).empty_cache()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the peak memory of this process in bytes: allocated on a GPU, resident on a CPU. 0 on Windows without a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, StopIteration):  # without /proc; getrusage may return the peak of the parent process
+        return _status("VmHWM") * 1024
+    if resource is None:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_memory_meter(device: torch.device) -> Callable[[], float]:
+    """Start measuring peak memory. The returned function gives the peak since this call, in MiB above the memory in use
+    at this call.
+
+    CPU memory is resident memory. Outside Linux the peak cannot be reset, and the increase of the process's peak is returned.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
+        return lambda: (torch.cuda.max_memory_allocated(device) - held) / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        held = _status("VmRSS")
+        return lambda: (_status("VmHWM") - held) / 1024
+    except OSError:
+        before = peak_memory(device)
+        return lambda: (peak_memory(device) - before) / 2**20
+
+
+def _status(name: str) -> int:
+    """Return a value of /proc/self/status in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def is_out_of_memory(error: BaseException, *, possibly: bool = False) -> bool:

@@ -1,6 +1,5 @@
-"""Device selection and process-wide PyTorch settings: memory, convolution algorithms, precisions."""
+"""Device selection and process-wide PyTorch settings: convolution algorithms and precisions."""
 
-import ctypes
 import importlib.util
 import logging
 import os
@@ -9,18 +8,13 @@ import shutil
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
 
 from hrn.errors import HRNError
 
@@ -37,7 +31,6 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _AMPERE = (8, 0)
 _WITHOUT_BF16 = ("AVX2", "NO AVX")
 """CPU capabilities without bf16 instructions. Some CPUs with AVX-512 have them."""
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
 _cudnn_settings = threading.RLock()
 
 
@@ -159,20 +152,6 @@ def _debian(package: str) -> str:
     return f"; Debian: apt-get install {package}" if sys.platform == "linux" else ""
 
 
-def keep_memory() -> None:
-    """Make glibc keep freed buffers instead of returning them to the kernel.
-
-    Otherwise every large activation is mapped and faulted in again at each step or image. No effect without glibc.
-    """
-    if sys.platform == "linux":
-        try:
-            libc = ctypes.CDLL(None)
-            libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        except (OSError, AttributeError):
-            pass  # not glibc
-
-
 def warm_up_kernels() -> None:
     """Run one vectorised kernel in the main thread, so that PyTorch's ELU is fast from the start.
 
@@ -180,20 +159,6 @@ def warm_up_kernels() -> None:
     On an Intel Xeon (Sapphire Rapids) there is no such difference. `benchmarks/inference.py --tables elu` prints the ratio.
     """
     F.gelu(torch.zeros(1000), approximate="tanh")
-
-
-def release_memory(device: torch.device) -> None:
-    """Return freed memory to the kernel and the GPU driver. For programs that idle between images."""
-    empty_cache(device)
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # not glibc
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def empty_cache(device: torch.device) -> None:
-    """Return the GPU memory that PyTorch caches to the driver. No effect on a CPU."""
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).empty_cache()
 
 
 def tune_convolutions(*, tf32: bool, deterministic: bool = False) -> None:
@@ -226,39 +191,3 @@ def inference_convolutions(device: torch.device, *, tf32: bool) -> Iterator[None
             yield
         finally:
             cudnn.benchmark, cudnn.conv.fp32_precision = before
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the peak memory of this process in bytes: allocated on a GPU, resident on a CPU. 0 on Windows without a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError, StopIteration):  # without /proc; getrusage may return the peak of the parent process
-        return _status("VmHWM") * 1024
-    if resource is None:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def peak_memory_meter(device: torch.device) -> Callable[[], float]:
-    """Start measuring peak memory. The returned function gives the peak since this call, in MiB above the memory in use
-    at this call.
-
-    CPU memory is resident memory. Outside Linux the peak cannot be reset, and the increase of the process's peak is returned.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        held = torch.cuda.memory_allocated(device)
-        return lambda: (torch.cuda.max_memory_allocated(device) - held) / 2**20
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-        held = _status("VmRSS")
-        return lambda: (_status("VmHWM") - held) / 1024
-    except OSError:
-        before = peak_memory(device)
-        return lambda: (peak_memory(device) - before) / 2**20
-
-
-def _status(name: str) -> int:
-    """Return a value of /proc/self/status in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -28,21 +28,20 @@ from hrn.data.resize import Bicubic
 from hrn.distributed import (
     Processes,
     check_gpu_count,
-    check_worker_count,
+    check_process_count,
     exit_process,
-    is_worker,
     join_processes,
     launch,
+    started_by_torchrun,
 )
 from hrn.errors import HRNError
+from hrn.inference.batch import BatchSettings, enlarge_batch
 from hrn.inference.enlarger import MODES, PRECISIONS, Mode, default_mode
-from hrn.inference.methods import Method, find_checkpoints, network_method
+from hrn.inference.methods import Method, load_checkpoints, network_method
 from hrn.inference.resizer import Size, parse_size
-from hrn.inference.run_batch import BatchSettings, enlarge_batch
-from hrn.memory import parse_memory
+from hrn.memory import keep_memory, parse_memory
 from hrn.model import PRESETS
 from hrn.model.config import SCALES
-from hrn.runtime import keep_memory
 
 NETWORK_FLAGS = ("mode", "window", "overlap", "self_ensemble", "precision", "compile", "max_memory")
 """Flags without effect on bicubic interpolation and on results of other programs."""
@@ -162,7 +161,7 @@ def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method
     if args.model == "bicubic":
         return [Method("bicubic", s, Bicubic(s), {"checkpoint": None}) for s in args.scale]
     find = partial(
-        find_checkpoints, args.ckpt_path, processes.device, model=args.model, scales=args.scale,
+        load_checkpoints, args.ckpt_path, processes.device, model=args.model, scales=args.scale,
         resized=bool(args.input), all_scales=bool(args.size or args.long_edge),
     )  # fmt: skip
     found = processes.run_on_main(find)
@@ -181,8 +180,8 @@ def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    check_worker_count(args.num_gpu)
-    if args.num_gpu > 1 and not is_worker():
+    check_process_count(args.num_gpu)
+    if args.num_gpu > 1 and not started_by_torchrun():
         check_gpu_count(args.num_gpu, args.device)
         return launch(__file__, sys.argv[1:] if argv is None else argv, args.num_gpu)
     keep_memory()

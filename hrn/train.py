@@ -7,7 +7,7 @@
     python hrn/train.py ... --dry_run            print the time and memory that a run needs; writes nothing
     python hrn/train.py ... --num_gpu 4          four processes; the same as torchrun --nproc_per_node=4 hrn/train.py ...
 
-Writes to --ckpt_dir: NAME_x4.pth (weights for use), NAME_x4.STEP.train.pth (for --resume), NAME_x4.jsonl (log).
+Writes to --ckpt_dir: NAME_x4.pth (weights for inference), NAME_x4.STEP.train.pth (for --resume), NAME_x4.jsonl (log).
 """
 
 import argparse
@@ -30,17 +30,17 @@ from hrn.cli import run_cli
 from hrn.distributed import (
     Processes,
     check_gpu_count,
-    check_worker_count,
+    check_process_count,
     exit_process,
     is_restarted,
-    is_worker,
     join_processes,
     launch,
+    started_by_torchrun,
 )
 from hrn.errors import HRNError
-from hrn.memory import is_out_of_memory
+from hrn.memory import is_out_of_memory, keep_memory
 from hrn.pretrained import find_checkpoint
-from hrn.runtime import keep_memory, tune_convolutions, warm_up_kernels
+from hrn.runtime import tune_convolutions, warm_up_kernels
 from hrn.training.dry_run import measure_cost
 from hrn.training.flags import parse_args
 from hrn.training.initial_weights import grow_from, init_from
@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         raise HRNError(f"--num_gpu must be at least 0, not {args.num_gpu}")
     if args.num_gpu == 0 and args.device not in ("auto", "cpu"):
         raise HRNError(f"--num_gpu 0 uses the CPU and cannot be combined with --device {args.device}")
-    check_worker_count(args.num_gpu)
-    if args.num_gpu > 1 and not is_worker():
+    check_process_count(args.num_gpu)
+    if args.num_gpu > 1 and not started_by_torchrun():
         check_gpu_count(args.num_gpu, args.device)
         setup = prepare(args, args.num_gpu)
         if not args.dry_run:
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace, processes: Processes, setup: Setup, claimed: E
         return 0
     if processes.is_main:
         name = signal.Signals(stopped).name
-        by_torchrun = is_worker() and args.num_gpu <= 1
+        by_torchrun = started_by_torchrun() and args.num_gpu <= 1
         command = (
             "the same torchrun command with --resume"
             if by_torchrun

@@ -9,7 +9,7 @@ import torch
 
 from hrn import distributed
 from hrn.cli import run_cli
-from hrn.distributed import Processes, check_worker_count, join_processes
+from hrn.distributed import Processes, check_process_count, join_processes
 from hrn.errors import HRNError, ReportedError
 
 
@@ -23,13 +23,13 @@ def test_processes_and_gpus_must_match(monkeypatch):
 
 
 def test_torchrun_and_num_gpu_must_agree(monkeypatch):
-    check_worker_count(4)  # not started by torchrun
+    check_process_count(4)  # not started by torchrun
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     for count in (0, 1, 2):
-        check_worker_count(count)
+        check_process_count(count)
     with pytest.raises(HRNError, match=r"--num_gpu 4.*=2"):
-        check_worker_count(4)
+        check_process_count(4)
 
 
 def test_a_single_process():

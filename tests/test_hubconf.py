@@ -25,7 +25,7 @@ def test_pretrained_gives_the_same_as_upscale(root, image, scale):
 
 
 def test_upscale_needs_a_network_of_load_model(root, image):
-    with pytest.raises(HRNError, match=r"LocalUpscaler .* hrn.load_model"):
+    with pytest.raises(HRNError, match=r"LocalHRN .* hrn.load_model"):
         upscale(load(root, "hrn_light"), image)
 
 

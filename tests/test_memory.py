@@ -109,3 +109,21 @@ def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch):
     (tmp_path / "meminfo").write_text("MemAvailable: 5000 kB\n")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_memory(torch.device("cpu")) == 1250 * 1024
+
+
+MEASURE = """
+import torch
+from hrn.memory import peak_memory, peak_memory_meter
+cpu = torch.device("cpu")
+before, meter = peak_memory(cpu), peak_memory_meter(cpu)
+data = torch.ones(2**24)  # 64 MiB
+del data
+print(peak_memory(cpu) - before, meter())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, peaks of the process are less precise")
+def test_measured_memory(run, root):
+    grown, measured = map(float, run("-c", MEASURE, cwd=root).stdout.split())
+    assert grown == pytest.approx(2**26, rel=0.3)
+    assert measured == pytest.approx(64, rel=0.3)

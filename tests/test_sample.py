@@ -277,7 +277,7 @@ def test_two_checkpoints_of_one_model(light, hr_folder, tmp_path, capsys):
 
 def test_only_the_first_process_looks_for_checkpoints(light, monkeypatch):
     """The others receive the loaded checkpoints."""
-    found = methods.find_checkpoints([light], CPU)
+    found = methods.load_checkpoints([light], CPU)
 
     class Second(Processes):
         def run_on_main(self, make):

@@ -69,12 +69,12 @@ def test_stop_and_resume_by_the_printed_command(run, root, h5_path, tmp_path):
     stderr = process.communicate()[1]
     assert process.returncode == 128 + signal.SIGTERM
     files = RunFiles(tmp_path / "ck", "a_x2")
-    step = files.newest_state().training["step"]
+    step = files.load_newest_state().training["step"]
     (line,) = [line for line in stderr.splitlines() if "--resume" in line]
     command = shlex.split(line.partition("continue: ")[2])[1:]
     command[command.index("--max_steps") + 1] = str(step + 2)
     run(*command, cwd=root)
-    assert files.newest_state().training["step"] == step + 2
+    assert files.load_newest_state().training["step"] == step + 2
 
 
 CLAIM = """
@@ -109,7 +109,7 @@ def test_runs_and_writes_its_files(h5_path, tmp_path):
     assert train.main(training_flags(h5_path, tmp_path / "ck", valid_data_path=h5_path)) == 0
     files = RunFiles(tmp_path / "ck", "a_x2")
     assert [line["step"] for line in read_log(files.log)] == [1, 2, 3]
-    assert load_checkpoint(files.best).info["shave"] == [2]
+    assert load_checkpoint(files.weights).info["shave"] == [2]
     assert [p.name for p in files.states()] == [f"a_x2.0000000{step}.train.pth" for step in (3, 2, 1)]
 
 

@@ -156,7 +156,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise HRNError(f"no such checkpoint: {path}")
     if isinstance(contents, dict) and str(contents.get("format")).startswith(FORMAT_PREFIX):
         return checkpoint_of(path, contents)
-    weights = _bare_state_dict(contents)
+    weights = _released_state_dict(contents)
     if weights is None:
         raise HRNError(f"{path}: not a checkpoint of HRN: neither the format {FORMAT!r} nor the authors' state dict")
     return Checkpoint(path, _released_config(path, weights), weights, {})
@@ -308,7 +308,7 @@ def _is_dense(value: Any) -> bool:
     return value.dtype in ALLOWED_DTYPES and not value.is_nested
 
 
-def _bare_state_dict(contents: Any) -> dict[str, Tensor] | None:
+def _released_state_dict(contents: Any) -> dict[str, Tensor] | None:
     """Return the authors' state dict without a DataParallel prefix, or None if `contents` is something else."""
     if not isinstance(contents, dict) or not contents or not all(_is_dense(v) for v in contents.values()):
         return None

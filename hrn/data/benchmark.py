@@ -23,7 +23,7 @@ STANDARD_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 """The images of scikit-image that make up the set `photographs`."""
 FINGERPRINT_IMAGES = 4
-"""The most images whose pixels enter a fingerprint."""
+"""Maximum number of images whose pixels enter a fingerprint."""
 HR_IN_NAME = re.compile(r"(?<![A-Z])HR(?![A-Z])")
 """`HR` in a file name, but not within a word such as CHRIS."""
 LAYOUTS = """\
@@ -97,7 +97,7 @@ class TestSet:
                 raise HRNError(f"{self.name}: {image.name}: {w}x{h} pixels, but scores need at least {least}x{least}")
 
     def fingerprint(self) -> str:
-        """Return a short hash of the names of all images and of the pixels of some of them, to tell sets of one name apart.
+        """Return a short hash of the names of all images and of the pixels of some of them, to distinguish sets with the same name.
 
         Raises:
             HRNError: an image cannot be read.

@@ -21,7 +21,7 @@ from hrn.errors import HRNError
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 """The exceptions that h5py raises for damaged files."""
 FINGERPRINT_IMAGES = 16
-"""The most images whose pixels enter a fingerprint."""
+"""Maximum number of images whose pixels enter a fingerprint."""
 RESERVE = 64 * 2**20
 """Bytes of disk space that are left free, in part for the index of the h5 file."""
 
@@ -94,7 +94,7 @@ class H5Pairs:
         self.close()
 
     def fingerprint(self) -> str:
-        """Return a short hash of the sizes of all images and of the pixels of some of them, to tell files of one name apart.
+        """Return a short hash of the sizes of all images and of the pixels of some of them, to distinguish files with the same name.
 
         Raises:
             HRNError: an image cannot be read.

@@ -179,7 +179,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def read_picture(path: str | Path) -> Picture:
     """Decode an image file with 8 bits per channel.
 
-    The EXIF orientation is applied. CMYK, Lab, and colours with a profile above MAX_PROFILE are converted to sRGB, with the
+    The EXIF orientation is applied. CMYK, Lab, and colour images with a profile larger than MAX_PROFILE are converted to sRGB, with the
     file's colour profile if it has one. Grey images lose such a large profile. Only the first frame of an animation is read.
 
     Raises:
@@ -255,7 +255,7 @@ def _decode(image: Image.Image) -> Picture:
 
 
 def _apply_profile(image: Image.Image, icc_profile: bytes) -> Image.Image:
-    """Convert an image with colours to sRGB, with its opacity if it has any. Grey images are returned unchanged."""
+    """Convert a colour image to sRGB, with its opacity if it has any. Grey images are returned unchanged."""
     if image.mode in ("1", "L", "LA", "La"):
         return image
     if not image.has_transparency_data:

@@ -12,20 +12,20 @@ from hrn.data.h5 import H5Pairs
 from hrn.errors import HRNError
 
 
-def augment(image: Tensor, flip_vertical: int, flip_horizontal: int, turns: int) -> Tensor:
+def augment(image: Tensor, flip_vertical: int, flip_horizontal: int, quarter_turns: int) -> Tensor:
     """Flip up-down, flip left-right, then rotate counter-clockwise: the eight symmetries of the square.
 
     Args:
         image: (..., H, W).
         flip_vertical: 1 to flip up-down, else 0.
         flip_horizontal: 1 to flip left-right, else 0.
-        turns: number of quarter turns, 0 to 3.
+        quarter_turns: number of quarter turns, 0 to 3.
     """
     if flip_vertical:
         image = F.vertical_flip(image)
     if flip_horizontal:
         image = F.horizontal_flip(image)
-    return torch.rot90(image, turns, dims=(-2, -1))
+    return torch.rot90(image, quarter_turns, dims=(-2, -1))
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PatchChoice:
     x: int
     """The first column of the LR patch."""
     symmetry: tuple[int, int, int]
-    """The arguments flip_vertical, flip_horizontal and turns of :func:`augment`."""
+    """The arguments flip_vertical, flip_horizontal and quarter_turns of :func:`augment`."""
     channels: tuple[int, int, int]
     """The channel of the image that becomes each channel of the patch."""
 
@@ -118,7 +118,7 @@ class PatchDataset(Dataset):
         return PatchChoice(scale, image, y, x, symmetry, channels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same flips, turns and order of channels."""
+        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same flips, quarter_turns and order of channels."""
         crop = self.choice_of(index)
         return self._patch(f"X{crop.scale}", crop, 1), self._patch("HR", crop, crop.scale)
 

@@ -118,7 +118,7 @@ class HtmlReport:
 
 
 def _encode_within(budget: int, *pictures: np.ndarray) -> list[tuple[bytes, tuple[int, int]]]:
-    """Encode pictures of one size as JPEG, each within `budget` base64 characters; returns the bytes and (width, height)."""
+    """Encode pictures of the same size as JPEG, each within `budget` base64 characters; returns the bytes and (width, height)."""
     h, w = pictures[0].shape[:2]
     factor = min(1.0, MAX_SIDE / max(h, w))
     while True:

@@ -31,7 +31,11 @@ def shaved(image: np.ndarray, shave: int) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two arrays in the range 0 to 255; infinite if they are equal."""
+    """Peak signal-to-noise ratio in dB of two arrays in the range 0 to 255; infinite if they are equal.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
     if a.shape != b.shape:
         raise ValueError(f"cannot compare shapes {a.shape} and {b.shape}")
     mse = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))

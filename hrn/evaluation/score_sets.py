@@ -81,7 +81,7 @@ class ScoringTask:
     @property
     def upscaler(self) -> Upscaler | None:
         """What enlarges the images; None for an :class:`ExternalMethod`."""
-        return self.method.enlarger if isinstance(self.method, Method) else None
+        return self.method.upscaler if isinstance(self.method, Method) else None
 
     def super_resolve(self, name: str, pair: Pair) -> np.ndarray:
         """Enlarge an LR image, or read its SR image."""
@@ -129,7 +129,7 @@ def external_methods(folders: Sequence[str], scales: Sequence[int]) -> list[Exte
         scales: scales of the SR images.
 
     Raises:
-        HRNError: not a folder with images, two folders of one name, or one called bicubic.
+        HRNError: not a folder with images, two folders with the same name, or one called bicubic.
     """
     named: dict[str, SRFolder] = {}
     for text in folders:
@@ -204,7 +204,7 @@ def find_test_sets(paths: Sequence[Path], scale: int) -> list[TestSet]:
     """Find the test sets at `paths`, or the photographs of scikit-image if there are no paths.
 
     Raises:
-        HRNError: a set that cannot be found, two sets of one name, or two images of one name in a set.
+        HRNError: a set that cannot be found, two sets with the same name, or two images with the same name in a set.
     """
     sets = [find_test_set(path, scale) for path in paths] or [photographs(scale)]
     set_names = [test_set.name for test_set in sets]

@@ -1,155 +1,115 @@
-"""Enlarge an image file, or a folder of image files, into files."""
+"""Enlarge an image file or a folder of images, shared among processes."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from tqdm import tqdm
 
-from hrn.data.images import (
-    EXTENSIONS,
-    WITHOUT_ALPHA,
-    WITHOUT_PROFILE,
-    Picture,
-    check_size,
-    fill_transparent,
-    list_images,
-    read_picture,
-    save_image,
-    to_pillow,
-)
-from hrn.data.png import write_png
-from hrn.data.resize import imresize
-from hrn.data.upscaler import Upscaler
+from hrn.data.images import count_pixels
+from hrn.data.resize import Bicubic
+from hrn.distributed import Processes
 from hrn.errors import HRNError
-from hrn.files import atomic_write, check_not_input
-from hrn.memory import is_out_of_memory
+from hrn.files import SCORES, UNFINISHED
+from hrn.inference.enlarge_file import Job, enlarge_file, list_jobs
+from hrn.inference.methods import Method, name_without_scale
+from hrn.inference.resizer import Resizer, Size
 
 
 @dataclass(frozen=True)
-class Job:
-    """An image file to enlarge."""
+class BatchSettings:
+    """Options of a batch that do not depend on the method."""
 
-    source: Path
-    """The image file."""
-    target: Path
-    """The file to write."""
-
-
-def jobs(path: Path, folder: Path, suffix: str = ".png", leave_out: Path | None = None) -> list[Job]:
-    """The images at `path`, a file or a folder with its subfolders, and their target files in `folder`.
-
-    Names and subfolders are kept. If two images differ only in suffix or case, the target keeps the
-    suffix: a.jpg.png.
-
-    Args:
-        path: a file, which need not exist, or a folder.
-        folder: the folder of the targets.
-        suffix: the suffix of the targets.
-        leave_out: a folder of earlier results to exclude, if it lies inside `path`. If it does not, or if it is `path`
-            itself, the subfolder of `path` that contains `folder` is excluded.
-
-    Raises:
-        HRNError: the folder contains no images.
-    """
-    if not path.is_dir():
-        return [Job(path, folder / f"{path.stem}{suffix}")]
-    results = _results_folder(path.resolve(), leave_out.resolve(), folder.resolve()) if leave_out else None
-    sources = [source for source in list_images(path, recursive=True) if results not in source.resolve().parents]
-    if not sources:
-        raise HRNError(f"no images in {path} (supported: {', '.join(EXTENSIONS)})")
-    targets = [folder / source.relative_to(path).with_suffix(suffix) for source in sources]
-    while len(counts := Counter(map(_caseless, targets))) < len(targets):
-        renamed = [
-            target
-            if counts[_caseless(target)] == 1
-            else folder / source.relative_to(path).with_name(f"{source.name}{suffix}")
-            for source, target in zip(sources, targets, strict=True)
-        ]
-        if renamed == targets:
-            break  # names such as a.png and A.png, which exist only on a file system with case
-        targets = renamed
-    return [Job(source, target) for source, target in zip(sources, targets, strict=True)]
+    sample_dir: Path
+    """Root folder of all results; images in it are not enlarged again."""
+    suffix: str = ".png"
+    """File name suffix of the results."""
+    skip_existing: bool = False
+    """Whether to skip images whose result already exists."""
+    sizes: Sequence[Size] = ()
+    """Sizes to produce; by default one for each method, at its scale."""
 
 
-def _caseless(path: Path) -> str:
-    """Return the same text for two paths that are one file on a file system without case."""
-    return str(path).casefold()
+def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettings, processes: Processes) -> list[str]:
+    """Enlarge `source` to each requested size and print one line per image.
 
-
-def _results_folder(path: Path, leave_out: Path, folder: Path) -> Path | None:
-    """The folder inside `path` that holds results: `leave_out`, or the direct subfolder that contains `folder`."""
-    if path in leave_out.parents:
-        return leave_out
-    return path / folder.relative_to(path).parts[0] if path in folder.parents else None
-
-
-def enlarge_file(job: Job, enlarger: Upscaler, progress: Callable[[int], object] = lambda pixels: None) -> str:
-    """Enlarge an image file. PNG files are written strip by strip, other formats as a whole.
+    Results go to SAMPLE_DIR/LABEL/[folder name/]SIZE/SR/, where LABEL is the checkpoint's name. Several checkpoints
+    are named without their scales, and different names are joined by `+`.
 
     Args:
-        job: the image file and its target.
-        enlarger: the upscaler to apply.
-        progress: called with the number of LR pixels that have been processed since the last call.
+        source: an image file, or a folder that is searched recursively.
+        methods: one for each scale, all networks or all bicubic.
+        settings: sizes and output.
+        processes: this process and the others; each enlarges every n-th image.
 
     Returns:
-        A summary line.
+        The error messages of all processes, one for each image of a folder that failed.
 
     Raises:
-        HRNError: the image cannot be read or enlarged, the target cannot be written or is the image itself, or memory runs
-            out. The target is then unchanged.
+        HRNError: no images, a single file that cannot be enlarged, or results in the folder of the images or of a scored
+            test set.
     """
-    check_not_input(job.target, [job.source])
-    picture = read_picture(job.source)
-    h, w = picture.rgb.shape[:2]
-    notes = [enlarger.describe((h, w))]  # an error here costs no time
-    new_h, new_w = enlarger.size_of((h, w))
-    check_size(job.target, (new_h, new_w), picture.channels)
-    picture = fill_transparent(picture)
-    try:
-        _write(job.target, picture, (new_h, new_w), _strips(picture, enlarger, progress))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise HRNError(f"{job.source}: not enough memory to enlarge {w}x{h} to {new_w}x{new_h}") from None
-    if picture.animated:
-        notes.append("first of several frames")
-    if picture.alpha is not None and job.target.suffix in WITHOUT_ALPHA:
-        notes.append(f"transparency dropped: not supported by {job.target.suffix}")
-    if picture.icc_profile and job.target.suffix in WITHOUT_PROFILE:
-        notes.append(f"colour profile dropped: not supported by {job.target.suffix}")
-    return f"{job.target}  {w}x{h} -> {new_w}x{new_h} ({', '.join(notes)})"
+    if source.is_dir() and source.resolve() == settings.sample_dir.resolve():
+        raise HRNError(f"--sample_dir {settings.sample_dir} is the folder of the images; use another folder")
+    labels = dict.fromkeys(method.label for method in methods)
+    if len(labels) > 1:
+        labels = dict.fromkeys(map(name_without_scale, labels))
+    folder = settings.sample_dir / "+".join(labels) / (source.resolve().name if source.is_dir() else "")
+    upscalers = _upscalers(methods, settings.sizes)
+    processes.run_on_main(lambda: _check_not_scored([folder / name for _, name in upscalers]))
+    failures = []
+    for upscaler, name in upscalers:
+        failures += _enlarge_all(source, upscaler, folder / name / "SR", settings, processes)
+    failures = list(dict.fromkeys(failures))  # an image that cannot be read fails at every size
+    if failures and processes.is_main:
+        print(f"\n{len(failures)} image(s) could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
+    return failures
 
 
-def _write(target: Path, picture: Picture, size: tuple[int, int], strips: Iterator[Picture]) -> None:
-    """Write the strips of an enlarged picture of height and width `size`."""
-    if target.suffix == ".png":
-        samples = (np.asarray(to_pillow(strip)) for strip in strips)
-        write_png(target, size, picture.channels, samples, picture.icc_profile)
-        return
-    with atomic_write(target) as temporary:
-        temporary.touch()  # an error here costs no time
-        rgb = np.empty((*size, 3), np.uint8)
-        alpha = np.empty(size, np.uint8) if picture.alpha is not None else None
-        top = 0
-        for strip in strips:
-            rows = slice(top, top + len(strip.rgb))
-            rgb[rows] = strip.rgb
-            if alpha is not None:
-                alpha[rows] = strip.alpha
-            top = rows.stop
-        save_image(temporary, replace(picture, rgb=rgb, alpha=alpha), target)
+def _check_not_scored(folders: Sequence[Path]) -> None:
+    """Raise HRNError if a folder holds the images of a test set that is or was scored."""
+    for folder in folders:
+        if any((folder / name).is_file() for name in (SCORES, UNFINISHED)):
+            raise HRNError(f"{folder} holds the scored images of a test set; use another --sample_dir")
 
 
-def _strips(picture: Picture, enlarger: Upscaler, progress: Callable[[int], object]) -> Iterator[Picture]:
-    """Enlarge a picture and yield strips from top to bottom. Transparency is enlarged bicubically."""
-    h, w = picture.rgb.shape[:2]
-    size = enlarger.size_of((h, w))
-    top = 0
-    for rgb in enlarger.strips(picture.rgb):
-        bottom = top + len(rgb)
-        alpha = imresize(picture.alpha, size=size, rows=(top, bottom)) if picture.alpha is not None else None
-        yield Picture(rgb, alpha, picture.grey)
-        progress(h * w * bottom // size[0] - h * w * top // size[0])
-        top = bottom
+def _upscalers(methods: Sequence[Method], sizes: Sequence[Size]) -> list[tuple[Bicubic | Resizer, str]]:
+    """An upscaler for each size, and the name of its output folder."""
+    if isinstance(methods[0].upscaler, Bicubic):
+        return [(method.upscaler, f"x{method.scale}") for method in methods]
+    networks = [method.upscaler for method in methods]
+    sizes = sizes or [Size(factor=method.scale) for method in methods]
+    return [(Resizer(networks, size), str(size)) for size in sizes]
+
+
+def _enlarge_all(
+    source: Path, upscaler: Bicubic | Resizer, folder: Path, settings: BatchSettings, processes: Processes
+) -> list[str]:
+    """Enlarge this process's share of `source` into `folder`; returns the error messages of all processes."""
+    pending = _pending_jobs(source, folder, settings, processes)[processes.rank :: processes.count]
+    pixels = sum(count_pixels(job.source) for job in pending)
+    failures = []
+    hidden = None if processes.is_main else True
+    with tqdm(total=pixels, unit="px", unit_scale=True, disable=hidden, leave=False) as bar:
+        for job in pending:
+            try:
+                tqdm.write(enlarge_file(job, upscaler, bar.update))
+            except HRNError as error:
+                if not source.is_dir():
+                    raise
+                failures.append(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
+    return [failure for some in processes.gather([failures]) for failure in some]
+
+
+def _pending_jobs(source: Path, folder: Path, settings: BatchSettings, processes: Processes) -> list[Job]:
+    """The images to enlarge, listed by the main process so that all processes share one list."""
+    found = processes.run_on_main(lambda: list_jobs(source, folder, settings.suffix, settings.sample_dir))
+    if not settings.skip_existing:
+        return found
+    exists = processes.run_on_main(lambda: [os.path.isfile(job.target) for job in found])
+    pending = [job for job, done in zip(found, exists, strict=True) if not done]
+    if processes.is_main and any(exists):
+        print(f"{sum(exists)} done already, {len(pending)} to do")
+    return pending

@@ -27,16 +27,9 @@ from hrn.inference.ensemble import VIEWS_AT_ONCE, self_ensemble
 from hrn.inference.local import make_local
 from hrn.inference.memory import SHARE_OF_FREE, bytes_per_pixel
 from hrn.inference.tiling import Blender, Layout
-from hrn.memory import free_memory, is_out_of_memory
+from hrn.memory import empty_cache, free_memory, is_out_of_memory
 from hrn.model.config import Config, HRNConfig
-from hrn.runtime import (
-    PRECISIONS,
-    check_precision,
-    empty_cache,
-    inference_convolutions,
-    missing_for_compile,
-    warm_up_kernels,
-)
+from hrn.runtime import PRECISIONS, check_precision, inference_convolutions, missing_for_compile, warm_up_kernels
 
 MODES = ("local", "windows", "full")
 TILE = 752
@@ -72,7 +65,7 @@ class Mode:
     overlap: int = 16
     """Overlap of neighbouring windows in mode windows, in LR pixels."""
     tile: int = TILE
-    """Side of the largest tile in modes local and full, in LR pixels. Tiles have at least one whole block beside their overlap."""
+    """Side of the largest tile in modes local and full, in LR pixels. Tiles have at least one whole block in addition to their overlap."""
 
     def __post_init__(self) -> None:
         if self.name not in MODES:
@@ -145,7 +138,7 @@ class Enlarger(Upscaler):
         network: a network in eval mode, for example from :func:`hrn.inference.upscale.load_model`.
         scale: one of the network's scales; the first one by default.
         mode: how an image is processed; :func:`default_mode` by default.
-        ensemble: average over the eight flips and transpositions of the image, at eight times the cost.
+        ensemble: average over the eight flips and rotations of the image, at eight times the cost.
         precision: precision of the convolutions: `fp32`, `bf16`, `fp16` (GPU only) or `tf32` (NVIDIA only). The DCT always
             runs in float32.
         compile: compile the network. This takes about a minute and pays off for many images of few sizes, as in mode
@@ -187,7 +180,7 @@ class Enlarger(Upscaler):
         """Height and width of the image that is processed."""
         self._retiled: set[tuple[int, int]] = set()
         """Sizes of images for which memory ran out, so that they were processed in smaller tiles than planned."""
-        self._limit = max_memory
+        self._max_memory = max_memory
         self.update_budget()
         self.bytes_per_pixel = bytes_per_pixel(network, self.scale) + ensemble * ENSEMBLE_BYTES * self.scale**2
         if self.mode.name == "local":
@@ -196,9 +189,9 @@ class Enlarger(Upscaler):
         self._network = torch.compile(network) if compile else network
 
     def update_budget(self) -> None:
-        """Set the memory budget by the memory that is free now, unless `max_memory` was given."""
-        self.max_memory = self._limit or int(SHARE_OF_FREE * free_memory(self.device))
-        self.host_memory = self._limit or int(SHARE_OF_FREE * free_memory(torch.device("cpu")))
+        """Set the memory budgets from the memory that is free now, unless `max_memory` was given."""
+        self.memory_budget = self._max_memory or int(SHARE_OF_FREE * free_memory(self.device))
+        self.host_memory_budget = self._max_memory or int(SHARE_OF_FREE * free_memory(torch.device("cpu")))
 
     def without_ensemble(self) -> "Enlarger":
         """A copy that processes each image once."""
@@ -268,13 +261,13 @@ class Enlarger(Upscaler):
         """The number of LR pixels that may be processed at once for an image of this size."""
         area, padded, hr = size[0] * size[1], self.mode.padded_pixels(size), self.scale**2
         # a strip of tiles is blended in float32 while a tile is processed:
-        # tile**2 * bytes_per_pixel + tile * width * hr * STRIP_BYTES <= max_memory
+        # tile**2 * bytes_per_pixel + tile * width * hr * STRIP_BYTES <= memory_budget
         a, b = self.bytes_per_pixel, size[1] * hr * STRIP_BYTES
-        tile = int((-b + (b * b + 4 * a * self.max_memory) ** 0.5) / (2 * a))
-        if self.device.type != "cpu" and area * hr * HOST_STRIP_BYTES > self.host_memory:
-            tile = min(tile, self.host_memory // (size[1] * hr * HOST_STRIP_BYTES))
+        tile = int((-b + (b * b + 4 * a * self.memory_budget) ** 0.5) / (2 * a))
+        if self.device.type != "cpu" and area * hr * HOST_STRIP_BYTES > self.host_memory_budget:
+            tile = min(tile, self.host_memory_budget // (size[1] * hr * HOST_STRIP_BYTES))
             return min(tile**2, padded - 1)
-        max_single_pass = (self.max_memory - area * hr * STRIP_BYTES) // a  # if one strip has all rows of the image
+        max_single_pass = (self.memory_budget - area * hr * STRIP_BYTES) // a  # if one strip has all rows of the image
         return max_single_pass if padded <= max_single_pass else max(max_single_pass, min(tile**2, padded - 1))
 
     def _strips(self, image: Tensor, layout: Layout) -> Iterator[Tensor]:
@@ -324,7 +317,7 @@ class Enlarger(Upscaler):
         with inference_convolutions(self.device, tf32=self.precision == "tf32"), autocast:
             if self.ensemble:
                 views = VIEWS_AT_ONCE * len(x) * self.mode.padded_pixels(tuple(x.shape[2:]))
-                batched = views <= min(self._batch_pixels, self.max_memory // self.bytes_per_pixel)
+                batched = views <= min(self._batch_pixels, self.memory_budget // self.bytes_per_pixel)
                 sr = self_ensemble(self._run, x, batched)
             else:
                 sr = self._run(x)

@@ -11,7 +11,7 @@ VIEWS_AT_ONCE = len(FLIPS)
 
 
 def self_ensemble(enlarge: Callable[[Tensor], Tensor], x: Tensor, batched: bool = False) -> Tensor:
-    """Average the results over the eight flips and transpositions of `x`.
+    """Average the results over the eight flips and rotations of `x`.
 
     Args:
         enlarge: maps (B, 3, H, W) to (B, 3, s*H, s*W) for any B, H and W.

@@ -32,9 +32,10 @@ from hrn.files import atomic_write, check_not_input
 from hrn.inference.bare import export_state_dict, fields_not_in_shapes
 from hrn.inference.enlarger import MODES, Mode, default_mode
 from hrn.inference.local import FixedScale, make_local
+from hrn.memory import keep_memory
 from hrn.model import HRNConfig, config_to_dict
 from hrn.pretrained import find_checkpoint
-from hrn.runtime import keep_memory, warm_up_kernels
+from hrn.runtime import warm_up_kernels
 
 OPSET = 18
 MAX_DIFFERENCE = 0.5 / 255

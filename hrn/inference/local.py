@@ -1,4 +1,4 @@
-"""HRN with DCT and pooling over regions of the size of a training patch.
+"""HRN with the DCT over blocks, and pooling over windows, of the training patch's size.
 
 The network is trained on patches. On a whole image, the statistics of the DCT and of the means over rows and columns differ from
 those in training. Here, the DCT is taken over blocks of the patch size, and each pixel is gated by means over that many pixels of
@@ -18,8 +18,8 @@ from hrn.model.attention import CoordinateAttention, SqueezeExcitation
 from hrn.model.hrn import HRN, FrequencyTransform
 
 
-def make_local(network: nn.Module, size: int) -> HRN:
-    """A copy of `network` whose DCT and pooling regions have `size` pixels; it shares the parameters and buffers.
+def make_local(network: nn.Module, window: int) -> HRN:
+    """A copy of `network` with DCT blocks of `window` pixels and pooling over `window` pixels; it shares the parameters and buffers.
 
     Raises:
         HRNError: the network is not an :class:`HRN`.
@@ -29,14 +29,14 @@ def make_local(network: nn.Module, size: int) -> HRN:
     tensors = [*network.parameters(), *network.buffers()]
     local = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # new modules, shared tensors
     if network.transform is not None:
-        local.transform = BlockTransform(network.transform.dims, size, fft=network.transform.fft)
-    for dem in local.body:  # the attention of the frequency branch stays: its blocks have the training size
+        local.transform = BlockTransform(network.transform.dims, window, fft=network.transform.fft)
+    for dem in local.body:  # the attention of the frequency branch stays: its blocks have the training window
         for wrdb in (dem.spatial1, dem.spatial2):
             for block in wrdb.blocks:
                 if isinstance(block.attention, CoordinateAttention):
-                    block.attention = LocalAttention(block.attention, size)
+                    block.attention = LocalAttention(block.attention, window)
                 elif isinstance(block.attention, SqueezeExcitation):
-                    block.attention = LocalSqueezeExcitation(block.attention, size)
+                    block.attention = LocalSqueezeExcitation(block.attention, window)
     return local
 
 
@@ -92,43 +92,43 @@ class FixedScale(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Coordinate attention with means over the `size` nearest pixels of a row or column."""
+    """Coordinate attention with means over the `window` nearest pixels of a row or column."""
 
-    def __init__(self, attention: CoordinateAttention, size: int) -> None:
+    def __init__(self, attention: CoordinateAttention, window: int) -> None:
         super().__init__()
-        self.attention, self.size = attention, size
+        self.attention, self.window = attention, window
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         squeezed = self.attention.squeeze(x)  # before the means: both are linear, and this has fewer channels
-        y_h, y_w = (self.attention.normalise(local_mean(squeezed, self.size, dim)) for dim in (3, 2))
+        y_h, y_w = (self.attention.normalise(local_mean(squeezed, self.window, dim)) for dim in (3, 2))
         return self.attention.gate(x, y_h, y_w)
 
 
 class LocalSqueezeExcitation(nn.Module):
-    """Squeeze-and-excitation with means over the `size` x `size` nearest pixels."""
+    """Squeeze-and-excitation with means over the `window` x `window` nearest pixels."""
 
-    def __init__(self, attention: SqueezeExcitation, size: int) -> None:
+    def __init__(self, attention: SqueezeExcitation, window: int) -> None:
         super().__init__()
-        self.attention, self.size = attention, size
+        self.attention, self.window = attention, window
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         squeezed = self.attention.squeeze(x)  # before the means: both are linear
-        return self.attention.gate(x, local_mean(local_mean(squeezed, self.size, 3), self.size, 2))
+        return self.attention.gate(x, local_mean(local_mean(squeezed, self.window, 3), self.window, 2))
 
 
-def local_mean(x: Tensor, size: int, dim: int) -> Tensor:
-    """Mean over `size` samples along `dim` around each sample; near an edge, over the first or last `size` samples.
+def local_mean(x: Tensor, window: int, dim: int) -> Tensor:
+    """Mean over `window` samples along `dim` around each sample; near an edge, over the first or last `window` samples.
 
-    If `dim` has at most `size` samples, the mean is over all of them, and `dim` has length 1 in the result.
+    If `dim` has at most `window` samples, the mean is over all of them, and `dim` has length 1 in the result.
     """
     n = x.shape[dim]
-    if not torch.compiler.is_exporting() and n <= size:
+    if not torch.compiler.is_exporting() and n <= window:
         return x.mean(dim, keepdim=True)
     sums = x.float().cumsum(dim)
     sums = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums], dim)
-    start = (torch.arange(n, device=x.device) - size // 2).clamp(max=n - size).clamp(min=0)
-    end = (start + size).clamp(max=n)
+    start = (torch.arange(n, device=x.device) - window // 2).clamp(max=n - window).clamp(min=0)
+    end = (start + window).clamp(max=n)
     count = (end - start).view([-1 if d == dim else 1 for d in range(x.ndim)])
     return ((sums.index_select(dim, end) - sums.index_select(dim, start)) / count).to(x.dtype)

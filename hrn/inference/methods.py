@@ -31,7 +31,7 @@ class Method:
     label: str
     """Name in tables and of the output folder."""
     scale: int
-    enlarger: Upscaler
+    upscaler: Upscaler
     """An :class:`Enlarger` or a :class:`hrn.data.resize.Bicubic`."""
     settings: dict[str, Any]
     """Everything that the scores depend on, such as the checkpoint's hash, the mode and the precision."""
@@ -50,7 +50,7 @@ def name_without_scale(stem: str) -> str:
     return re.sub(r"(_x\d|x\d)+$", "", stem) or stem
 
 
-def find_checkpoints(
+def load_checkpoints(
     names: Sequence[str | Path] | None,
     device: torch.device,
     *,

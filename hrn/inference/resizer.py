@@ -66,12 +66,12 @@ class Resizer(Upscaler):
     """Enlarges images to a requested size.
 
     Args:
-        enlargers: upscalers of different scales. They may be applied several times.
+        upscalers: upscalers of different scales. They may be applied several times.
         size: the requested size.
     """
 
-    def __init__(self, enlargers: Sequence[Upscaler], size: Size) -> None:
-        self.enlargers = {e.scale: e for e in enlargers}
+    def __init__(self, upscalers: Sequence[Upscaler], size: Size) -> None:
+        self.upscalers = {e.scale: e for e in upscalers}
         self.size = size
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -92,11 +92,11 @@ class Resizer(Upscaler):
         candidates = [
             scales
             for count in range(1, MAX_PASSES + 1)
-            for scales in combinations_with_replacement(sorted(self.enlargers), count)
+            for scales in combinations_with_replacement(sorted(self.upscalers), count)
             if math.prod(scales) >= wanted
         ]
         if not candidates:
-            scales = ", ".join(f"x{s}" for s in sorted(self.enlargers))
+            scales = ", ".join(f"x{s}" for s in sorted(self.upscalers))
             raise HRNError(f"cannot enlarge by {wanted:.1f}: too much for {MAX_PASSES} passes of {scales}")
         return min(candidates, key=lambda scales: (math.prod(scales), len(scales)))
 
@@ -115,7 +115,7 @@ class Resizer(Upscaler):
         new_size = self.size_of(lr.shape[:2])
         *first, last = self.passes(lr.shape[:2]) or (None,)
         for scale in first:
-            lr = self.enlargers[scale](lr)
-        strips = self.enlargers[last].strips(lr) if last else iter([lr])
+            lr = self.upscalers[scale](lr)
+        strips = self.upscalers[last].strips(lr) if last else iter([lr])
         enlarged = tuple(side * (last or 1) for side in lr.shape[:2])
         return strips if enlarged == new_size else imresize_strips(strips, enlarged, new_size)

@@ -92,7 +92,7 @@ class HRN(nn.Module):
         """Enlarge a batch.
 
         Args:
-            lr: (B, 3, H, W) in [0, 1], any H and W from 1.
+            lr: (B, 3, H, W) in [0, 1], H and W of at least 1.
             scale: one of `config.scales`; the first by default.
 
         Returns:

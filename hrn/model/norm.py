@@ -16,17 +16,17 @@ class BatchNorm(nn.BatchNorm2d):
     The state dict is the same.
     """
 
-    group: int | None = None
-    """Number of neighbouring samples that share statistics; None uses the whole batch."""
+    group_size: int = 0
+    """Number of consecutive samples that share statistics (the ghost batch size); 0 uses the whole batch."""
     frozen: bool = False
     """Whether training mode also normalises with the running statistics, and does not update them."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape. Raises ValueError if statistics are taken and B is not a multiple of `group`."""
+        """Map (B, C, H, W) to the same shape. Raises ValueError if statistics are taken and B is not a multiple of `group_size`."""
         if self.frozen or not self.training:
             mean, var = self.running_mean, self.running_var
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
-        group = self.group or len(x)
+        group = self.group_size or len(x)
         if len(x) % group:
             raise ValueError(f"a batch of {len(x)} cannot be divided into groups of {group}")
         groups = len(x) // group
@@ -43,8 +43,8 @@ class BatchNorm(nn.BatchNorm2d):
         return y.unflatten(1, (groups, x.shape[1])).transpose(0, 1).reshape(x.shape)
 
 
-def set_norm(network: nn.Module, *, group: int, frozen: bool) -> None:
-    """Set `group` and `frozen` of every :class:`BatchNorm` in `network`."""
+def set_norm(network: nn.Module, *, group_size: int, frozen: bool) -> None:
+    """Set `group_size` and `frozen` of every :class:`BatchNorm` in `network`."""
     for module in network.modules():
         if isinstance(module, BatchNorm):
-            module.group, module.frozen = group, frozen
+            module.group_size, module.frozen = group_size, frozen

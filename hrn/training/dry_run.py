@@ -7,10 +7,10 @@ from itertools import islice
 import torch
 
 from hrn.errors import HRNError
+from hrn.memory import peak_memory
 from hrn.model.summary import OUTPUT_SIZE, summarise
-from hrn.runtime import peak_memory
-from hrn.training.monitor import WARMUP_STEPS, duration
-from hrn.training.signals import kill_loaders_on_error
+from hrn.training.monitor import WARMUP_STEPS, format_duration
+from hrn.training.signals import kill_workers_on_error
 from hrn.training.trainer import Trainer
 
 
@@ -48,7 +48,7 @@ class RunCost:
                 f"learning rate  {rates}",
                 f"step time      {self.step_seconds:.3f} s ({compiled}), {self.load_seconds:.3f} s of it waiting for data",
                 f"memory         {self.peak_bytes / 2**20:,.0f} MiB peak ({'GPU' if t.processes.device.type == 'cuda' else 'resident'})",
-                f"total time     {duration(steps * self.step_seconds)} without validation",
+                f"total time     {format_duration(steps * self.step_seconds)} without validation",
             ]
         )
 
@@ -66,7 +66,7 @@ def measure_cost(trainer: Trainer, steps: int = 5) -> RunCost:
     device, rate = trainer.processes.device, trainer.recipe.lr_at(trainer.step)
     left = trainer.recipe.max_steps - trainer.step
     steps, waited = min(steps, left), 0.0
-    with kill_loaders_on_error():
+    with kill_workers_on_error():
         warm_up(trainer, rate)
         batches = iter(trainer.batches())
         # not timed: workers are still starting, and some batches are already loaded

@@ -48,7 +48,7 @@ class Learner:
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         torch.manual_seed(recipe.seed)
         self.network = build_model(config).to(device, memory_format=self._layout).train()
-        set_norm(self.network, group=recipe.norm_batch, frozen=recipe.freeze_norm)
+        set_norm(self.network, group_size=recipe.norm_batch, frozen=recipe.freeze_norm)
         self.ema = AveragedModel(self.network) if recipe.ema else None
         self._ema_tensors = [averaged_tensors(m) for m in (self.ema.module, self.network)] if self.ema else []
         norms = [m for m in self.network.modules() if isinstance(m, BatchNorm) and not m.frozen]
@@ -74,7 +74,7 @@ class Learner:
 
     @property
     def eval_network(self) -> nn.Module:
-        """The network that is validated and saved for use."""
+        """The network that is validated and saved for inference."""
         return self.ema.module if self.ema else self.network
 
     # one update
@@ -83,7 +83,7 @@ class Learner:
         """Make one update. A step whose loss or gradient is not finite changes no weights; the EMA counts it as a step.
 
         Args:
-            micro_batches: this process's share of the batch, in `accumulate` micro-batches of one scale.
+            micro_batches: this process's share of the batch, in `accumulate` micro-batches, all of the same scale.
             rate: learning rate.
         """
         self.optimizer.zero_grad(set_to_none=True)
@@ -157,10 +157,10 @@ class Learner:
         sums = self.sums.to("cpu", copy=True)
         self.sums.zero_()
         loss, norm, count = sums.sum(0).tolist()
-        line: dict[str, Any] = {"loss": loss / count if count else None}
+        entry: dict[str, Any] = {"loss": loss / count if count else None}
         if len(self.scales) > 1:
-            line |= {f"loss_x{s}": float(row[0] / row[2]) for s, row in zip(self.scales, sums, strict=True) if row[2]}
-        return line | {"grad_norm": norm / count if count else None, "skipped": int(self.skipped[0])}
+            entry |= {f"loss_x{s}": float(row[0] / row[2]) for s, row in zip(self.scales, sums, strict=True) if row[2]}
+        return entry | {"grad_norm": norm / count if count else None, "skipped": int(self.skipped[0])}
 
     def skipped_in_a_row(self) -> int:
         """Return how many of the latest steps were not finite."""

@@ -52,25 +52,25 @@ class StepTimer:
         return seconds / max(1, steps)
 
 
-def log_line(line: Mapping[str, Any], max_steps: int) -> str:
+def log_line(entry: Mapping[str, Any], max_steps: int) -> str:
     """Format a log entry for the screen."""
-    parts = [f"step {line['step']:,}/{max_steps:,}"]
-    if line.get("loss") is not None:
-        parts.append(f"loss {line['loss']:.5f}")
-    if "lr" in line:
+    parts = [f"step {entry['step']:,}/{max_steps:,}"]
+    if entry.get("loss") is not None:
+        parts.append(f"loss {entry['loss']:.5f}")
+    if "lr" in entry:
         parts += [
-            f"lr {line['lr']:.2e}",
-            f"{line['images_per_second']:.1f} images/s",
-            f"{duration(line['seconds_left'])} left",
+            f"lr {entry['lr']:.2e}",
+            f"{entry['images_per_second']:.1f} images/s",
+            f"{format_duration(entry['seconds_left'])} left",
         ]
-    if line.get("skipped"):
-        parts.append(f"{line['skipped']} skipped")
-    if "psnr_y" in line:
-        parts += [f"PSNR-Y {line['psnr_y']:.3f} dB", f"SSIM-Y {line['ssim_y']:.4f}"]
+    if entry.get("skipped"):
+        parts.append(f"{entry['skipped']} skipped")
+    if "psnr_y" in entry:
+        parts += [f"PSNR-Y {entry['psnr_y']:.3f} dB", f"SSIM-Y {entry['ssim_y']:.4f}"]
     return "  ".join(parts)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format seconds as `1:02:03`, or `2d 1:02:03` from one day on."""
     days, rest = divmod(round(seconds), 86400)
     clock = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
@@ -100,18 +100,18 @@ class TensorBoard:
         except OSError as error:
             raise HRNError(f"--tensorboard: cannot write {folder}: {error.strerror or error}") from None
 
-    def line(self, line: Mapping[str, Any]) -> None:
+    def add_scalars(self, entry: Mapping[str, Any]) -> None:
         """Add every number of a log entry to its curve."""
 
         def add(writer: Any) -> None:
-            for name, value in line.items():
+            for name, value in entry.items():
                 if name != "step" and value is not None:
-                    writer.add_scalar(name, value, line["step"])
+                    writer.add_scalar(name, value, entry["step"])
             writer.flush()
 
         self._write(add)
 
-    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+    def add_image(self, name: str, image: np.ndarray, step: int) -> None:
         """Add the centre crop of an (H, W, 3) uint8 image."""
         y, x = (max(0, (side - CROP_SIZE) // 2) for side in image.shape[:2])
         crop = image[y : y + CROP_SIZE, x : x + CROP_SIZE]

@@ -1,7 +1,7 @@
 """The Muon optimizer for convolutions, with Adam for all other parameters.
 
-Muon replaces the momentum of a weight matrix by the nearest orthogonal matrix, computed by Newton-Schulz iterations:
-K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The update is scaled as in "Muon is scalable for LLM
+Muon replaces the Nesterov momentum of a weight matrix by an approximation of the nearest semi-orthogonal matrix, from
+Newton-Schulz iterations: K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The update is scaled as in "Muon is scalable for LLM
 training" (arXiv 2502.16982), so that learning rates are comparable to Adam's.
 
 `torch.optim.Muon` computes the same update, but only for 2-D parameters and one matrix at a time. Here a convolution's
@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
         self._adam.step()
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        """Update parameters whose matrices have one shape."""
+        """Update parameters whose matrices have the same shape."""
         for p in parameters:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)

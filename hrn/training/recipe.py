@@ -29,7 +29,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 DECAY = 200_000
 """Default of `--decay`, from the released code."""
 TRAINING_PRECISIONS = ("fp32", "bf16", "fp16")
-"""Names in :data:`hrn.runtime.PRECISIONS` that training accepts. TF32 is a flag of its own, `--tf32`."""
+"""Names in :data:`hrn.runtime.PRECISIONS` that training accepts. TF32 has a separate flag, `--tf32`."""
 
 
 def setting(default: Any, help: str, choices: Iterable[str] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Output files of a run, all in one folder: weights for use, the latest training states, a log."""
+"""Output files of a run, all in one folder: weights for inference, the latest training states, a log."""
 
 import errno
 import glob
@@ -43,8 +43,8 @@ class RunFiles:
     name: str
 
     @property
-    def best(self) -> Path:
-        """Weights for use: the best validated ones, or the last ones if there is no validation."""
+    def weights(self) -> Path:
+        """Weights for inference: the best validated ones, or the last ones if there is no validation."""
         return self.folder / f"{self.name}.pth"
 
     @property
@@ -67,8 +67,8 @@ class RunFiles:
         """Empty file that the process which writes the run has locked."""
         return self.folder / f".{self.name}.lock"
 
-    def state(self, step: int) -> Path:
-        """Training state after `step` updates, for `--resume`."""
+    def state_path(self, step: int) -> Path:
+        """Return the path of the training state after `step` updates, for `--resume`."""
         return self.folder / f"{self.name}.{step:08d}.train.pth"
 
     def states(self) -> list[Path]:
@@ -88,7 +88,7 @@ class RunFiles:
                 f"{states[0]} is from an earlier run: use --resume to continue it, use another --ckpt_name, or delete it"
             )
         aside = (p for p in self.folder.glob(f"{glob.escape(self.name)}.*.pth") if p.name.split(".")[-2].isdigit())
-        for path in (self.best, self.log, *aside):
+        for path in (self.weights, self.log, *aside):
             if path.exists():
                 raise HRNError(
                     f"{path} is from an earlier run and would be overwritten: use another --ckpt_name or --ckpt_dir, or move it"
@@ -135,15 +135,15 @@ class RunFiles:
         """
         aside = self.folder / f"{self.name}.{step:08d}.pth"
         try:
-            if self.best.exists() and not aside.exists():  # otherwise an interrupted attempt has renamed it
-                self.best.replace(aside)
+            if self.weights.exists() and not aside.exists():  # otherwise an interrupted attempt has renamed it
+                self.weights.replace(aside)
         except OSError as error:
-            raise HRNError(f"cannot rename {self.best} to {aside}: {error.strerror}") from None
+            raise HRNError(f"cannot rename {self.weights} to {aside}: {error.strerror}") from None
         return aside if aside.exists() else None
 
-    def keep(self, count: int) -> None:
-        """Delete all training states but the `count` newest."""
-        for path in self.states()[count:]:
+    def delete_old_states(self, keep: int) -> None:
+        """Delete all training states but the `keep` newest."""
+        for path in self.states()[keep:]:
             with suppress(OSError):
                 path.unlink()
 
@@ -154,16 +154,16 @@ class RunFiles:
             HRNError: the state cannot be written even then. The newest earlier state is intact.
         """
         try:
-            save(self.state(step))
+            save(self.state_path(step))
         except HRNError as error:
             full = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
             if not full or len(self.states()) < 2:
                 raise
-            self.keep(1)
-            save(self.state(step))
-        self.keep(keep)
+            self.delete_old_states(1)
+            save(self.state_path(step))
+        self.delete_old_states(keep)
 
-    def newest_state(self) -> Checkpoint:
+    def load_newest_state(self) -> Checkpoint:
         """Read the newest training state that is not damaged. Raises HRNError if there is none, or if one cannot be read now."""
         damaged = []
         for path in self.states():
@@ -203,7 +203,7 @@ class Background:
 
 
 def copy_to_cpu(value: Any) -> Any:
-    """Copy nested dicts and lists, with every tensor in CPU memory of its own."""
+    """Copy nested dicts and lists, with all tensors copied to the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):

@@ -16,7 +16,7 @@ from hrn import __version__
 from hrn.checkpoint import Checkpoint
 from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
-from hrn.distributed import Processes, is_worker
+from hrn.distributed import Processes, started_by_torchrun
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import SSIM_WINDOW
 from hrn.model import preset
@@ -38,7 +38,7 @@ class Setup:
     recipe: Recipe
     execution: Execution
     pairs: H5Pairs
-    valid: list[TestSet]
+    valid_sets: list[TestSet]
     files: RunFiles
     restarted: bool
     """Whether torchrun restarted the processes after a failure."""
@@ -72,8 +72,8 @@ def prepare(args: argparse.Namespace, processes: int, *, restarted: bool = False
         raise HRNError(f"{flag} has no effect: this network has no BatchNorm")
     files = RunFiles(args.ckpt_dir, args.ckpt_name + "_" + "".join(f"x{s}" for s in scales))
     pairs = H5Pairs(args.train_data_path, scales)
-    valid = [find_test_set(path, s) for path in args.valid_data_path for s in scales]
-    return Setup(config, recipe, execution, pairs, valid, files, restarted)
+    valid_sets = [find_test_set(path, s) for path in args.valid_data_path for s in scales]
+    return Setup(config, recipe, execution, pairs, valid_sets, files, restarted)
 
 
 def check_outputs(args: argparse.Namespace, setup: Setup) -> None:
@@ -105,7 +105,7 @@ def check_outputs(args: argparse.Namespace, setup: Setup) -> None:
 def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None:
     """Read this process's share of the training and validation images once. Raises HRNError if one cannot be used."""
     setup.pairs.verify(processes.rank, processes.count)
-    for test_set in setup.valid:
+    for test_set in setup.valid_sets:
         border = test_set.scale if shave is None else shave
         test_set.verify(2 * border + SSIM_WINDOW, processes.rank, processes.count)
 
@@ -118,7 +118,7 @@ def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:
     """
     files = setup.files
     if args.resume is True or (setup.restarted and files.states()):
-        return files.newest_state()
+        return files.load_newest_state()
     if args.resume is None:
         return None
     state = load_state(args.resume)
@@ -143,12 +143,12 @@ def build_trainer(
         "train_data": args.train_data_path.name,
         "train_fingerprint": processes.run_on_main(setup.pairs.fingerprint),
         "valid_data": [path.name for path in args.valid_data_path],
-        "valid_fingerprints": processes.run_on_main(lambda: [test_set.fingerprint() for test_set in setup.valid]),
+        "valid_fingerprints": processes.run_on_main(lambda: [test_set.fingerprint() for test_set in setup.valid_sets]),
         "versions": {"hrn": __version__, "torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
     trainer = Trainer(
-        setup.config, recipe, setup.pairs, setup.valid, setup.files, setup.execution, processes, args.shave, info
+        setup.config, recipe, setup.pairs, setup.valid_sets, setup.files, setup.execution, processes, args.shave, info
     )
     if state:
         trainer.resume(state)
@@ -169,7 +169,7 @@ def claim_outputs(files: RunFiles) -> Iterator[None]:
 
 def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
     """Write the marker file if torchrun started this run, and open TensorBoard's files if requested. Raises HRNError."""
-    if is_worker():
+    if started_by_torchrun():
         try:
             trainer.files.marker.touch()
         except OSError as error:

@@ -44,7 +44,7 @@ def ignore_signals(worker: int) -> None:
 
 
 @contextmanager
-def kill_loaders_on_error() -> Iterator[None]:
+def kill_workers_on_error() -> Iterator[None]:
     """Kill the DataLoader workers that the body started if it raises. They ignore SIGTERM, which would otherwise end them at exit."""
     before = set(multiprocessing.active_children())
     try:

@@ -16,7 +16,7 @@ from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
 from hrn.data.resident import ResidentPatches, image_bytes
-from hrn.distributed import Processes, is_worker
+from hrn.distributed import Processes, started_by_torchrun
 from hrn.errors import HRNError
 from hrn.memory import local_process_count
 from hrn.model.config import Config
@@ -25,7 +25,7 @@ from hrn.training.loader import check_shared_memory, cut_batches, decide_data_on
 from hrn.training.monitor import StepTimer, TensorBoard, log_line
 from hrn.training.recipe import Execution, Recipe, micro_batch_size
 from hrn.training.run_files import Background, JsonLines, RunFiles, check_same_run, copy_to_cpu, validation_changes
-from hrn.training.signals import StopSignal, kill_loaders_on_error
+from hrn.training.signals import StopSignal, kill_workers_on_error
 from hrn.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Trainer:
         config: configuration of the network.
         recipe: training settings.
         pairs: training images at `config.scales`.
-        valid: validation sets, used to select the best weights; may be empty.
+        valid_sets: validation sets, used to select the best weights; may be empty.
         files: paths of the output files.
         execution: how the machine is used.
         processes: this process and its place among the processes of the run.
@@ -61,7 +61,7 @@ class Trainer:
     config: Config
     recipe: Recipe
     pairs: H5Pairs
-    valid: list[TestSet]
+    valid_sets: list[TestSet]
     files: RunFiles
     execution: Execution = field(default_factory=Execution)
     processes: Processes = field(default_factory=Processes)
@@ -71,7 +71,10 @@ class Trainer:
     def __post_init__(self) -> None:
         self.micro_batch_size = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
         shave = [s if self.shave is None else self.shave for s in self.config.scales]
-        images = {"train_images": len(self.pairs), "valid_images": [len(test_set.images) for test_set in self.valid]}
+        images = {
+            "train_images": len(self.pairs),
+            "valid_images": [len(test_set.images) for test_set in self.valid_sets],
+        }
         self.info = {**self.info, **images, "shave": shave}
         if self.config.has_batch_norm:
             self.recipe = self.recipe.with_norm_batch(self.micro_batch_size)
@@ -96,7 +99,7 @@ class Trainer:
         """The log entry of a step whose validation was interrupted."""
         self.best: dict[str, float] | None = None
         """Step and scores of the best weights so far."""
-        self.outdated_best = 0
+        self.outdated_best_step = 0
         """The step of the best weights of an earlier validation setup, or 0."""
 
     def fit(self, progress: Callable[[int], None] = lambda step: None) -> int:
@@ -113,18 +116,18 @@ class Trainer:
         if self.finished and self.pending_validation is None:
             logger.info("step %d of %d is already reached", self.step, self.recipe.max_steps)
             if self.best is None:  # the earlier attempt ended before it wrote the weights, or `resume` reset the score
-                self.validate() if self.valid else self.save_weights({})
-                logger.info("wrote %s", self.files.best)
-                if self.valid:
+                self.validate() if self.valid_sets else self.save_weights({})
+                logger.info("wrote %s", self.files.weights)
+                if self.valid_sets:
                     self.save_state()  # with the score
             return 0
         stopped = 0
-        with kill_loaders_on_error(), closing(self.background), StopSignal(repeated=is_worker()) as request:
+        with kill_workers_on_error(), closing(self.background), StopSignal(repeated=started_by_torchrun()) as request:
             if self.pending_validation is not None:
                 stopped = self._finish_step(self.pending_validation, request, 0)
             if not stopped:
                 stopped = self._train(request, progress)
-        if not self.valid and not stopped:
+        if not self.valid_sets and not stopped:
             self.save_weights({})
         return stopped
 
@@ -137,7 +140,7 @@ class Trainer:
         """Remove what an earlier attempt wrote after this step. Set the weights aside whose score no longer counts."""
         self.log.cut(self.step if self.pending_validation is None else self.step - 1)
         self.files.clear_after(self.step)
-        if self.outdated_best and (kept := self.files.set_aside(self.outdated_best)):
+        if self.outdated_best_step and (kept := self.files.set_aside(self.outdated_best_step)):
             logger.warning("the weights of the earlier best score are now %s", kept)
 
     # the loop
@@ -152,21 +155,21 @@ class Trainer:
             stopped = self._poll_signals(request)
             scale = micro_batches[0][1].shape[-1] // self.recipe.patch_size
             timer.step(scale)  # after the poll, which waits for the GPU
-            line = self._measure(timer) if self._is_due(self.recipe.print_interval) else {}
-            stopped = self._finish_step(line, request, stopped)
+            entry = self._log_entry(timer) if self._is_due(self.recipe.print_interval) else {}
+            stopped = self._finish_step(entry, request, stopped)
             if stopped:
                 return stopped
             timer.skip()
         return 0
 
-    def _finish_step(self, line: dict[str, Any], request: StopSignal, stopped: int) -> int:
+    def _finish_step(self, entry: dict[str, Any], request: StopSignal, stopped: int) -> int:
         """Validate, log and save if due. Returns 0 or the signal that stops the run.
 
         If a stop or an error interrupts a validation, the training state holds the log entry, and the resumed run validates
         first.
         """
-        if self.valid and self._is_due(self.recipe.valid_interval):
-            self.pending_validation = line
+        if self.valid_sets and self._is_due(self.recipe.valid_interval):
+            self.pending_validation = entry
             try:
                 scores = None if stopped else self.validate(request)
             except HRNError as error:  # an image cannot be read, or the last weights cannot be written
@@ -175,10 +178,10 @@ class Trainer:
             if scores is None:
                 self.save_state()
                 return stopped or self.processes.max(request.signal)
-            line = {"step": self.step, **line, **scores}
+            entry = {"step": self.step, **entry, **scores}
         self.pending_validation = None
-        if line:
-            self._log(line)
+        if entry:
+            self._log(entry)
         if stopped or self._is_due(self.recipe.save_interval):
             self.save_state(required=bool(stopped or self.finished))
         return 0 if self.finished else stopped
@@ -202,7 +205,7 @@ class Trainer:
             )
         return self.processes.max(request.signal)
 
-    def _measure(self, timer: StepTimer) -> dict[str, Any]:
+    def _log_entry(self, timer: StepTimer) -> dict[str, Any]:
         """The log entry of this step."""
         seconds = max(timer.seconds_per_step(), 1e-9)
         return {
@@ -213,12 +216,12 @@ class Trainer:
             "seconds_left": (self.recipe.max_steps - self.step) * seconds,
         }
 
-    def _log(self, line: dict[str, Any]) -> None:
+    def _log(self, entry: dict[str, Any]) -> None:
         if self.processes.is_main:
-            logger.info(log_line(line, self.recipe.max_steps))
-            self.log.add(line)
+            logger.info(log_line(entry, self.recipe.max_steps))
+            self.log.add(entry)
             if self.tensorboard:
-                self.tensorboard.line(line)
+                self.tensorboard.add_scalars(entry)
 
     # data
 
@@ -280,11 +283,11 @@ class Trainer:
         board, step = self.tensorboard, self.step
         scores = validate(
             self.learner.eval_network.eval(),
-            self.valid,
+            self.valid_sets,
             self.processes,
             shave=self.shave,
             stop=lambda: request.signal if request else 0,
-            show=(lambda name, image: board.picture(name, image, step)) if board else None,
+            show=(lambda name, image: board.add_image(name, image, step)) if board else None,
         )
         self.learner.network.train()
         if scores and (self.best is None or scores["psnr_y"] > self.best["psnr_y"]):
@@ -305,7 +308,7 @@ class Trainer:
         """Write the weights for inference. `scores` are those of the validation, or empty."""
         if self.processes.is_main:
             info = {**self.info, "steps": self.step, "recipe": asdict(self.recipe), "validation": scores}
-            save_checkpoint(self.files.best, self.config, self.learner.eval_network.state_dict(), info=info)
+            save_checkpoint(self.files.weights, self.config, self.learner.eval_network.state_dict(), info=info)
 
     def save_state(self, *, required: bool = True) -> None:
         """Write everything that a resume needs. Unless `required`, a failure is logged and training continues.
@@ -353,11 +356,11 @@ class Trainer:
         self.step, self.pending_validation, self.best = (
             state.training[k] for k in ("step", "pending_validation", "best")
         )
-        validates = self.valid or not self.finished
+        validates = self.valid_sets or not self.finished
         if self.best and validates and (changes := validation_changes(state.info, self.info)):
             logger.warning("the validation setup changed (%s); resetting the best score", changes)
-            self.outdated_best, self.best = int(self.best["step"]), None
-        elif self.best and not self.processes.run_on_main(self.files.best.is_file):
-            logger.warning("%s is missing; resetting the best score", self.files.best)
+            self.outdated_best_step, self.best = int(self.best["step"]), None
+        elif self.best and not self.processes.run_on_main(self.files.weights.is_file):
+            logger.warning("%s is missing; resetting the best score", self.files.weights)
             self.best = None
         self.info = {**state.info, **self.info}

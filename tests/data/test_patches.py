@@ -12,13 +12,13 @@ from hrn.data.patches import PatchDataset, augment
 from hrn.errors import HRNError
 
 
-@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("quarter_turns", range(4))
 @pytest.mark.parametrize("flips", [(0, 0), (1, 0), (0, 1), (1, 1)])
-def test_augmentation_equals_numpys_flips_and_turns(image, flips, turns):
+def test_augmentation_equals_numpys_flips_and_turns(image, flips, quarter_turns):
     expected = np.flipud(image) if flips[0] else image
     expected = np.fliplr(expected) if flips[1] else expected
-    expected = np.rot90(expected, turns)
-    found = augment(torch.from_numpy(image).permute(2, 0, 1), *flips, turns)
+    expected = np.rot90(expected, quarter_turns)
+    found = augment(torch.from_numpy(image).permute(2, 0, 1), *flips, quarter_turns)
     assert (found.permute(1, 2, 0).numpy() == expected).all()
 
 

@@ -113,7 +113,7 @@ def test_the_budget_follows_the_free_memory(backend, upload, monkeypatch):
     enlarger = backend.models["hrn_light"].enlargers[4]
     monkeypatch.setattr(enlarger_module, "free_memory", lambda device: 2**30)
     backend.enlarge(upload, "hrn_light", 4)
-    assert enlarger.max_memory == int(0.8 * 2**30)
+    assert enlarger.memory_budget == int(0.8 * 2**30)
 
 
 def test_one_image_at_a_time(backend, upload, monkeypatch):

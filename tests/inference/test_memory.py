@@ -121,7 +121,7 @@ def test_whole_blocks_count(small, size, window, mib):
     tile = max(b - a for a, b in rows), max(b - a for a, b in columns)
     blocks = [-(-side // window) * window for side in tile]
     strip = 2 * 12 * enlarger.scale**2 * tile[0] * size[1]
-    assert blocks[0] * blocks[1] * enlarger.bytes_per_pixel + strip <= enlarger.max_memory
+    assert blocks[0] * blocks[1] * enlarger.bytes_per_pixel + strip <= enlarger.memory_budget
 
 
 @pytest.mark.parametrize("size", [(1, 1), (48, 48), (339, 510), (752, 752), (1000, 565)])
@@ -137,13 +137,13 @@ def test_large_images_are_divided_into_the_default_tiles(small):
 def test_a_strip_of_a_wide_image_fits_beside_a_gpu(small):
     """Strips are blended in float32 on the GPU, and held as uint8 on the host, twice while they are written."""
     enlarger, size = Enlarger(small, max_memory=2**34), (4000, 60000)
-    enlarger.device, enlarger.host_memory = torch.device("cuda"), 2**28
+    enlarger.device, enlarger.host_memory_budget = torch.device("cuda"), 2**28
 
     def strip_pixels():
         return enlarger.layout(size).window[0] * size[1] * enlarger.scale**2
 
     assert 2**28 / 4 < 2 * 3 * strip_pixels() <= 2**28
-    enlarger.max_memory = enlarger.host_memory = 2**30
+    enlarger.memory_budget = enlarger.host_memory_budget = 2**30
     assert 2**30 / 4 < 2 * 3 * 4 * strip_pixels() <= 2**30
 
 

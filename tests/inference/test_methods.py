@@ -9,7 +9,7 @@ from hrn.checkpoint import save_checkpoint
 from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.inference import methods
-from hrn.inference.methods import choose_included, describe_alternatives, find_checkpoints
+from hrn.inference.methods import choose_included, describe_alternatives, load_checkpoints
 from hrn.model import build_model, config_to_dict, preset
 from hrn.pretrained import find_checkpoint, read_manifest
 
@@ -92,21 +92,21 @@ def included(tmp_path, monkeypatch):
 def test_the_default_is_an_installed_checkpoint(included):
     (included.parent / "hrn_base_x2.pth").unlink()
     for device in (CPU, CUDA):
-        found = find_checkpoints(None, device, scales=[2])
+        found = load_checkpoints(None, device, scales=[2])
         assert found[2].checkpoint.path == included
     with pytest.raises(HRNError, match="hrn_x4"):
-        find_checkpoints(None, CUDA, model="hrn")
+        load_checkpoints(None, CUDA, model="hrn")
 
 
 def test_the_default_checkpoint_is_the_one_of_the_manifest(included, capsys):
-    assert find_checkpoints(None, CPU, scales=[2])[2].checkpoint.path == included
+    assert load_checkpoints(None, CPU, scales=[2])[2].checkpoint.path == included
     assert "--model hrn_base (slower, more accurate)" in capsys.readouterr().out
-    find_checkpoints(None, CPU, scales=[2], model="hrn_light")
+    load_checkpoints(None, CPU, scales=[2], model="hrn_light")
     assert "--model" not in capsys.readouterr().out
     with pytest.raises(HRNError, match="hrn_base_x4"):
-        find_checkpoints(None, CPU, scales=[4], model="hrn_base")
+        load_checkpoints(None, CPU, scales=[4], model="hrn_base")
     with pytest.raises(HRNError, match="--ckpt_path"):
-        find_checkpoints(None, CPU, scales=[2], model="hrn")
+        load_checkpoints(None, CPU, scales=[2], model="hrn")
     included.write_bytes(included.read_bytes() + b"x")
     with pytest.raises(HRNError, match="hrn_light_x2"):
-        find_checkpoints(None, CPU, scales=[2])
+        load_checkpoints(None, CPU, scales=[2])

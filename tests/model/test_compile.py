@@ -16,7 +16,7 @@ def test_training_is_one_graph_with_the_same_result(name, backend):
     """`aot_eager` also captures the backward pass. That of the deep released network takes a minute and is left out."""
     torch.compiler.reset()
     network = randomise(build_model(preset(name, [2])), 0.02).train()
-    set_norm(network, group=1, frozen=False)
+    set_norm(network, group_size=1, frozen=False)
     x = torch.rand(2, 3, 12, 12)
     wanted = network(x)
     wanted.mean().backward()

@@ -26,7 +26,7 @@ def test_without_a_group_equals_torch(norms):
 def test_each_group_has_its_own_statistics(norms):
     """Each group as torch normalises it alone. Running statistics are the mean over the groups."""
     plain, grouped = norms
-    grouped.group = 2
+    grouped.group_size = 2
     x = torch.randn(6, 3, 5, 4, requires_grad=True)
     y = grouped(x)
     start = plain.state_dict()["running_mean"].clone(), plain.state_dict()["running_var"].clone()
@@ -46,13 +46,13 @@ def test_each_group_has_its_own_statistics(norms):
 
 def test_groups_have_no_effect_in_eval_mode(norms):
     plain, grouped = norms
-    grouped.group = 4
+    grouped.group_size = 4
     x = torch.randn(6, 3, 5, 4)
     assert torch.equal(plain.eval()(x), grouped.eval()(x))
 
 
 def test_uneven_groups_are_refused(norms):
-    norms[1].group = 4
+    norms[1].group_size = 4
     with pytest.raises(ValueError, match=r"6.*4"):
         norms[1](torch.randn(6, 3, 5, 4))
 
@@ -63,7 +63,7 @@ def test_frozen_training_equals_torchs_inference(norms):
     for norm in norms:
         norm.running_mean.copy_(torch.tensor([0.5, -1.0, 2.0]))
         norm.running_var.copy_(torch.tensor([0.1, 1.0, 4.0]))
-    frozen.frozen, frozen.group = True, 4  # the group has no effect: 6 is not a multiple of 4
+    frozen.frozen, frozen.group_size = True, 4  # the group has no effect: 6 is not a multiple of 4
     x = torch.randn(6, 3, 5, 4, requires_grad=True)
     wanted, got = plain.eval()(x), frozen.train()(x)
     assert torch.equal(got, wanted)
@@ -78,6 +78,6 @@ def test_frozen_training_equals_torchs_inference(norms):
 
 def test_every_norm_of_a_network_is_set():
     network = build_model(preset("hrn_light", [2]))
-    set_norm(network, group=5, frozen=True)
+    set_norm(network, group_size=5, frozen=True)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert [(m.group, m.frozen) for m in norms] == [(5, True)] * 12
+    assert [(m.group_size, m.frozen) for m in norms] == [(5, True)] * 12

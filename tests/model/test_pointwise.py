@@ -26,7 +26,7 @@ def test_the_same_output_and_gradients(monkeypatch, layout, group):
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.05)
     if group:
-        set_norm(network, group=group, frozen=False)
+        set_norm(network, group_size=group, frozen=False)
     else:
         network.eval()
     x = torch.rand(4, 3, 12, 20).to(memory_format=layout)

@@ -81,9 +81,9 @@ def test_two_processes_equal_one(start, files, h5_path):
     assert "1 process(es) on cpu, 8 of 8 patches" in stderr[0]
     assert "2 process(es) on cpu, 4 of 8 patches" in stderr[1]
     assert stderr[1].count("step 20/20") == 1  # only the main process logs
-    two = load_state(files("two").state(20)).weights
+    two = load_state(files("two").state_path(20)).weights
     for name, parameters, log in (("parts", 1e-6, 1e-4), ("one", 2e-5, 1e-3)):  # 20 steps can move a weight by 2e-3
-        other = load_state(files(name).state(20)).weights
+        other = load_state(files(name).state_path(20)).weights
         gaps = [float((v - two[k]).abs().max()) for k, v in other.items() if v.is_floating_point()]
         assert max(gaps) < parameters
         for a, b in zip(log_of(files(name)), log_of(files("two")), strict=True):
@@ -98,13 +98,13 @@ def test_killed_and_resumed_by_two_processes_bit_for_bit(start, files, same, opt
     killed = start("killed", **flags, max_steps=100_000)
     wait_for(lambda: len(files("killed").states()) >= 2)
     kill(killed, files("killed"))
-    step = files("killed").newest_state().training["step"]
+    step = files("killed").load_newest_state().training["step"]
     straight = start("straight", **flags, max_steps=step + 4)
     resumed = start("killed", "--resume", **flags, max_steps=step + 4)
     stderr = finish(resumed)
     finish(straight)
     assert f"from step {step} to {step + 4}" in stderr
-    a, b = (files(name).newest_state() for name in ("straight", "killed"))
+    a, b = (files(name).load_newest_state() for name in ("straight", "killed"))
     assert a.training["step"] == b.training["step"] == step + 4
     same(dict(a.weights), dict(b.weights))
     same({**a.training, "recipe": 0}, {**b.training, "recipe": 0})
@@ -136,7 +136,7 @@ def test_workers_are_restarted_and_resume(start, files):
     stderr = finish(run)
     assert stderr.count("from step 0 to 150") == 1
     assert stderr.count(" to 150; writing") == 2
-    assert files("elastic").newest_state().training["step"] == 150
+    assert files("elastic").load_newest_state().training["step"] == 150
     assert [line["step"] for line in read_log(files("elastic").log)] == list(range(50, 151, 50))
 
 
@@ -146,11 +146,11 @@ def test_a_stop_of_all_processes_saves_once_and_prints_the_command(start, files)
     wait_for(lambda: files("stopped").log.exists())
     os.kill(run.pid, signal.SIGTERM)
     stderr = finish(run, 128 + signal.SIGTERM)
-    step = files("stopped").newest_state().training["step"]
+    step = files("stopped").load_newest_state().training["step"]
     assert f"SIGTERM at step {step}" in stderr
     assert stderr.count("--resume") == 1
     finish(start("stopped", "--resume", num_gpu=1, max_steps=step + 2))  # another number of processes
-    assert files("stopped").newest_state().training["step"] == step + 2
+    assert files("stopped").load_newest_state().training["step"] == step + 2
 
 
 def test_wrong_flags_fail_before_any_process_is_started(h5_path, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from hrn.training.initial_weights import grow_from, init_from
 def test_init_from(make, small, same, caplog):
     first = make("first", valid=False)
     first.fit()
-    checkpoint = load_checkpoint(first.files.best)
+    checkpoint = load_checkpoint(first.files.weights)
     second = make("second", config=replace(small, scales=(3,)))
     with caplog.at_level(logging.INFO):
         init_from(second, checkpoint)
@@ -38,7 +38,7 @@ def test_statistics_to_freeze_must_exist(make, small):
     first.fit()
     other = make("second", config=replace(small, reduction=2), freeze_norm=True)
     with pytest.raises(HRNError, match=r"first\.pth .*running_mean.*--freeze_norm"):
-        init_from(other, load_checkpoint(first.files.best))
+        init_from(other, load_checkpoint(first.files.weights))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def learned(make):
     """The checkpoint of a quick run, whose weights and statistics are no longer the initial ones."""
     trainer = make("small", valid=False)
     trainer.fit()
-    return load_checkpoint(trainer.files.best)
+    return load_checkpoint(trainer.files.weights)
 
 
 def test_grow_from_starts_as_the_smaller_network(make, small, learned):

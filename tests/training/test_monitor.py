@@ -5,13 +5,13 @@ import torch
 from hrn.errors import HRNError
 from hrn.training import monitor
 from hrn.training.learner import Learner
-from hrn.training.monitor import StepTimer, TensorBoard, duration, log_line
+from hrn.training.monitor import StepTimer, TensorBoard, format_duration, log_line
 from hrn.training.run_files import read_log
 
 
 def test_duration():
-    assert duration(3723) == "1:02:03"
-    assert duration(90061) == "1d 1:01:01"
+    assert format_duration(3723) == "1:02:03"
+    assert format_duration(90061) == "1d 1:01:01"
 
 
 def test_screen_line():
@@ -28,11 +28,11 @@ def test_tensorboard_holds_curves_and_pictures(tmp_path):
 
     board = TensorBoard(tmp_path, 0)
     for step in (1, 2, 3):
-        board.line({"step": step, "loss": 1 / step, "psnr_y": None})
-        board.picture("valid/0", np.full((600, 20, 3), 128, np.uint8), step)
+        board.add_scalars({"step": step, "loss": 1 / step, "psnr_y": None})
+        board.add_image("valid/0", np.full((600, 20, 3), 128, np.uint8), step)
     board.close()
     resumed = TensorBoard(tmp_path, 2)  # drops the events after step 2
-    resumed.line({"step": 3, "loss": 9.0})
+    resumed.add_scalars({"step": 3, "loss": 9.0})
     resumed.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 0.5), (3, 9.0)]
@@ -50,8 +50,8 @@ def test_training_continues_if_events_cannot_be_written(tmp_path, monkeypatch, c
     board = TensorBoard(tmp_path / "a", 0)
     monkeypatch.setattr(SummaryWriter, "flush", full)
     for step in (1, 2):
-        board.line({"step": step, "loss": 1.0})
-        board.picture("valid/0", np.zeros((9, 9, 3), np.uint8), step)
+        board.add_scalars({"step": step, "loss": 1.0})
+        board.add_image("valid/0", np.zeros((9, 9, 3), np.uint8), step)
     board.close()
     assert [record.getMessage().count("No space left") for record in caplog.records] == [1]
     (tmp_path / "file").write_text("not a folder")

@@ -30,7 +30,7 @@ def test_states_of_other_runs_are_left_alone(files, tmp_path):
     (tmp_path / "run_x2.old.train.pth").touch()
     files.save_state(1, 1, write("x"))
     assert [p.name for p in files.states()] == ["run_x2.00000001.train.pth"]
-    files.keep(0)
+    files.delete_old_states(0)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -75,13 +75,13 @@ def test_resume_skips_damaged_states(make, caplog):
     trainer.fit()
     newest, older = trainer.files.states()[:2]
     newest.write_bytes(newest.read_bytes()[:-100])
-    assert trainer.files.newest_state().training["step"] == 6
+    assert trainer.files.load_newest_state().training["step"] == 6
     assert newest.name in caplog.text
     older.write_bytes(b"")
     for path in trainer.files.states()[2:]:
         path.unlink()
     with pytest.raises(HRNError, match=r"run\.0+8\.train\.pth, run\.0+6\.train\.pth"):
-        trainer.files.newest_state()
+        trainer.files.load_newest_state()
 
 
 def test_a_resumed_run_deletes_later_damaged_states(make):
@@ -91,11 +91,11 @@ def test_a_resumed_run_deletes_later_damaged_states(make):
     damaged = trainer.files.states()[0]
     damaged.write_bytes(damaged.read_bytes()[:-100])
     resumed = make(max_steps=7, execution=Execution(keep=1))
-    resumed.resume(resumed.files.newest_state())
+    resumed.resume(resumed.files.load_newest_state())
     assert resumed.step == 6
     resumed.fit()
     assert [step_of(path) for path in resumed.files.states()] == [7]
-    assert resumed.files.newest_state().training["step"] == 7
+    assert resumed.files.load_newest_state().training["step"] == 7
 
 
 def test_a_state_that_cannot_be_read_now_is_kept(make, monkeypatch):
@@ -107,7 +107,7 @@ def test_a_state_that_cannot_be_read_now_is_kept(make, monkeypatch):
     states = trainer.files.states()
     monkeypatch.setattr(torch, "load", denied)
     with pytest.raises(UnreadableError, match="Permission denied"):
-        trainer.files.newest_state()
+        trainer.files.load_newest_state()
     assert trainer.files.states() == states
 
 
@@ -119,7 +119,7 @@ def test_a_state_of_another_version_is_kept(make):
     del contents["training"]["learner"]
     torch.save(contents, states[0])
     with pytest.raises(UnreadableError, match="another version"):
-        trainer.files.newest_state()
+        trainer.files.load_newest_state()
     assert trainer.files.states() == states
 
 
@@ -186,13 +186,13 @@ def test_a_link_to_a_state_elsewhere_belongs_to_the_run(files, tmp_path):
     (tmp_path / "scratch").mkdir()
     state = tmp_path / "scratch/a.pth"
     state.touch()
-    files.state(3).symlink_to(state)
-    assert files.owns(files.state(3))
+    files.state_path(3).symlink_to(state)
+    assert files.owns(files.state_path(3))
     assert not files.owns(state)
 
 
 def test_weights_that_were_set_aside_are_of_an_earlier_run(files, tmp_path):
-    files.best.write_text("weights")
+    files.weights.write_text("weights")
     assert files.set_aside(7) == tmp_path / "run_x2.00000007.pth"
     assert files.set_aside(7).read_text() == "weights"
     assert files.set_aside(8) is None

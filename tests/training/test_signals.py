@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hrn.training.signals import StopSignal, ignore_signals, kill_loaders_on_error
+from hrn.training.signals import StopSignal, ignore_signals, kill_workers_on_error
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_an_error_kills_only_processes_that_the_body_started():
     mine, loader = (multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,)) for _ in range(2))
     mine.start()
     try:
-        with pytest.raises(AssertionError, match="cannot start a process twice"), kill_loaders_on_error():
+        with pytest.raises(AssertionError, match="cannot start a process twice"), kill_workers_on_error():
             start_twice(loader)
         assert not loader.is_alive()
         assert mine.is_alive()

@@ -91,7 +91,7 @@ def test_background_writes_end_before_the_run_does(make, background):
 
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(progress)
-    assert trainer.files.newest_state().training["step"] == 3
+    assert trainer.files.load_newest_state().training["step"] == 3
     assert not list(trainer.files.folder.glob(".*"))
 
 
@@ -116,7 +116,7 @@ def test_a_background_write_that_fails(make, background, caplog):
 def test_several_scales_together(make, small):
     trainer = make(max_steps=6, config=replace(small, scales=(2, 3, 4)))
     trainer.fit()
-    network = load_network(load_checkpoint(trainer.files.best))
+    network = load_network(load_checkpoint(trainer.files.weights))
     assert network.config.scales == (2, 3, 4)
     assert any("loss_x3" in line for line in read_log(trainer.files.log))
 
@@ -124,7 +124,7 @@ def test_several_scales_together(make, small):
 def test_saved_weights_have_the_scores_in_the_log(make, h5_path):
     trainer = make()
     trainer.fit()
-    checkpoint = load_checkpoint(trainer.files.best)
+    checkpoint = load_checkpoint(trainer.files.weights)
     assert checkpoint.training is None
     best = checkpoint.info["validation"]
     network = load_network(checkpoint, scale=2)
@@ -136,7 +136,7 @@ def test_saved_weights_have_the_scores_in_the_log(make, h5_path):
 def test_without_validation_the_last_weights_are_kept(make, same):
     trainer = make(valid=False)
     trainer.fit()
-    same(dict(load_checkpoint(trainer.files.best).weights), dict(trainer.learner.ema.module.state_dict()))
+    same(dict(load_checkpoint(trainer.files.weights).weights), dict(trainer.learner.ema.module.state_dict()))
 
 
 def test_non_finite_steps_are_counted_and_logged(make):
@@ -153,7 +153,7 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(make, monkeypatch):
     bad = trainer.learner.network.head.bias.data
     with pytest.raises(HRNError, match=r"3 steps .* step 7.*--lr"):
         trainer.fit(lambda step: bad.fill_(math.nan) if step == 4 else None)
-    assert trainer.files.newest_state().training["step"] == 6
+    assert trainer.files.load_newest_state().training["step"] == 6
 
 
 def test_training_continues_on_a_full_disk(make, tmp_path, caplog):
@@ -172,7 +172,7 @@ def test_training_continues_on_a_full_disk(make, tmp_path, caplog):
         trainer = make(folder=disk, valid=False, max_steps=12, save_interval=3)
         trainer.fit(lambda step: (disk / "ballast").unlink(missing_ok=True) if step == 10 else fill(disk, step == 5))
         assert caplog.text.count("No space left on device") == 2
-        assert trainer.files.newest_state().training["step"] == 12
+        assert trainer.files.load_newest_state().training["step"] == 12
         assert not list(disk.glob(".*"))
         full = make("full", folder=disk, valid=False, max_steps=4, save_interval=3)
         with pytest.raises(HRNError, match=r"full\.00000004\.train\.pth"):
@@ -217,7 +217,7 @@ def test_a_validation_that_fails_is_repeated_by_a_resumed_run(make, same, monkey
         with pytest.raises(HRNError, match="cannot be read"):
             trainer.fit()
     resumed = make()
-    resumed.resume(resumed.files.newest_state())
+    resumed.resume(resumed.files.load_newest_state())
     assert resumed.step == step
     resumed.fit()
     same(straight, resumed)
@@ -228,13 +228,13 @@ def test_resuming_without_the_best_weights(make, caplog):
     """They were moved, or the state is continued under another name."""
     make(max_steps=4, valid_interval=2).fit()
     resumed = make(valid_interval=8)
-    state = resumed.files.newest_state()
-    resumed.files.best.unlink()
+    state = resumed.files.load_newest_state()
+    resumed.files.weights.unlink()
     resumed.resume(state)
     assert resumed.best is None
     assert "run.pth is missing" in caplog.text
     resumed.fit()
-    assert load_checkpoint(resumed.files.best).info["steps"] == 8
+    assert load_checkpoint(resumed.files.weights).info["steps"] == 8
 
 
 def test_the_last_weights_that_cannot_be_written_are_an_error(make, monkeypatch):
@@ -242,7 +242,7 @@ def test_the_last_weights_that_cannot_be_written_are_an_error(make, monkeypatch)
     trainer, save = make(valid_interval=8), trainer_module.save_checkpoint
 
     def fail(path, *args, **more):
-        if path == trainer.files.best:
+        if path == trainer.files.weights:
             raise HRNError("cannot write run.pth: No space left on device")
         save(path, *args, **more)
 
@@ -251,9 +251,9 @@ def test_the_last_weights_that_cannot_be_written_are_an_error(make, monkeypatch)
         with pytest.raises(HRNError, match=r"run\.pth"):
             trainer.fit()
     resumed = make(valid_interval=8)
-    resumed.resume(resumed.files.newest_state())
+    resumed.resume(resumed.files.load_newest_state())
     assert resumed.fit() == 0
-    assert load_checkpoint(resumed.files.best).info["validation"] == resumed.best
+    assert load_checkpoint(resumed.files.weights).info["validation"] == resumed.best
 
 
 def test_channels_are_permuted_if_the_recipe_says_so(make):

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 from hrn.data.images import EXTENSIONS, WITHOUT_ALPHA, WITHOUT_GREY, WITHOUT_PROFILE, read_picture
 from hrn.data.resize import Bicubic, imresize
 from hrn.errors import HRNError
-from hrn.inference.batch import Job, enlarge_file, jobs
+from hrn.inference.enlarge_file import Job, enlarge_file, list_jobs
 from hrn.inference.resizer import Resizer, Size
 from hrn.inference.upscale import load_model, upscale
 
@@ -25,7 +25,8 @@ def folder(tmp_path, image):
 
 def test_names_and_subfolders_are_kept(folder, tmp_path):
     found = {
-        str(j.source.relative_to(folder)): str(j.target.relative_to(tmp_path)) for j in jobs(folder, tmp_path / "out")
+        str(j.source.relative_to(folder)): str(j.target.relative_to(tmp_path))
+        for j in list_jobs(folder, tmp_path / "out")
     }
     assert found == {
         "a.png": "out/a.png",
@@ -39,7 +40,7 @@ def test_names_and_subfolders_are_kept(folder, tmp_path):
 def test_no_two_images_share_a_target(tmp_path):
     for name in ("a.png", "a.jpg", "a.jpg.png", "b.png"):
         (tmp_path / name).touch()
-    found = {j.source.name: j.target.name for j in jobs(tmp_path, tmp_path / "out")}
+    found = {j.source.name: j.target.name for j in list_jobs(tmp_path, tmp_path / "out")}
     assert len(set(found.values())) == 4
     assert found["b.png"] == "b.png"
 
@@ -47,19 +48,19 @@ def test_no_two_images_share_a_target(tmp_path):
 def test_earlier_results_are_excluded(folder):
     (folder / "sample/x2").mkdir(parents=True)
     (folder / "sample/x2/a.png").touch()
-    assert len(jobs(folder, folder / "sample/x4", leave_out=folder / "sample")) == 5
-    assert len(jobs(folder, folder / "sample/x4")) == 6
+    assert len(list_jobs(folder, folder / "sample/x4", exclude=folder / "sample")) == 5
+    assert len(list_jobs(folder, folder / "sample/x4")) == 6
 
 
 def test_results_elsewhere_or_beside_the_images(folder, tmp_path):
     """Images inside the results folder are included, except for results."""
-    assert len(jobs(folder, tmp_path / "light/photos/x4/SR", leave_out=tmp_path)) == 5
-    assert len(jobs(folder / "sub", folder / "light/sub/x4/SR", leave_out=folder)) == 4
-    assert len(jobs(folder, folder / "light/photos/x4/SR", leave_out=folder)) == 5
+    assert len(list_jobs(folder, tmp_path / "light/photos/x4/SR", exclude=tmp_path)) == 5
+    assert len(list_jobs(folder / "sub", folder / "light/sub/x4/SR", exclude=folder)) == 4
+    assert len(list_jobs(folder, folder / "light/photos/x4/SR", exclude=folder)) == 5
     (folder / "light/photos/x2/SR").mkdir(parents=True)
     (folder / "light/photos/x2/SR/a.png").touch()
-    assert len(jobs(folder, folder / "light/photos/x4/SR", leave_out=folder)) == 5
-    assert len(jobs(folder, folder / "light/photos/x4/SR", leave_out=tmp_path)) == 5
+    assert len(list_jobs(folder, folder / "light/photos/x4/SR", exclude=folder)) == 5
+    assert len(list_jobs(folder, folder / "light/photos/x4/SR", exclude=tmp_path)) == 5
 
 
 class Fails(Bicubic):
@@ -123,7 +124,7 @@ def test_sizes_that_cannot_be_reached(folder, tmp_path):
 def test_names_that_differ_in_capitals_only(tmp_path, image):
     for name in ("IMG_1.JPG", "img_1.png", "Other.png", "a.bmp", "A.bmp"):
         Image.fromarray(image).save(tmp_path / name)
-    found = {job.source.name: job.target.name for job in jobs(tmp_path, tmp_path / "out")}
+    found = {job.source.name: job.target.name for job in list_jobs(tmp_path, tmp_path / "out")}
     same = {} if len(found) == 4 else {"a.bmp": "a.bmp.png", "A.bmp": "A.bmp.png"}
     assert found == {"IMG_1.JPG": "IMG_1.JPG.png", "img_1.png": "img_1.png.png", "Other.png": "Other.png", **same}
 
@@ -138,12 +139,12 @@ def test_limits_of_formats(tmp_path, image):
 
 
 def test_a_single_file_and_another_suffix(folder, tmp_path):
-    assert jobs(folder / "a.png", tmp_path, ".jpg") == [Job(folder / "a.png", tmp_path / "a.jpg")]
+    assert list_jobs(folder / "a.png", tmp_path, ".jpg") == [Job(folder / "a.png", tmp_path / "a.jpg")]
 
 
 def test_a_folder_without_images(tmp_path):
     with pytest.raises(HRNError, match=str(tmp_path)):
-        jobs(tmp_path, tmp_path)
+        list_jobs(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "CMYK"])

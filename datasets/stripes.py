@@ -7,7 +7,6 @@ python datasets/div2h5.py --hr dataset/DIV2K/DIV2K_train_HR dataset/stripes --sc
 import argparse
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 if not __package__:  # run as a script: import from the repository, not from this folder
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
@@ -16,7 +15,7 @@ import numpy as np
 
 from hrn.cli import interrupt_on_signals, path_argument, run_cli
 from hrn.data.images import write_image
-from hrn.errors import HRNError
+from hrn.files import atomic_folder
 
 OVERSAMPLING = 4
 """Samples per pixel and axis, averaged."""
@@ -42,18 +41,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.out.exists():
-        raise HRNError(f"{args.out} already exists; give a new folder")
-    try:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.parent) as temporary:
-            folder = Path(temporary) / "images"  # renamed when it is complete
-            for i in range(args.count):
-                image = draw(np.random.default_rng([args.seed, i]), args.size, args.scale)
-                write_image(folder / f"{i + 1:04d}.png", image)
-            folder.rename(args.out)
-    except OSError as error:
-        raise HRNError(f"cannot write {args.out}: {error.strerror}") from None
+    with atomic_folder(args.out) as folder:
+        for i in range(args.count):
+            image = draw(np.random.default_rng([args.seed, i]), args.size, args.scale)
+            write_image(folder / f"{i + 1:04d}.png", image)
     print(f"wrote {args.count} images of {args.size}x{args.size} pixels to {args.out}")
 
 

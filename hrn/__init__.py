@@ -13,16 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hrn.errors import HRNError
     from hrn.inference.upscale import enlarge, load_model, upscale
 
 __version__ = "0.1.0"
-__all__ = ["enlarge", "load_model", "upscale"]
+__all__ = ["HRNError", "enlarge", "load_model", "upscale"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("hrn.inference.upscale"), name)
+    return getattr(import_module("hrn.errors" if name == "HRNError" else "hrn.inference.upscale"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,10 +1,12 @@
-"""Atomic file writes and file hashes."""
+"""Atomic writes of files and folders, and file hashes."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hrn.errors import HRNError
 
@@ -41,6 +43,31 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the folder may be unreachable; the error above reports that
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, then rename it to `path`. On an error it is removed.
+
+    Raises:
+        HRNError: `path` exists or cannot be written.
+    """
+    if path.exists():
+        raise HRNError(f"{path} already exists; give a new folder, or delete it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+            folder = Path(temporary) / "files"  # with ordinary permissions, unlike the temporary folder
+            folder.mkdir()
+            yield folder
+            folder.rename(path)
+    except OSError as error:
+        raise HRNError(f"cannot write {path}: {error.strerror}") from None
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error of :func:`atomic_write` means that the disk is full or a quota exhausted."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_not_input(target: Path, sources: Iterable[Path]) -> None:

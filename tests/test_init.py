@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import hrn
+from hrn.errors import HRNError
 
 
 def modules_after(code: str) -> set[str]:
@@ -21,6 +22,7 @@ def test_public_functions():
     for name in ("enlarge", "load_model", "upscale"):
         assert getattr(hrn, name) is getattr(upscale, name)
         assert name in dir(hrn)
+    assert hrn.HRNError is HRNError
     with pytest.raises(AttributeError):
         _ = hrn.unknown
 

@@ -1,5 +1,6 @@
 """hrn/sample.py: flags, enlarging of files and scoring of test sets."""
 
+import errno
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ from hrn.data.resize import imresize
 from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.files import file_hash
-from hrn.inference import methods
+from hrn.inference import enlarge_file, methods
 from hrn.model import build_model, preset
 from tests.conftest import randomise, smooth_image
 
@@ -213,6 +214,22 @@ def test_a_broken_file_does_not_stop_the_others(light, photos, tmp_path, capsys)
     (photos / "broken.png").unlink()
     assert main(*args, "--skip_existing") == 0
     assert [p.name for p in times if p.stat().st_mtime_ns != times[p]] == ["b.png"]
+
+
+def test_files_of_other_formats_are_counted(light, photos, tmp_path, capsys):
+    for name in ("e.HEIC", "sub/f.heic", "g.gif", "notes.txt"):
+        (photos / name).touch()
+    main("--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s")
+    assert "1 .gif, 2 .heic\n" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_a_batch(light, photos, tmp_path, capsys, monkeypatch):
+    def fail(path, *args):
+        raise HRNError(f"cannot write {path}") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(enlarge_file, "write_png", fail)
+    assert main("--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s") == 1
+    assert "1 image(s) could not be enlarged" in capsys.readouterr().err
 
 
 def test_results_beside_the_images_are_refused(light, photos, fails):

@@ -298,6 +298,16 @@ def test_a_damaged_image_stops_the_run_before_its_first_step(h5_path, tmp_path):
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
+def test_auto_resume_starts_and_then_continues(h5_path, tmp_path):
+    flags = [*training_flags(h5_path, tmp_path), "--auto_resume"]
+    assert train.main(flags) == 0
+    assert train.main([*flags, "--max_steps", "4"]) == 0
+    assert load_checkpoint(tmp_path / "a_x2.00000004.train.pth").training["step"] == 4
+    (tmp_path / "b_x2.jsonl").write_text("{}")
+    with pytest.raises(HRNError, match=r"b_x2\.jsonl is from an earlier run"):
+        train.main([*flags, "--ckpt_name", "b"])
+
+
 def test_scale_0_trains_three_scales(h5_path, tmp_path):
     train.main(training_flags(h5_path, tmp_path, scale=0))
     assert load_checkpoint(tmp_path / "a_x2x3x4.pth").config.scales == (2, 3, 4)

@@ -29,6 +29,7 @@ HR_IN_NAME = re.compile(r"(?<![A-Z])HR(?![A-Z])")
 LAYOUTS = """\
   Set5/Set5_HRx{s}/*.png    with  Set5/Set5_LR_bicubic/X{s}/*.png   (path Set5/Set5 or Set5)
   Set5/HR/*                 with  Set5/LR_bicubic/X{s}/*            (LR is made if this folder is missing)
+  Set5/GTmod12/*            with  Set5/LRbicx{s}/*                  (of BasicSR)
   Set5/x{s}/*_HR.png        with  Set5/x{s}/*_LR.png
   Set5/*                    HR images; LR is made by MATLAB's bicubic
   set.h5                    written by datasets/div2h5.py"""
@@ -124,7 +125,9 @@ def find_test_set(path: str | Path, scale: int) -> TestSet:
         (path.parent / f"{path.name}_HRx{scale}", path.parent / f"{path.name}_LR_bicubic" / f"X{scale}"),
         (path / f"{path.name}_HRx{scale}", path / f"{path.name}_LR_bicubic" / f"X{scale}"),
         (path / "HR", path / "LR_bicubic" / f"X{scale}"),
+        (path / "GTmod12", path / f"LRbicx{scale}"),
         (path / "HR", None),
+        (path / "GTmod12", None),
         (path / f"x{scale}", path / f"x{scale}"),
         (path, None),
     ]

@@ -6,6 +6,7 @@ import os
 import struct
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +20,23 @@ from hrn.errors import HRNError
 from hrn.files import atomic_write
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
-TOO_DEEP = "more than 8 bits per channel are not supported; convert the image to 8 bits first"
+UNSUPPORTED = (
+    ".heic",
+    ".heif",
+    ".gif",
+    ".jfif",
+    ".jp2",
+    ".jxl",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+    ".psd",
+)
+"""Common suffixes of images that are not enlarged in a folder, to report them."""
+TOO_DEEP = "more than 8 bits per channel are not supported; convert the image to 8 bits first, for example with ImageMagick: magick a.tif -depth 8 b.tif"
 MAX_PIXELS = 400_000_000
 """The largest image to decode. The header is checked first, because a small file can claim any size."""
 
@@ -96,6 +113,11 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
         return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
     except OSError as error:
         raise HRNError(f"cannot read the folder {error.filename or folder}: {error.strerror or error}") from None
+
+
+def count_unsupported(folder: Path) -> dict[str, int]:
+    """Count the files in a folder and its subfolders whose suffix is in UNSUPPORTED. Raises OSError."""
+    return dict(Counter(path.suffix.lower() for path in _walk(folder) if path.suffix.lower() in UNSUPPORTED))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -202,7 +224,9 @@ def read_picture(path: str | Path) -> Picture:
     except UnidentifiedImageError:
         raise HRNError(f"{path}: not an image that Pillow can read ({', '.join(EXTENSIONS)})") from None
     except Image.DecompressionBombError:
-        raise HRNError(f"{path}: has more pixels than the limit of {MAX_PIXELS:,}") from None
+        raise HRNError(
+            f"{path}: has more pixels than the limit of {MAX_PIXELS:,}; reduce it or cut it into parts"
+        ) from None
     except MemoryError:
         raise HRNError(f"{path}: damaged, or too large for the available memory") from None
     except _DAMAGED as error:

@@ -35,7 +35,7 @@ from hrn.inference.enlarger import Enlarger
 from hrn.inference.methods import Method
 
 MAX_LISTED = 10
-"""Number of unused files to name."""
+"""Number of missing and of unused files to name."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,15 @@ def plan_tasks(
                 f"{folder.path}: {name} of {test_set.name} x{method.scale}" for name in names if name not in files
             ]
             tasks[i] = replace(task, files=files)
+    _print_unused(tasks)
     if missing:
-        raise HRNError("missing SR images:\n  " + "\n  ".join(missing))
+        names = "\n  ".join([*missing[:MAX_LISTED], *(["..."] if len(missing) > MAX_LISTED else [])])
+        raise HRNError(
+            f"{len(missing)} missing SR images:\n  {names}\nFor img001 at x4, names such as img001.png, img001x4.png and "
+            "img001_x4_SR.png are recognised."
+        )
     for (_, scale), test_set in {(task.test_set.name, task.test_set.scale): task.test_set for task in tasks}.items():
         test_set.verify(2 * (scale if settings.shave is None else settings.shave) + 1)
-    _print_unused(tasks)
     return tasks
 
 
@@ -193,7 +197,7 @@ def _print_unused(tasks: Sequence[ScoringTask]) -> None:
     used: dict[SRFolder, set[Path]] = {}
     for task in tasks:
         if isinstance(task.method, ExternalMethod):
-            used.setdefault(task.method.folder, set()).update(task.files.values())
+            used.setdefault(task.method.folder, set()).update((task.files or {}).values())
     for folder, files in used.items():
         if unused := folder.unused(files):
             more = ", ..." if len(unused) > MAX_LISTED else ""

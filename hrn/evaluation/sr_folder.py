@@ -1,7 +1,7 @@
 """Folders of super-resolved images that another program wrote.
 
 File names are matched as papers name them. For the image `baby` at x4: baby.png, babyx4.png, baby_x4.png, baby_x4_SR.png,
-baby_HRN.png and so on, in the folder or in subfolders such as Set5/x4/.
+baby_HRN.png and so on, in the folder or in subfolders such as Set5/x4/. For img001 of Urban100, also img_001.
 """
 
 import re
@@ -100,7 +100,8 @@ def read_result(path: Path, size: tuple[int, int], scale: int) -> np.ndarray:
     if not all(0 <= ours - theirs < scale for ours, theirs in zip(sr.shape[:2], size, strict=True)):
         raise HRNError(
             f"{path}: {sr.shape[1]}x{sr.shape[0]} pixels instead of {size[1]}x{size[0]} (the HR image, cropped to "
-            f"multiples of {scale}); only results larger by less than {scale} pixels are cropped"
+            f"multiples of {scale}); only results larger by less than {scale} pixels are cropped. If they were made from other HR "
+            "images, such as GTmod12, score them with those as --test_data_dir"
         )
     return sr[: size[0], : size[1]]
 
@@ -112,10 +113,7 @@ def _owner(stem: str, names: Collection[str], scale: int) -> str | None:
 
 def _rest(stem: str, name: str, scale: int) -> str | None:
     """The part of a stem after the image's name; None if it is not a result of this image."""
-    bare = _bare(name, scale)
-    if not stem.startswith(bare):
-        return None
-    for base in (name, bare):
+    for base in _spellings(name, scale):
         rest = stem.removeprefix(base) if stem.startswith(base) else None
         if rest == "":
             return rest
@@ -125,9 +123,14 @@ def _rest(stem: str, name: str, scale: int) -> str | None:
 
 
 @cache
-def _bare(name: str, scale: int) -> str:
-    """The name without a mark of HR images or of the scale at its end: baby for baby_HR_x4."""
-    return re.sub(rf"([_-]HR|(?<![A-Za-z])HR|[_-]?x{scale})+$", "", name) or name
+def _spellings(name: str, scale: int) -> list[str]:
+    """The name, and the name without a mark of HR images or of the scale at its end: baby for baby_HR_x4.
+
+    Images of Urban100 are called img001 or img_001.
+    """
+    names = [name, re.sub(rf"([_-]HR|(?<![A-Za-z])HR|[_-]?x{scale})+$", "", name) or name]
+    others = [re.sub(r"^img(_?)(?=\d)", lambda found: "img" if found[1] else "img_", text) for text in names]
+    return list(dict.fromkeys(names + others))
 
 
 def _words(text: str) -> list[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hrn.data.images import count_pixels
+from hrn.data.images import count_pixels, count_unsupported
 from hrn.data.resize import Bicubic
 from hrn.distributed import Processes
 from hrn.errors import HRNError
-from hrn.files import SCORES, UNFINISHED
+from hrn.files import SCORES, UNFINISHED, is_disk_full
 from hrn.inference.enlarge_file import Job, enlarge_file, list_jobs
 from hrn.inference.methods import Method, name_without_scale
 from hrn.inference.resizer import Resizer, Size
@@ -100,12 +100,24 @@ def _enlarge_all(
                 if not source.is_dir():
                     raise
                 failures.append(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
+                tqdm.write(f"error: {failures[-1]}", file=sys.stderr)
+                if is_disk_full(error):
+                    break  # the other images would fail as well
     return [failure for some in processes.gather([failures]) for failure in some]
+
+
+def _print_other_files(folder: Path) -> None:
+    """Print how many files of other image formats a folder contains."""
+    if counts := count_unsupported(folder):
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+        print(f"skipped, because the format is not supported: {kinds}", file=sys.stderr)
 
 
 def _pending_jobs(source: Path, folder: Path, settings: BatchSettings, processes: Processes) -> list[Job]:
     """The images to enlarge, listed by the main process so that all processes share one list."""
     found = processes.run_on_main(lambda: list_jobs(source, folder, settings.suffix, settings.sample_dir))
+    if processes.is_main and source.is_dir():
+        _print_other_files(source)
     if not settings.skip_existing:
         return found
     exists = processes.run_on_main(lambda: [os.path.isfile(job.target) for job in found])

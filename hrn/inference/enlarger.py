@@ -147,7 +147,7 @@ class Enlarger(Upscaler):
             the free memory.
 
     Raises:
-        HRNError: the network does not have the scale or is in training mode, the device does not support the precision or
+        HRNError: the network does not have the scale, is in training mode, is compiled or is not in float32, the device does not support the precision or
             compilation, or a compiler is missing.
     """
 
@@ -167,6 +167,12 @@ class Enlarger(Upscaler):
         if self.scale not in scales:
             raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{self.scale}")
         check_eval_mode(network)
+        if hasattr(network, "_orig_mod"):
+            raise HRNError("the network is compiled; pass the network itself, with compile=True")
+        if (dtype := next(network.parameters()).dtype) != torch.float32:
+            raise HRNError(
+                f"the network's weights are {dtype}; keep float32 weights and use precision='fp16' or 'bf16'"
+            )
         self.device = next(network.parameters()).device
         check_precision(precision, self.device)
         if compile and self.device.type == "mps":

@@ -1,6 +1,5 @@
 """Output files of a run, all in one folder: weights for inference, the latest training states, a log."""
 
-import errno
 import glob
 import json
 import logging
@@ -16,7 +15,7 @@ import torch
 
 from hrn.checkpoint import Checkpoint, load_checkpoint
 from hrn.errors import HRNError, UnreadableError
-from hrn.files import write_text
+from hrn.files import is_disk_full, write_text
 from hrn.locks import check_unlocked, lock_or_refuse
 from hrn.model import config_to_dict
 from hrn.model.config import Config
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 STATE_KEYS = {"step", "pending_validation", "best", "recipe", "learner"}
 """Keys that a training state must have to be resumed."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers of a full disk and an exhausted quota."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class RunFiles:
     def _refusal(self) -> str:
         return (
             f"another process is writing the run {self.name} in {self.folder}: wait until it ends, or use another "
-            "--ckpt_name or --ckpt_dir"
+            "--ckpt_name or --ckpt_dir. For several GPUs, start one process with --num_gpu."
         )
 
     def owns(self, state: Path) -> bool:
@@ -156,7 +153,7 @@ class RunFiles:
         try:
             save(self.state_path(step))
         except HRNError as error:
-            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+            full = is_disk_full(error)
             if not full or len(self.states()) < 2:
                 raise
             self.delete_old_states(1)
@@ -260,7 +257,8 @@ def check_same_run(state: Checkpoint, config: Config, recipe: Recipe, info: Mapp
         different.append(f"another --train_data_path {state.info.get('train_data', '')}, with other images")
     if different:
         raise HRNError(
-            f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another --ckpt_name."
+            f"{state.path} was trained with {', '.join(different)}. Use the same flags, or start a new run under another "
+            f"--ckpt_name. To start it from these weights, with a new optimizer and schedule, use --init_from {state.path}."
         )
 
 

@@ -86,6 +86,8 @@ def check_outputs(args: argparse.Namespace, setup: Setup) -> None:
     files.check_unclaimed()
     if args.resume is True or (args.resume is not None and files.owns(args.resume)):
         return
+    if args.auto_resume and files.states():
+        return
     if setup.restarted and files.marker.exists():
         return
     with suppress(OSError):
@@ -111,13 +113,13 @@ def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None
 
 
 def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:
-    """Load the training state to resume: the requested one, or the newest one after a restart by torchrun.
+    """Load the training state to resume: the requested one, or the newest one with `--auto_resume` or after a restart by torchrun.
 
     Raises:
         HRNError: the state cannot be read, or a newer one exists.
     """
     files = setup.files
-    if args.resume is True or (setup.restarted and files.states()):
+    if args.resume is True or (args.resume is None and (setup.restarted or args.auto_resume) and files.states()):
         return files.load_newest_state()
     if args.resume is None:
         return None

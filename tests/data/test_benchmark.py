@@ -17,6 +17,7 @@ LAYOUTS = {  # for each layout: HR file, LR file, paths that find the test set
     "folders": ("Set5/HR/baby.png", "Set5/LR_bicubic/X4/babyx4.png", ("Set5",)),
     "carn": ("Set5/x4/baby_HR.png", "Set5/x4/baby_LR.png", ("Set5",)),
     "carn, one level deeper": ("Set5/baby_HR.png", "Set5/baby_LR.png", ("Set5",)),
+    "BasicSR": ("Set5/GTmod12/baby.png", "Set5/LRbicx4/baby.png", ("Set5",)),
     "same name": ("Set5/HR/baby.png", "Set5/LR_bicubic/X4/baby.png", ("Set5",)),
 }
 
@@ -45,7 +46,7 @@ def test_hr_within_a_word_is_part_of_the_name(tmp_path, image, rng):
     assert (found.load(4).lr == lr).all()
 
 
-@pytest.mark.parametrize("folder", ["Set5/HR", "Set5"])
+@pytest.mark.parametrize("folder", ["Set5/HR", "Set5/GTmod12", "Set5"])
 def test_layouts_without_lr(tmp_path, image, folder):
     image = image[:47, :63]
     save(tmp_path / folder / "b.png", image)

@@ -47,6 +47,13 @@ def test_names_of_originals_that_state_hr_or_the_scale(tmp_path, name):
         assert folder_of(path, file).match([name], 4) == {name: path / file}
 
 
+@pytest.mark.parametrize(
+    ("name", "file"), [("img001", "img_001_SRF_4_SR"), ("img_001", "img001x4"), ("img001", "img_001_HRN")]
+)
+def test_both_names_of_images_of_urban100(tmp_path, name, file):
+    assert folder_of(tmp_path, f"{file}.png").match([name], 4) == {name: tmp_path / f"{file}.png"}
+
+
 def test_the_longest_name_owns_a_file(tmp_path):
     folder = folder_of(tmp_path, "img_1.png", "img_1_2_x4.png", "img_12.png")
     found = folder.match(["img_1", "img_1_2", "img_12"], 4)

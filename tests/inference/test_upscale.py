@@ -198,6 +198,14 @@ def test_compiling_without_a_compiler(small, monkeypatch):
     Enlarger(small)
 
 
+def test_networks_that_are_compiled_or_not_in_float32(new_checkpoint, image):
+    network = load_model(new_checkpoint, device="cpu")
+    with pytest.raises(HRNError, match="compile=True"):
+        upscale(torch.compile(network), image)
+    with pytest.raises(HRNError, match=r"float16.*precision"):
+        upscale(network.half(), image)
+
+
 @pytest.mark.slow
 def test_compiled_is_the_same(small, image, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))

@@ -99,7 +99,10 @@ def parse_crop(text: str) -> Crop:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.kind == "compare":
-        compare(args.out, *comparisons_of(args.image, args.test_data_dir, args.methods, args.scale, args.crop))
+        comparisons = comparisons_of(args.image, args.test_data_dir, args.methods, args.scale, args.crop)
+        compare(args.out, *comparisons)
+        for c in comparisons:
+            print(f"{c.title}: --crop {c.crop.x},{c.crop.y},{c.crop.width},{c.crop.height}")
     elif args.kind == "curve":
         curve(args.out, args.log)
     elif args.kind == "spectrum":

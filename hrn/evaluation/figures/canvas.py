@@ -12,6 +12,8 @@ from hrn.files import atomic_write
 
 OURS, OTHERS = "#c22f2f", "#5b6b7b"
 """Colours of this repository's methods and of others."""
+RC = {"svg.hashsalt": "hrn", "pdf.fonttype": 42}
+"""The same figure gives the same SVG file. PDF files embed TrueType fonts, because many publishers refuse Type 3."""
 
 
 def save(figure: plt.Figure, path: Path) -> None:
@@ -21,6 +23,6 @@ def save(figure: plt.Figure, path: Path) -> None:
         raise HRNError(f"{path}: unsupported figure format {kind!r}; use .png, .pdf, .svg or .webp")
     # without the date, the same figure gives the same file
     dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    with atomic_write(path) as beside, plt.rc_context({"svg.hashsalt": "hrn"}):
-        figure.savefig(beside, format=kind, dpi=160, metadata=dated.get(kind))
+    with atomic_write(path) as temporary, plt.rc_context(RC):
+        figure.savefig(temporary, format=kind, dpi=160, metadata=dated.get(kind))
     plt.close(figure)

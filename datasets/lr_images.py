@@ -1,0 +1,50 @@
+"""Write the LR images of test sets, as inputs of other programs.
+
+    python datasets/lr_images.py dataset/Set5 dataset/Set14 --scales 2 3 4
+
+HR is cropped to a multiple of the scale and reduced by MATLAB's bicubic, as `hrn/sample.py` does to score. The LR image of
+`baby` at x4 goes to LR_bicubic/X4/babyx4.png in the folder of the set, or in --out. Does not need PyTorch.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script: import from the repository, not from this folder
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
+
+from hrn.cli import interrupt_on_signals, path_argument, run_cli
+from hrn.data.benchmark import find_test_set
+from hrn.data.images import write_image
+from hrn.files import atomic_folder
+
+SCALES = (2, 3, 4, 8)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", type=path_argument, nargs="+", metavar="SET", help="test sets (see docs/data.md)")
+    parser.add_argument("--scales", type=int, nargs="+", default=[4], choices=SCALES, help="default: 4")
+    text = "folder of the results, with a subfolder for each set (default: the folder of the set)"
+    parser.add_argument("--out", type=path_argument, metavar="FOLDER", help=text)
+    args = parser.parse_args(argv)
+    if not args.out and any(path.is_file() for path in args.sets):
+        parser.error("an h5 file as SET needs --out")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    for path in args.sets:
+        for scale in args.scales:
+            test_set = find_test_set(path, scale)
+            folder = (args.out / test_set.name if args.out else path) / "LR_bicubic" / f"X{scale}"
+            with atomic_folder(folder) as temporary:
+                for image in test_set.images:
+                    write_image(temporary / f"{image.name}x{scale}.png", image.load(scale).lr)
+            print(f"wrote {len(test_set.images)} images to {folder} ({test_set.source})")
+
+
+if __name__ == "__main__":
+    interrupt_on_signals()
+    sys.exit(run_cli(main))

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from hrn.data.benchmark import find_test_set
+from hrn.data.images import read_rgb, write_image
+from hrn.data.resize import bicubic_lr
+from hrn.errors import HRNError
+
+
+@pytest.fixture
+def lr_images(root, load_script):
+    return load_script(root / "datasets/lr_images.py")
+
+
+@pytest.mark.parametrize("subfolder", ["HR", ""])
+def test_the_images_are_those_that_scoring_uses(lr_images, tmp_path, image, subfolder):
+    write_image(tmp_path / "Set" / subfolder / "a.png", image[:41, :50])
+    before = find_test_set(tmp_path / "Set", 3).images[0].load(3)
+    lr_images.main([str(tmp_path / "Set"), "--scales", "3", "4"])
+    lr = read_rgb(tmp_path / "Set/LR_bicubic/X3/ax3.png")
+    assert np.array_equal(lr, bicubic_lr(image[:39, :48], 3))
+    assert np.array_equal(lr, before.lr)
+    after = find_test_set(tmp_path / "Set", 3).images[0].load(3)
+    assert np.array_equal(after.lr, before.lr)
+    assert np.array_equal(after.hr, before.hr)
+    with pytest.raises(HRNError, match="X3 already exists"):
+        lr_images.main([str(tmp_path / "Set"), "--scales", "3"])
+
+
+def test_another_folder(lr_images, tmp_path, image):
+    write_image(tmp_path / "Set/a.png", image)
+    lr_images.main([str(tmp_path / "Set"), "--scales", "2", "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out/Set/LR_bicubic/X2/ax2.png").is_file()
+    assert [p.name for p in (tmp_path / "Set").iterdir()] == ["a.png"]
+
+
+def test_an_error_leaves_no_folder(lr_images, tmp_path, image):
+    write_image(tmp_path / "Set/a.png", image)
+    write_image(tmp_path / "Set/b.png", image[:1])
+    with pytest.raises(HRNError, match="too small"):
+        lr_images.main([str(tmp_path / "Set"), "--scales", "2"])
+    assert sorted(p.name for p in (tmp_path / "Set").rglob("*")) == ["LR_bicubic", "a.png", "b.png"]
+
+
+def test_an_h5_file_needs_a_folder(lr_images, h5_path):
+    with pytest.raises(SystemExit):
+        lr_images.main([str(h5_path)])

@@ -93,7 +93,7 @@ class Run:
             *("--train_data_path", str(args.train_data_path), "--valid_data_path", str(args.valid_data_path)),
             *("--max_steps", str(self.steps), "--print_interval", str(interval), "--save_interval", str(interval)),
             *("--valid_interval", str(max(1, self.steps // validations))),
-            *(["--resume"] if list(folder.glob("*.train.pth")) else []),
+            "--auto_resume",
         ]
         threads = max(1, cpu_count() // args.jobs)
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ} if args.jobs > 1 else None

@@ -34,8 +34,8 @@ from hrn.errors import HRNError
 from hrn.files import atomic_write
 
 DATASET = Path(__file__).resolve().parents[1] / "dataset"
-MAX_WORKERS = 61 if os.name == "nt" else 1 << 16
-"""The limit of ProcessPoolExecutor on Windows."""
+MAX_WORKERS_WINDOWS = 61
+"""Limit of ProcessPoolExecutor."""
 SCALES = (2, 3, 4, 8)
 """As in `hrn.model`, which needs torch."""
 
@@ -89,7 +89,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         type=int,
-        default=min(cpu_count(), MAX_WORKERS),
+        default=cpu_count(),
         help="processes that decode and resize (default: all CPUs)",
     )
     args = parser.parse_args(argv)
@@ -103,6 +103,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--copies needs different factors, at least 0.1 and below 1")
     if args.workers < 1:
         parser.error("--workers must be 1 or more")
+    if os.name == "nt":
+        args.workers = min(args.workers, MAX_WORKERS_WINDOWS)
     return args
 
 
@@ -205,7 +207,7 @@ def load_ahead(
                 pending.append(pool.submit(load, *item))
             except OSError as error:
                 for process in multiprocessing.active_children():
-                    process.terminate()  # those that have started would wait for work forever
+                    process.kill()  # would wait for work forever; SIGTERM can be lost just after a fork
                 raise HRNError(f"cannot start a process: {error.strerror}; use fewer --workers") from None
             if len(pending) > ahead:
                 yield pending.popleft().result()

@@ -16,15 +16,16 @@ if not __package__:  # run as a script: import from the repository, not from thi
 from hrn.cli import interrupt_on_signals, path_argument, run_cli
 from hrn.data.benchmark import find_test_set
 from hrn.data.images import write_image
+from hrn.errors import HRNError
 from hrn.files import atomic_folder
-
-SCALES = (2, 3, 4, 8)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", type=path_argument, nargs="+", metavar="SET", help="test sets (see docs/data.md)")
-    parser.add_argument("--scales", type=int, nargs="+", default=[4], choices=SCALES, help="default: 4")
+    parser.add_argument(
+        "--scales", type=int, nargs="+", default=[4], choices=range(2, 9), metavar="S", help="default: 4"
+    )
     text = "folder of the results, with a subfolder for each set (default: the folder of the set)"
     parser.add_argument("--out", type=path_argument, metavar="FOLDER", help=text)
     args = parser.parse_args(argv)
@@ -35,14 +36,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    for path in args.sets:
-        for scale in args.scales:
-            test_set = find_test_set(path, scale)
-            folder = (args.out / test_set.name if args.out else path) / "LR_bicubic" / f"X{scale}"
-            with atomic_folder(folder) as temporary:
-                for image in test_set.images:
-                    write_image(temporary / f"{image.name}x{scale}.png", image.load(scale).lr)
-            print(f"wrote {len(test_set.images)} images to {folder} ({test_set.source})")
+    sets = [(path, find_test_set(path, scale)) for path in args.sets for scale in args.scales]
+    folders = [(args.out / s.name if args.out else path) / "LR_bicubic" / f"X{s.scale}" for path, s in sets]
+    for (_, test_set), folder in zip(sets, folders, strict=True):
+        test_set.check_names()
+        if folder.exists():
+            raise HRNError(f"{folder} already exists; delete it, or use another --out")
+        if test_set.has_lr:
+            raise HRNError(f"this set already has LR images: {test_set.source}")
+    for (_, test_set), folder in zip(sets, folders, strict=True):
+        with atomic_folder(folder) as temporary:
+            for image in test_set.images:
+                write_image(temporary / f"{image.name}x{test_set.scale}.png", image.load(test_set.scale).lr)
+        print(f"wrote {len(test_set.images)} images to {folder} ({test_set.source})")
 
 
 if __name__ == "__main__":

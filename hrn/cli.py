@@ -53,6 +53,8 @@ def run_cli(main: Callable[[], int | None]) -> int:
     except ReportedError:
         return 2
     except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise flushing fails again at exit
         return 141
     except HRNError as error:
@@ -66,6 +68,15 @@ def run_cli(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _stdout_is_closed() -> bool:
+    """Return whether the reader of stdout has ended, after an error that may be of another pipe. Writes an empty line."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def interrupt_on_signals() -> None:

@@ -62,7 +62,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             yield folder
             folder.rename(path)
     except OSError as error:
-        raise HRNError(f"cannot write {path}: {error.strerror}") from None
+        raise HRNError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def is_disk_full(error: Exception) -> bool:

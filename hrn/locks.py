@@ -26,6 +26,8 @@ def wait_for_lock(path: Path) -> Iterator[None]:
 def lock_or_refuse(path: Path, refusal: str) -> Iterator[None]:
     """Hold an exclusive lock on a temporary file. Unlike with :func:`wait_for_lock`, forked workers do not hold it.
 
+    The process must not open the file again meanwhile, because closing it would release the lock (POSIX).
+
     Raises:
         HRNError: another process holds the lock. The message is `refusal`.
     """

@@ -120,7 +120,8 @@ def run(args: argparse.Namespace, processes: Processes, setup: Setup, claimed: E
         return 0
     if not existed:  # errors until here leave no folder
         claim()
-    processes.run_on_main(partial(open_outputs, trainer, args.tensorboard))
+    restartable = started_by_torchrun() or args.auto_resume
+    processes.run_on_main(partial(open_outputs, trainer, tensorboard=args.tensorboard, restartable=restartable))
     processes.run_on_all(partial(verify_images, setup, args.shave, processes))
     log_start(args.model, trainer)
     total = trainer.recipe.max_steps

@@ -101,6 +101,14 @@ def test_a_reader_that_has_ended(lines):
     assert program.returncode == 141
 
 
+def test_another_broken_pipe_is_an_error():
+    def main():
+        raise BrokenPipeError("a worker has died")
+
+    with pytest.raises(BrokenPipeError, match="worker"):
+        run_cli(main)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP")
 def test_signals_interrupt(monkeypatch):
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -60,7 +60,8 @@ def test_data_scripts_run_without_torch(root, tmp_path, hr_folder):
         "2",
     ]
     env = {"PYTHONPATH": str(tmp_path / "blocked")}
-    for command in (stripes, [*div2h5, "--workers", "1"]):
+    lr_images = ["datasets/lr_images.py", tmp_path / "stripes", "--scales", "2"]
+    for command in (stripes, [*div2h5, "--workers", "1"], lr_images):
         subprocess.run([sys.executable, *command], cwd=root, env=env, check=True, capture_output=True)
     with h5py.File(tmp_path / "a.h5") as file:
         assert len(file["X2"]) == 6

@@ -71,12 +71,14 @@ def test_waits_for_the_holder(hold, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_holder_does_not_keep_the_lock(hold, tmp_path):
-    other = hold("lock_or_refuse({path}, '')")
+@pytest.mark.parametrize("call", ["lock_or_refuse({path}, '')", "wait_for_lock({path})"])
+def test_a_killed_holder_does_not_keep_the_lock(hold, tmp_path, call):
+    other = hold(call)
     other.kill()
     other.wait()
     assert (tmp_path / "lock").exists()
-    with lock_or_refuse(tmp_path / "lock", "in use"):
+    take = wait_for_lock if "wait" in call else lambda path: lock_or_refuse(path, "in use")
+    with take(tmp_path / "lock"):
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -228,8 +228,8 @@ def test_a_full_disk_ends_a_batch(light, photos, tmp_path, capsys, monkeypatch):
         raise HRNError(f"cannot write {path}") from OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(enlarge_file, "write_png", fail)
-    assert main("--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s") == 1
-    assert "1 image(s) could not be enlarged" in capsys.readouterr().err
+    assert main("--ckpt_path", light, "--input", photos, "--scale", 2, 3, "--sample_dir", tmp_path / "s") == 1
+    assert "1 image(s) could not be enlarged; the disk is full" in capsys.readouterr().err
 
 
 def test_results_beside_the_images_are_refused(light, photos, fails):

@@ -303,9 +303,32 @@ def test_auto_resume_starts_and_then_continues(h5_path, tmp_path):
     assert train.main(flags) == 0
     assert train.main([*flags, "--max_steps", "4"]) == 0
     assert load_checkpoint(tmp_path / "a_x2.00000004.train.pth").training["step"] == 4
-    (tmp_path / "b_x2.jsonl").write_text("{}")
-    with pytest.raises(HRNError, match=r"b_x2\.jsonl is from an earlier run"):
-        train.main([*flags, "--ckpt_name", "b"])
+
+
+def test_auto_resume_starts_again_after_a_kill_before_the_first_state(h5_path, tmp_path):
+    """But it does not overwrite a finished run whose states were deleted."""
+    flags = [*training_flags(h5_path, tmp_path), "--auto_resume"]
+    train.main(flags)
+    files = RunFiles(tmp_path, "a_x2")
+    for state in files.states():
+        state.unlink()
+    with pytest.raises(HRNError, match="from an earlier run"):
+        train.main(flags)
+    files.marker.touch()
+    assert train.main(flags) == 0
+    assert not files.marker.exists()
+
+
+def test_the_newest_state_wins_over_a_file_after_a_restart(h5_path, tmp_path):
+    """The file that the first start was given may be older, or deleted."""
+    flags = training_flags(h5_path, tmp_path / "first", max_steps=2, save_interval=1)
+    train.main(flags)
+    start = tmp_path / "first/a_x2.00000001.train.pth"
+    again = training_flags(h5_path, tmp_path / "second", max_steps=3, save_interval=1, resume=start)
+    train.main([*again, "--auto_resume"])
+    start.unlink()
+    assert train.main([*again, "--auto_resume", "--max_steps", "4"]) == 0
+    assert RunFiles(tmp_path / "second", "a_x2").load_newest_state().training["step"] == 4
 
 
 def test_scale_0_trains_three_scales(h5_path, tmp_path):

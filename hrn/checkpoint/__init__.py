@@ -71,8 +71,8 @@ class Checkpoint:
         if ema is None:
             return self.weights
         mean = {str(name): value for name, value in as_dict(ema).items() if str(name).startswith("module.")}
-        if not mean or not all(map(_is_dense, mean.values())):
-            raise HRNError(f"{self.path}: damaged: the EMA weights are not a dict of tensors")
+        if not mean or not all(name.isprintable() and _is_dense(value) for name, value in mean.items()):
+            raise HRNError(f"{self.path}: damaged: the EMA weights are not a dict of tensors with printable names")
         return {name.removeprefix("module."): value for name, value in mean.items()}
 
     @property
@@ -201,7 +201,10 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
     own, weights = network.state_dict(), checkpoint.inference_weights
     matching = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     if not any(name in matching and p.ndim > 1 for name, p in network.named_parameters()):
-        raise HRNError(f"{checkpoint.path}: none of its kernels fit the network: {differing_keys(own, weights)}")
+        raise HRNError(
+            f"{checkpoint.path}: none of its kernels fit the network: {differing_keys(own, weights)}. To start from a "
+            "smaller network, use --grow_from"
+        )
     network.load_state_dict(matching, strict=False)
     return [k for k in own if k not in matching], [k for k in weights if k not in matching]
 
@@ -313,6 +316,8 @@ def _released_state_dict(contents: Any) -> dict[str, Tensor] | None:
     if not isinstance(contents, dict) or not contents or not all(_is_dense(v) for v in contents.values()):
         return None
     weights = {str(name).removeprefix("module."): value for name, value in contents.items()}
+    if not all(name.isprintable() for name in weights):
+        return None
     for name in [name for name in weights if name.endswith(".running_mean")]:
         # PyTorch 0.4.0, which the authors name, does not count batches
         weights.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))

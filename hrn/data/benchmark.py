@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +81,17 @@ class TestSet:
     images: tuple[TestImage, ...]
     source: str
     """The origin of the HR and LR images, for the report."""
+
+    @property
+    def has_lr(self) -> bool:
+        """Whether the set has LR images of its own. Raises HRNError if the first image cannot be read."""
+        return self.images[0].read()[1] is not None
+
+    def check_names(self) -> None:
+        """Raise HRNError if two images have the same name."""
+        counts = Counter(image.name for image in self.images)
+        if double := next((name for name, count in counts.items() if count > 1), None):
+            raise HRNError(f"{self.source}: two images are called {double}; rename one of them")
 
     def verify(self, least: int, first: int = 0, every: int = 1) -> None:
         """Read each pair once, so that unusable images are found before a long run.

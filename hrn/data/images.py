@@ -116,8 +116,10 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def count_unsupported(folder: Path) -> dict[str, int]:
-    """Count the files in a folder and its subfolders whose suffix is in UNSUPPORTED. Raises OSError."""
-    return dict(Counter(path.suffix.lower() for path in _walk(folder) if path.suffix.lower() in UNSUPPORTED))
+    """Count the files in a folder and its subfolders whose suffix is in UNSUPPORTED. Unreadable folders are left out."""
+    with suppress(OSError):  # list_images reports it
+        return dict(Counter(path.suffix.lower() for path in _walk(folder) if path.suffix.lower() in UNSUPPORTED))
+    return {}
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -374,8 +376,6 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     path = Path(path)
     if isinstance(picture, np.ndarray):
         picture = Picture(picture, None, False)
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
     check_size(path, picture.rgb.shape[:2], picture.channels)
     with atomic_write(path) as temporary:
         save_image(temporary, picture, path)
@@ -405,8 +405,10 @@ def _in_colour(picture: Picture) -> Picture:
 
 
 def check_size(path: Path, size: tuple[int, int], channels: int) -> None:
-    """Check the height and width `size` against the limits of the format. Raises HRNError if one is exceeded."""
+    """Raise HRNError if Pillow cannot write the format, or if the height and width `size` exceed its limits."""
     suffix = path.suffix.lower()
+    if Image.registered_extensions().get(suffix) not in Image.SAVE:
+        raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
     side, largest = LONGEST_SIDE.get(suffix), LARGEST_FILE.get(suffix)
     if side and max(size) > side:
         other = "" if suffix == ".png" else "; use PNG"

@@ -118,15 +118,15 @@ class PatchDataset(Dataset):
         return PatchChoice(scale, image, y, x, symmetry, channels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same flips, quarter_turns and order of channels."""
-        crop = self.choice_of(index)
-        return self._patch(f"X{crop.scale}", crop, 1), self._patch("HR", crop, crop.scale)
+        """Return the LR patch (3, p, p) and the HR patch (3, s*p, s*p), uint8, with the same flips, rotation and order of channels."""
+        choice = self.choice_of(index)
+        return self._patch(f"X{choice.scale}", choice, 1), self._patch("HR", choice, choice.scale)
 
-    def _patch(self, group: str, crop: PatchChoice, s: int) -> Tensor:
+    def _patch(self, group: str, choice: PatchChoice, s: int) -> Tensor:
         """Cut a patch from a group whose images are `s` times as large as the LR images, and augment it."""
-        rows, columns = (slice(start * s, (start + self.patch_size) * s) for start in (crop.y, crop.x))
-        patch = torch.from_numpy(self.pairs.read(group, crop.image, rows, columns)).permute(2, 0, 1)
-        patch = augment(patch, *crop.symmetry)
+        rows, columns = (slice(start * s, (start + self.patch_size) * s) for start in (choice.y, choice.x))
+        patch = torch.from_numpy(self.pairs.read(group, choice.image, rows, columns)).permute(2, 0, 1)
+        patch = augment(patch, *choice.symmetry)
         if self.permute_channels:
-            patch = patch[list(crop.channels)]
+            patch = patch[list(choice.channels)]
         return patch.contiguous()

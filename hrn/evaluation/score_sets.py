@@ -1,7 +1,6 @@
 """Score methods on test sets, and write images, tables, figures and reports."""
 
 import math
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +145,7 @@ def external_methods(folders: Sequence[str], scales: Sequence[int]) -> list[Exte
 def plan_tasks(
     methods: Sequence[Method | ExternalMethod], paths: Sequence[Path], settings: ScoreSettings
 ) -> list[ScoringTask]:
-    """Pair all methods with all test sets, and check all images before anything is scored.
+    """Pair all methods with all test sets, and check all test images before anything is scored.
 
     Raises:
         HRNError: a test set that cannot be found, an image that cannot be read or is too small, an unknown name in
@@ -217,9 +216,7 @@ def find_test_sets(paths: Sequence[Path], scale: int) -> list[TestSet]:
             raise HRNError(
                 f"two test sets are called {test_set.name}; score them in separate runs with different --sample_dir"
             )
-        counts = Counter(image.name for image in test_set.images)
-        if double := next((name for name, count in counts.items() if count > 1), None):
-            raise HRNError(f"{test_set.source}: two images are called {double}; rename one of them")
+        test_set.check_names()
     return sets
 
 

@@ -59,12 +59,17 @@ def enlarge_batch(source: Path, methods: Sequence[Method], settings: BatchSettin
     folder = settings.sample_dir / "+".join(labels) / (source.resolve().name if source.is_dir() else "")
     upscalers = _upscalers(methods, settings.sizes)
     processes.run_on_main(lambda: _check_not_scored([folder / name for _, name in upscalers]))
-    failures = []
+    if source.is_dir():
+        processes.run_on_main(lambda: _print_other_files(source))
+    failures, full = [], False
     for upscaler, name in upscalers:
-        failures += _enlarge_all(source, upscaler, folder / name / "SR", settings, processes)
+        if not full:
+            found, full = _enlarge_all(source, upscaler, folder / name / "SR", settings, processes)
+            failures += found
     failures = list(dict.fromkeys(failures))  # an image that cannot be read fails at every size
     if failures and processes.is_main:
-        print(f"\n{len(failures)} image(s) could not be enlarged:", *failures, sep="\n  ", file=sys.stderr)
+        rest = "; the disk is full, and the images after them were not enlarged" if full else ""
+        print(f"\n{len(failures)} image(s) could not be enlarged{rest}:", *failures, sep="\n  ", file=sys.stderr)
     return failures
 
 
@@ -86,11 +91,15 @@ def _upscalers(methods: Sequence[Method], sizes: Sequence[Size]) -> list[tuple[B
 
 def _enlarge_all(
     source: Path, upscaler: Bicubic | Resizer, folder: Path, settings: BatchSettings, processes: Processes
-) -> list[str]:
-    """Enlarge this process's share of `source` into `folder`; returns the error messages of all processes."""
+) -> tuple[list[str], bool]:
+    """Enlarge this process's share of `source` into `folder`.
+
+    Returns:
+        The error messages of all processes, and whether the disk is full.
+    """
     pending = _pending_jobs(source, folder, settings, processes)[processes.rank :: processes.count]
     pixels = sum(count_pixels(job.source) for job in pending)
-    failures = []
+    failures, full = [], False
     hidden = None if processes.is_main else True
     with tqdm(total=pixels, unit="px", unit_scale=True, disable=hidden, leave=False) as bar:
         for job in pending:
@@ -101,9 +110,9 @@ def _enlarge_all(
                     raise
                 failures.append(str(error) if str(job.source) in str(error) else f"{job.source}: {error}")
                 tqdm.write(f"error: {failures[-1]}", file=sys.stderr)
-                if is_disk_full(error):
+                if full := is_disk_full(error):
                     break  # the other images would fail as well
-    return [failure for some in processes.gather([failures]) for failure in some]
+    return [failure for some in processes.gather([failures]) for failure in some], processes.max(int(full)) > 0
 
 
 def _print_other_files(folder: Path) -> None:
@@ -116,8 +125,6 @@ def _print_other_files(folder: Path) -> None:
 def _pending_jobs(source: Path, folder: Path, settings: BatchSettings, processes: Processes) -> list[Job]:
     """The images to enlarge, listed by the main process so that all processes share one list."""
     found = processes.run_on_main(lambda: list_jobs(source, folder, settings.suffix, settings.sample_dir))
-    if processes.is_main and source.is_dir():
-        _print_other_files(source)
     if not settings.skip_existing:
         return found
     exists = processes.run_on_main(lambda: [os.path.isfile(job.target) for job in found])

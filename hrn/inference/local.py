@@ -30,7 +30,7 @@ def make_local(network: nn.Module, window: int) -> HRN:
     local = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # new modules, shared tensors
     if network.transform is not None:
         local.transform = BlockTransform(network.transform.dims, window, fft=network.transform.fft)
-    for dem in local.body:  # the attention of the frequency branch stays: its blocks have the training window
+    for dem in local.body:  # the attention of the frequency branch stays: its blocks have the size of a training patch
         for wrdb in (dem.spatial1, dem.spatial2):
             for block in wrdb.blocks:
                 if isinstance(block.attention, CoordinateAttention):

@@ -19,12 +19,9 @@ def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Load all weights of a checkpoint that fit by name and shape.
 
     Raises:
-        HRNError: none fits, or running statistics are missing and are to be frozen.
+        HRNError: no kernel fits, or running statistics are missing and are to be frozen.
     """
-    try:
-        missing, unused = load_matching_weights(trainer.learner.network, checkpoint)
-    except HRNError as error:
-        raise HRNError(f"--init_from {error}. To start from a smaller network, use --grow_from.") from None
+    missing, unused = load_matching_weights(trainer.learner.network, checkpoint)
     new_statistics = [name for name in missing if name.endswith(("running_mean", "running_var"))]
     if trainer.recipe.freeze_norm and new_statistics:
         raise HRNError(

@@ -56,7 +56,7 @@ class RunFiles:
 
     @property
     def marker(self) -> Path:
-        """Empty marker file, present while torchrun may restart the run. A restarted process then treats the run's files as its own."""
+        """Empty marker file, present while the run may be restarted automatically. A restart then treats the run's files as its own."""
         return self.folder / f".{self.name}.running"
 
     @property

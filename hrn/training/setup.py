@@ -16,7 +16,7 @@ from hrn import __version__
 from hrn.checkpoint import Checkpoint
 from hrn.data.benchmark import TestSet, find_test_set
 from hrn.data.h5 import H5Pairs
-from hrn.distributed import Processes, started_by_torchrun
+from hrn.distributed import Processes
 from hrn.errors import HRNError
 from hrn.evaluation.metrics import SSIM_WINDOW
 from hrn.model import preset
@@ -88,7 +88,7 @@ def check_outputs(args: argparse.Namespace, setup: Setup) -> None:
         return
     if args.auto_resume and files.states():
         return
-    if setup.restarted and files.marker.exists():
+    if (setup.restarted or args.auto_resume) and files.marker.exists():
         return
     with suppress(OSError):
         files.marker.unlink()  # otherwise a restart would mistake older files for those of this run
@@ -119,7 +119,7 @@ def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:
         HRNError: the state cannot be read, or a newer one exists.
     """
     files = setup.files
-    if args.resume is True or (args.resume is None and (setup.restarted or args.auto_resume) and files.states()):
+    if args.resume is True or ((setup.restarted or args.auto_resume) and files.states()):
         return files.load_newest_state()
     if args.resume is None:
         return None
@@ -169,9 +169,9 @@ def claim_outputs(files: RunFiles) -> Iterator[None]:
         yield
 
 
-def open_outputs(trainer: Trainer, tensorboard: bool) -> None:
-    """Write the marker file if torchrun started this run, and open TensorBoard's files if requested. Raises HRNError."""
-    if started_by_torchrun():
+def open_outputs(trainer: Trainer, *, tensorboard: bool, restartable: bool) -> None:
+    """Write the marker file if the run may be restarted automatically, and open TensorBoard's files if requested. Raises HRNError."""
+    if restartable:
         try:
             trainer.files.marker.touch()
         except OSError as error:

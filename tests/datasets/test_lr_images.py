@@ -24,7 +24,8 @@ def test_the_images_are_those_that_scoring_uses(lr_images, tmp_path, image, subf
     assert np.array_equal(after.lr, before.lr)
     assert np.array_equal(after.hr, before.hr)
     with pytest.raises(HRNError, match="X3 already exists"):
-        lr_images.main([str(tmp_path / "Set"), "--scales", "3"])
+        lr_images.main([str(tmp_path / "Set"), "--scales", "2", "3"])
+    assert not (tmp_path / "Set/LR_bicubic/X2").exists()
 
 
 def test_another_folder(lr_images, tmp_path, image):
@@ -40,6 +41,17 @@ def test_an_error_leaves_no_folder(lr_images, tmp_path, image):
     with pytest.raises(HRNError, match="too small"):
         lr_images.main([str(tmp_path / "Set"), "--scales", "2"])
     assert sorted(p.name for p in (tmp_path / "Set").rglob("*")) == ["LR_bicubic", "a.png", "b.png"]
+
+
+def test_sets_with_lr_images_or_equal_names_are_refused(lr_images, tmp_path, image):
+    write_image(tmp_path / "Set/GTmod12/a.png", image)
+    write_image(tmp_path / "Set/LRbicx4/a.png", image[::4, ::4])
+    with pytest.raises(HRNError, match="already has LR images"):
+        lr_images.main([str(tmp_path / "Set")])
+    write_image(tmp_path / "Other/a.png", image)
+    write_image(tmp_path / "Other/a.bmp", image)
+    with pytest.raises(HRNError, match="two images are called a"):
+        lr_images.main([str(tmp_path / "Other")])
 
 
 def test_an_h5_file_needs_a_folder(lr_images, h5_path):

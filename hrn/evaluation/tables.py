@@ -1,6 +1,7 @@
 """The results tables: published methods with their sources, and this repository's checkpoints.
 
     python -m hrn.evaluation.tables --scale 4
+    python -m hrn.evaluation.tables --scale 4 --add mine.csv
 
 Published results are in `hrn/evaluation/published.csv`; an empty cell or a 0 means that the source does not state it.
 Results of this repository are in `checkpoint/manifest.json`.
@@ -9,11 +10,13 @@ Results of this repository are in `checkpoint/manifest.json`.
 import argparse
 import csv
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrn.cli import run_cli
+from hrn.cli import path_argument, run_cli
 from hrn.data.benchmark import STANDARD_SETS
+from hrn.errors import HRNError
 from hrn.model import SCALES, config_from_dict
 from hrn.model.summary import summarise
 from hrn.pretrained import CHECKPOINT_DIR, read_manifest
@@ -21,6 +24,7 @@ from hrn.pretrained import CHECKPOINT_DIR, read_manifest
 SETS = ("Set5", "Set14", "B100", "Urban100")
 """Test sets with a column in every table. The other standard sets have one if a method has results on them."""
 PUBLISHED = Path(__file__).with_name("published.csv")
+ADD_HELP = "more results: CSV files with the columns of hrn/evaluation/published.csv"
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,34 @@ class TableRow:
     """Source of a published result; empty for this repository's own."""
 
 
-def published(scale: int) -> list[TableRow]:
-    """Read the published results at one scale."""
-    with PUBLISHED.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["scale"]) == scale]
+def published(scale: int, more: Sequence[Path] = ()) -> list[TableRow]:
+    """Read the published results at one scale.
+
+    Args:
+        scale: the scale.
+        more: other CSV files with the columns of PUBLISHED.
+
+    Raises:
+        HRNError: a file cannot be read, or lacks a column.
+    """
     results = []
-    for row in rows:
-        scores = {
-            name: (float(row[f"{name}_psnr_y"]), float(row[f"{name}_ssim_y"]))
-            for name in STANDARD_SETS
-            if row.get(f"{name}_psnr_y")
-        }
-        parameters, multi_adds = int(row["parameters"] or 0), float(row["multi_adds_g"] or 0)
-        results.append(TableRow(row["method"], parameters, multi_adds, scores, row["trained_on"], row["source"]))
+    for path in (PUBLISHED, *more):
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                results += [_row(row) for row in csv.DictReader(file) if int(row["scale"]) == scale]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HRNError(f"{path}: not a CSV file with the columns of {PUBLISHED.name} ({error!r})") from None
     return results
+
+
+def _row(values: Mapping[str, str]) -> TableRow:
+    scores = {
+        name: (float(values[f"{name}_psnr_y"]), float(values[f"{name}_ssim_y"]))
+        for name in STANDARD_SETS
+        if values.get(f"{name}_psnr_y")
+    }
+    parameters, multi_adds = int(values["parameters"] or 0), float(values["multi_adds_g"] or 0)
+    return TableRow(values["method"], parameters, multi_adds, scores, values["trained_on"], values["source"])
 
 
 def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[TableRow]:
@@ -67,13 +85,18 @@ def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[TableRow]:
     return results
 
 
-def results_table(scale: int, folder: Path = CHECKPOINT_DIR) -> str:
+def results_table(scale: int, folder: Path = CHECKPOINT_DIR, more: Sequence[Path] = ()) -> str:
     """Published rows and ours as a Markdown table, sorted by Multi-Adds, then by PSNR-Y on Set5.
 
     Our rows are bold. The sources follow the table.
+
+    Args:
+        scale: the scale.
+        folder: the checkpoint folder.
+        more: other CSV files of results, see :func:`published`.
     """
     rows = sorted(
-        [*published(scale), *ours(scale, folder)], key=lambda r: (r.multi_adds, r.scores.get(SETS[0], (0, 0)))
+        [*published(scale, more), *ours(scale, folder)], key=lambda r: (r.multi_adds, r.scores.get(SETS[0], (0, 0)))
     )
     sources = list(dict.fromkeys(r.source for r in rows if r.source))
     sets = [name for name in STANDARD_SETS if name in SETS or any(name in r.scores for r in rows)]
@@ -95,8 +118,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--scale", type=int, nargs="+", choices=SCALES, default=[4], help="scales to print (default: 4)"
     )
+    parser.add_argument("--add", type=path_argument, nargs="+", default=[], metavar="CSV", help=ADD_HELP)
     args = parser.parse_args(argv)
-    print("\n\n".join(results_table(scale) for scale in args.scale))
+    print("\n\n".join(results_table(scale, more=args.add) for scale in args.scale))
     return 0
 
 

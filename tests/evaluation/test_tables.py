@@ -3,6 +3,9 @@
 import csv
 import json
 
+import pytest
+
+from hrn.errors import HRNError
 from hrn.evaluation.tables import PUBLISHED, SETS, main, ours, published, results_table
 from hrn.model import preset
 from hrn.model.summary import summarise
@@ -55,6 +58,21 @@ def test_the_table_is_in_the_order_of_multi_adds(capsys):
     assert "| **hrn_light_x4** |" in out
     assert "[2] table of CARN" in out
     assert "| Bicubic [1] |  |  | 28.42 / 0.8104 |" in out
+
+
+def test_results_of_a_file_are_added(tmp_path, capsys):
+    header = PUBLISHED.read_text().splitlines()[0]
+    (tmp_path / "mine.csv").write_text(f"{header}\nMINE,4,90000,5.0,31.00,0.8700,,,,,,,DIV2K,this paper\n")
+    main(["--scale", "4", "--add", str(tmp_path / "mine.csv")])
+    out = capsys.readouterr().out
+    (row,) = [line for line in out.splitlines() if "MINE" in line]
+    assert row.split("|")[2:5] == [" 90 K ", " 5.0 G ", " 31.00 / 0.8700 "]
+    assert "] this paper" in out
+    for text in (None, "a,b\n1,2\n", f"{header}\nMINE,4,many\n"):
+        if text is not None:
+            (tmp_path / "bad.csv").write_text(text)
+        with pytest.raises(HRNError, match=r"bad\.csv.*published\.csv"):
+            main(["--scale", "4", "--add", str(tmp_path / "bad.csv")])
 
 
 def test_unpublished_cells_stay_empty():

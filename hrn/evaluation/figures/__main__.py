@@ -21,6 +21,7 @@ from hrn.evaluation.figures.compare import compare, comparisons_of
 from hrn.evaluation.figures.curves import curve, schedules
 from hrn.evaluation.figures.spectrum import spectrum
 from hrn.evaluation.figures.tradeoff import tradeoff
+from hrn.evaluation.tables import ADD_HELP
 from hrn.inference.upscale import load_model
 from hrn.model.config import SCALES
 
@@ -78,6 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     add = _adder(kinds, "tradeoff", "PSNR against Multi-Adds, for published methods and our checkpoints")
     add("--scale", type=int, choices=(2, 3, 4), default=4, help="enlargement factor (default: %(default)s)")
+    add("--add", type=path_argument, nargs="+", default=[], metavar="CSV", help=ADD_HELP)
     return parser.parse_args(argv)
 
 
@@ -111,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         images = [single_test_image(path) for path in args.image] or photographs(scale).images
         spectrum(args.out, network, [image.load(scale).lr for image in images], scale)
     elif args.kind == "tradeoff":
-        tradeoff(args.out, args.scale)
+        tradeoff(args.out, args.scale, args.add)
     else:
         schedules(args.out, base=args.lr, max_steps=args.max_steps, decay=args.decay, warmup=args.warmup)
     print(f"wrote {args.out}")

@@ -17,16 +17,17 @@ PLACES = [(side, dy, align) for dy in (3, -10, 13, -20) for side, align in ((1, 
 """Label positions relative to a point, in order of preference: side (1 is right), offset upwards in points, alignment."""
 
 
-def tradeoff(path: Path, scale: int) -> None:
+def tradeoff(path: Path, scale: int, more: Sequence[Path] = ()) -> None:
     """Draw PSNR-Y on TEST_SET against Multi-Adds; the area of a point grows with the number of parameters.
 
     Args:
         path: PNG, PDF or SVG file to write.
         scale: scale of the results.
+        more: other CSV files of results, see :func:`hrn.evaluation.tables.published`.
     """
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     own = ours(scale)
-    shown = [r for r in (*own, *published(scale)) if 0 < r.multi_adds <= MAX_MULTI_ADDS and TEST_SET in r.scores]
+    shown = [r for r in (*own, *published(scale, more)) if 0 < r.multi_adds <= MAX_MULTI_ADDS and TEST_SET in r.scores]
     points = [(r.multi_adds, r.scores[TEST_SET][0]) for r in shown]
     areas = [20 + r.parameters / 2e4 for r in shown]
     for r, point, area in zip(shown, points, areas, strict=True):

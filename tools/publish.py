@@ -69,6 +69,34 @@ Check the terms of the training data before you use the weights for anything els
 """
 
 
+def scores_of(checkpoint: Checkpoint, sha256: str, results: Path) -> dict[str, Any]:
+    """Read the scores of a checkpoint by test set and scale, as the manifest stores them. Empty if there are none.
+
+    Args:
+        checkpoint: the checkpoint.
+        sha256: the hash of its file.
+        results: a folder with scores.json files, written by hrn/sample.py.
+
+    Raises:
+        HRNError: the scores are not finite, were not computed with the settings of the result tables, or occur twice.
+    """
+    scores: dict[str, Any] = {}
+    for found in read_scores(results):
+        if found.header.get("checkpoint_sha256") != sha256:
+            continue
+        if not (math.isfinite(found.psnr_y) and math.isfinite(found.ssim_y)):
+            raise HRNError(
+                f"{found.file}: the mean scores are {found.psnr_y} dB and {found.ssim_y}, which a table cannot hold"
+            )
+        if deviations := found.deviations(str(default_mode(checkpoint.config))):
+            raise HRNError(f"{found.file}: settings differ from those of the result tables: {deviations}")
+        by_scale = scores.setdefault(found.name, {})
+        if f"x{found.scale}" in by_scale:
+            raise HRNError(f"{found.file}: second scores.json for {found.name} x{found.scale} in {results}; remove one")
+        by_scale[f"x{found.scale}"] = {"psnr_y": round(found.psnr_y, 4), "ssim_y": round(found.ssim_y, 4)}
+    return scores
+
+
 def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = CHECKPOINT_DIR) -> str:
     """Add a checkpoint and its scores to the manifest under the file's stem. An entry of the same file is updated.
 
@@ -96,20 +124,7 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = C
             f"{path}: the manifest has {earlier['file']} under the name {path.stem}; rename one of the files"
         )
     checkpoint, sha256 = load_checkpoint(path), file_hash(path)
-    scores: dict[str, Any] = {}
-    for found in read_scores(results):
-        if found.header.get("checkpoint_sha256") != sha256:
-            continue
-        if not (math.isfinite(found.psnr_y) and math.isfinite(found.ssim_y)):
-            raise HRNError(
-                f"{found.file}: the mean scores are {found.psnr_y} dB and {found.ssim_y}, which a table cannot hold"
-            )
-        if deviations := found.deviations(str(default_mode(checkpoint.config))):
-            raise HRNError(f"{found.file}: settings differ from those of the result tables: {deviations}")
-        by_scale = scores.setdefault(found.name, {})
-        if f"x{found.scale}" in by_scale:
-            raise HRNError(f"{found.file}: second scores.json for {found.name} x{found.scale} in {results}; remove one")
-        by_scale[f"x{found.scale}"] = {"psnr_y": round(found.psnr_y, 4), "ssim_y": round(found.ssim_y, 4)}
+    scores = scores_of(checkpoint, sha256, results)
     if not scores:
         raise HRNError(f"{results}: no scores.json of {path.name} with SHA-256 {sha256}")
     if earlier.get("sha256") == sha256:  # the same weights: keep the scores of other sets and scales
@@ -177,7 +192,11 @@ def write_mean(sources: Sequence[Path], target: Path) -> None:
 
 
 def write_hub_folder(
-    out: Path, names: Sequence[str | Path], datasets: Sequence[str], folder: Path = CHECKPOINT_DIR
+    out: Path,
+    names: Sequence[str | Path],
+    datasets: Sequence[str] = (),
+    results: Sequence[Path] = (),
+    folder: Path = CHECKPOINT_DIR,
 ) -> None:
     """Write the files of a Hugging Face Hub repository.
 
@@ -185,10 +204,11 @@ def write_hub_folder(
         out: the folder to write.
         names: checkpoints by path or name (:func:`hrn.pretrained.find_checkpoint`).
         datasets: Hub identifiers of the training data, for the model card.
-        folder: the checkpoint folder, whose manifest has the scores.
+        results: folders with scores.json files, written by hrn/sample.py, for checkpoints that the manifest does not have.
+        folder: the checkpoint folder, whose manifest has the scores of the included weights.
 
     Raises:
-        HRNError: a package is missing, a checkpoint cannot be read, two have the same name, or a file cannot be written.
+        HRNError: a package is missing, see :func:`scores_of`, a checkpoint cannot be read, two have the same name, or a file cannot be written.
     """
     try:
         import yaml  # a dependency of huggingface_hub
@@ -203,7 +223,9 @@ def write_hub_folder(
         if stem in checkpoints:
             raise HRNError(f"two checkpoints have the name {stem}: {checkpoints[stem].path} and {checkpoint.path}")
         checkpoints[stem] = checkpoint
-        known[stem] = entries.get(file_hash(checkpoint.path), {"scores": {}})
+        sha256 = file_hash(checkpoint.path)
+        found = [scores for path in results if (scores := scores_of(checkpoint, sha256, path))]
+        known[stem] = entries.get(sha256) or {"scores": {name: v for scores in found for name, v in scores.items()}}
     config = {
         stem: {"file": f"{stem}.safetensors", **config_to_dict(checkpoint.config)}
         for stem, checkpoint in checkpoints.items()
@@ -301,6 +323,8 @@ def main(argv: list[str] | None = None) -> int:
         metavar="ID",
         help="Hub identifiers of the training data, for the card",
     )
+    text = "outputs of hrn/sample.py with the scores of your checkpoints, for the card"
+    hub.add_argument("--scores", type=path_argument, nargs="+", default=[], metavar="FOLDER", help=text)
     half = commands.add_parser("half", help="copy a checkpoint with its kernels in float16")
     half.add_argument("source", type=path_argument, help="a checkpoint")
     half.add_argument("target", type=path_argument, help="the copy to write")
@@ -318,7 +342,7 @@ def main(argv: list[str] | None = None) -> int:
         name = add_to_manifest(args.file, args.results, args.trained_on)
         print(f"added {name} to {CHECKPOINT_DIR / 'manifest.json'}")
     else:
-        write_hub_folder(args.out, args.checkpoints, args.datasets)
+        write_hub_folder(args.out, args.checkpoints, args.datasets, args.scores)
         print(f"wrote {args.out}")
     return 0
 

@@ -118,7 +118,7 @@ def test_the_folder_for_the_hub(folder, tmp_path):
     config = preset("hrn_light", [3])
     save_checkpoint(tmp_path / "mine.pth", config, build_model(config).state_dict(), info={})
     out = tmp_path / "hub"
-    write_hub_folder(out, ["tiny_x2", tmp_path / "mine.pth"], ["someone/images"], folder)
+    write_hub_folder(out, ["tiny_x2", tmp_path / "mine.pth"], ["someone/images"], folder=folder)
     assert sorted(p.name for p in out.iterdir()) == [
         "README.md", "config.json", "mine.safetensors", "tiny_x2.safetensors",
     ]  # fmt: skip
@@ -139,11 +139,33 @@ def test_the_folder_for_the_hub(folder, tmp_path):
     }
 
 
+def test_scores_of_a_checkpoint_outside_the_manifest(folder, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    pytest.importorskip("safetensors")
+    config = preset("hrn_light", [3])
+    save_checkpoint(tmp_path / "mine.pth", config, build_model(config).state_dict(), info={})
+    for name in ("Set5", "Set14"):
+        write_scores(
+            tmp_path / name / "x3", tmp_path / "mine.pth", set=name, scale=3, protocol=PROTOCOL.format(shave=3)
+        )
+    write_hub_folder(
+        tmp_path / "hub", [tmp_path / "mine.pth"], results=[tmp_path / "Set5", tmp_path / "Set14"], folder=folder
+    )
+    assert "| mine | x3 | 30.12 / 0.9000 | 30.12 / 0.9000 |" in (tmp_path / "hub/README.md").read_text()
+
+
+def test_means_that_are_not_finite_are_refused(folder, tmp_path):
+    path = folder / "light/tiny_x2.pth"
+    write_scores(tmp_path / "more", path, mean={"psnr_y": "Infinity", "ssim_y": 1.0})
+    with pytest.raises(HRNError, match="inf dB"):
+        add_to_manifest(path, tmp_path / "more", "7 images", folder)
+
+
 def test_two_checkpoints_of_one_name(folder, tmp_path):
     path = tmp_path / "tiny_x2.pth"
     path.write_bytes((folder / "light/tiny_x2.pth").read_bytes())
     with pytest.raises(HRNError, match="tiny_x2"):
-        write_hub_folder(tmp_path / "hub", ["tiny_x2", path], [], folder)
+        write_hub_folder(tmp_path / "hub", ["tiny_x2", path], folder=folder)
 
 
 def test_included_checkpoints_by_command(tmp_path):

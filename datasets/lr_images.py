@@ -3,7 +3,8 @@
     python datasets/lr_images.py dataset/Set5 dataset/Set14 --scales 2 3 4
 
 HR is cropped to a multiple of the scale and reduced by MATLAB's bicubic, as `hrn/sample.py` does to score. The LR image of
-`baby` at x4 goes to LR_bicubic/X4/babyx4.png in the folder of the set, or in --out. Does not need PyTorch.
+`baby` at x4 goes to LR_bicubic/X4/babyx4.png in the folder of the set, or in --out. LR images that a set already has are
+copied to --out, and refused without it. Does not need PyTorch.
 """
 
 import argparse
@@ -24,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", type=path_argument, nargs="+", metavar="SET", help="test sets (see docs/data.md)")
     parser.add_argument(
-        "--scales", type=int, nargs="+", default=[4], choices=range(2, 9), metavar="S", help="default: 4"
+        "--scales", type=int, nargs="+", default=[4], choices=range(2, 9), metavar="S", help="2 to 8 (default: 4)"
     )
     text = "folder of the results, with a subfolder for each set (default: the folder of the set)"
     parser.add_argument("--out", type=path_argument, metavar="FOLDER", help=text)
@@ -40,10 +41,12 @@ def main(argv: list[str] | None = None) -> None:
     folders = [(args.out / s.name if args.out else path) / "LR_bicubic" / f"X{s.scale}" for path, s in sets]
     for (_, test_set), folder in zip(sets, folders, strict=True):
         test_set.check_names()
+        if folders.count(folder) > 1:
+            raise HRNError(f"{folder} would be written twice; name each set and scale once")
+        if not args.out and test_set.has_lr:
+            raise HRNError(f"this set already has LR images; use --out to copy them: {test_set.source}")
         if folder.exists():
             raise HRNError(f"{folder} already exists; delete it, or use another --out")
-        if test_set.has_lr:
-            raise HRNError(f"this set already has LR images: {test_set.source}")
     for (_, test_set), folder in zip(sets, folders, strict=True):
         with atomic_folder(folder) as temporary:
             for image in test_set.images:

@@ -3,10 +3,12 @@
 import argparse
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from hrn.errors import HRNError, ReportedError
 
@@ -40,7 +42,7 @@ def run_cli(main: Callable[[], int | None]) -> int:
 
     An :class:`HRNError` is printed to stderr, except a :class:`ReportedError`, and returns 2. A path that cannot be looked
     up, because it is too long or in a folder without permission, is reported in the same way. Ctrl-C returns 130, and a
-    reader of stdout that has ended (`| head`) 141. Characters that stdout or stderr cannot encode, such as those of a file
+    reader of stdout or stderr that has ended (`| head`) 141. Characters that stdout or stderr cannot encode, such as those of a file
     name that is not valid UTF-8, are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -53,9 +55,11 @@ def run_cli(main: Callable[[], int | None]) -> int:
     except ReportedError:
         return 2
     except BrokenPipeError:
-        if not _stdout_is_closed():
+        closed = [stream for stream in (sys.stdout, sys.stderr) if stream and _has_no_reader(stream)]
+        if not closed:  # another pipe
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise flushing fails again at exit
+        for stream in closed:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # otherwise flushing fails again at exit
         return 141
     except HRNError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -70,13 +74,13 @@ def run_cli(main: Callable[[], int | None]) -> int:
         return 130
 
 
-def _stdout_is_closed() -> bool:
-    """Return whether the reader of stdout has ended, after an error that may be of another pipe. Writes an empty line."""
-    try:
-        os.write(sys.stdout.fileno(), b"\n")
-    except BrokenPipeError:
+def _has_no_reader(stream: IO) -> bool:
+    """Return whether a stream is a pipe whose reader has ended. True on systems that cannot tell."""
+    if not hasattr(select, "poll"):  # Windows
         return True
-    return False
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def interrupt_on_signals() -> None:

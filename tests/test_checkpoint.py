@@ -274,7 +274,16 @@ def test_a_training_state_is_used_with_its_running_mean(saved, small_config):
 
 
 @pytest.mark.parametrize(
-    "ema", ["x", torch.zeros(2), {}, {"n_averaged": 1}, {"module.head.weight": 3}, {"module.a": torch.zeros(1)}]
+    "ema",
+    [
+        "x",
+        torch.zeros(2),
+        {},
+        {"n_averaged": 1},
+        {"module.head.weight": 3},
+        {"module.a": torch.zeros(1)},
+        {"module.\x1b": torch.zeros(1)},
+    ],
 )
 def test_a_damaged_running_mean(saved, small_config, ema):
     path, network = saved

@@ -101,6 +101,16 @@ def test_a_reader_that_has_ended(lines):
     assert program.returncode == 141
 
 
+def test_a_reader_of_stderr_that_has_ended(tmp_path):
+    program = "import sys\nfrom hrn.cli import run_cli\nsys.exit(run_cli(lambda: print('x' * 100, file=sys.stderr, flush=True)))"
+    with (tmp_path / "out").open("w") as out:
+        command = [sys.executable, "-c", f"import time; time.sleep(0.5)\n{program}"]
+        with subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE) as running:
+            running.stderr.close()
+    assert running.returncode == 141
+    assert (tmp_path / "out").read_text() == ""
+
+
 def test_another_broken_pipe_is_an_error():
     def main():
         raise BrokenPipeError("a worker has died")

@@ -312,8 +312,10 @@ def test_auto_resume_starts_again_after_a_kill_before_the_first_state(h5_path, t
     files = RunFiles(tmp_path, "a_x2")
     for state in files.states():
         state.unlink()
+    files.marker.touch()
     with pytest.raises(HRNError, match="from an earlier run"):
         train.main(flags)
+    files.weights.unlink()
     files.marker.touch()
     assert train.main(flags) == 0
     assert not files.marker.exists()

@@ -2,6 +2,7 @@
 
     python tools/publish.py manifest checkpoint/hrn_light/hrn_light_x4.pth sample/hrn_light_x4 --trained_on "838 images"
     python tools/publish.py hub hrn_light_x2 hrn_light_x4 --out hub/
+    python tools/publish.py hub checkpoint/mine/mine_x4.pth --scores sample/mine_x4 --out hub/
     python tools/publish.py half checkpoint/mine/hrn_x4.pth checkpoint/hrn/hrn_x4.pth
     python tools/publish.py mean checkpoint/stage1/hrn_x4.pth checkpoint/stage2/hrn_x4.pth --out checkpoint/mine/hrn_x4.pth
 
@@ -69,19 +70,19 @@ Check the terms of the training data before you use the weights for anything els
 """
 
 
-def scores_of(checkpoint: Checkpoint, sha256: str, results: Path) -> dict[str, Any]:
-    """Read the scores of a checkpoint by test set and scale, as the manifest stores them. Empty if there are none.
+def scores_of(checkpoint: Checkpoint, sha256: str, results: Sequence[Path]) -> dict[str, Any]:
+    """Read the scores of a checkpoint by test set and scale, as the manifest stores them.
 
     Args:
         checkpoint: the checkpoint.
         sha256: the hash of its file.
-        results: a folder with scores.json files, written by hrn/sample.py.
+        results: folders with scores.json files, written by hrn/sample.py.
 
     Raises:
-        HRNError: the scores are not finite, were not computed with the settings of the result tables, or occur twice.
+        HRNError: there are no scores of this file, or they are not finite, were not computed with the settings of the result tables, or occur twice.
     """
     scores: dict[str, Any] = {}
-    for found in read_scores(results):
+    for found in [found for folder in results for found in read_scores(folder)]:
         if found.header.get("checkpoint_sha256") != sha256:
             continue
         if not (math.isfinite(found.psnr_y) and math.isfinite(found.ssim_y)):
@@ -92,8 +93,11 @@ def scores_of(checkpoint: Checkpoint, sha256: str, results: Path) -> dict[str, A
             raise HRNError(f"{found.file}: settings differ from those of the result tables: {deviations}")
         by_scale = scores.setdefault(found.name, {})
         if f"x{found.scale}" in by_scale:
-            raise HRNError(f"{found.file}: second scores.json for {found.name} x{found.scale} in {results}; remove one")
+            raise HRNError(f"{found.file}: second scores.json for {found.name} x{found.scale}; remove one")
         by_scale[f"x{found.scale}"] = {"psnr_y": round(found.psnr_y, 4), "ssim_y": round(found.ssim_y, 4)}
+    if not scores:
+        folders = ", ".join(map(str, results))
+        raise HRNError(f"{folders}: no scores.json of {checkpoint.path.name} with SHA-256 {sha256}")
     return scores
 
 
@@ -124,9 +128,7 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = C
             f"{path}: the manifest has {earlier['file']} under the name {path.stem}; rename one of the files"
         )
     checkpoint, sha256 = load_checkpoint(path), file_hash(path)
-    scores = scores_of(checkpoint, sha256, results)
-    if not scores:
-        raise HRNError(f"{results}: no scores.json of {path.name} with SHA-256 {sha256}")
+    scores = scores_of(checkpoint, sha256, [results])
     if earlier.get("sha256") == sha256:  # the same weights: keep the scores of other sets and scales
         for name, by_scale in earlier["scores"].items():
             scores[name] = {**by_scale, **scores.get(name, {})}
@@ -224,8 +226,7 @@ def write_hub_folder(
             raise HRNError(f"two checkpoints have the name {stem}: {checkpoints[stem].path} and {checkpoint.path}")
         checkpoints[stem] = checkpoint
         sha256 = file_hash(checkpoint.path)
-        found = [scores for path in results if (scores := scores_of(checkpoint, sha256, path))]
-        known[stem] = entries.get(sha256) or {"scores": {name: v for scores in found for name, v in scores.items()}}
+        known[stem] = entries.get(sha256) or {"scores": scores_of(checkpoint, sha256, results) if results else {}}
     config = {
         stem: {"file": f"{stem}.safetensors", **config_to_dict(checkpoint.config)}
         for stem, checkpoint in checkpoints.items()
@@ -323,7 +324,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="ID",
         help="Hub identifiers of the training data, for the card",
     )
-    text = "outputs of hrn/sample.py with the scores of your checkpoints, for the card"
+    text = "outputs of hrn/sample.py with the scores of checkpoints that are not in the manifest, for the card"
     hub.add_argument("--scores", type=path_argument, nargs="+", default=[], metavar="FOLDER", help=text)
     half = commands.add_parser("half", help="copy a checkpoint with its kernels in float16")
     half.add_argument("source", type=path_argument, help="a checkpoint")

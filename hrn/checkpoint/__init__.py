@@ -65,7 +65,7 @@ class Checkpoint:
         """The weights for inference. Those of a training state are the EMA weights, if the run has them (`--ema`).
 
         Raises:
-            HRNError: the EMA weights are not a dict of tensors.
+            HRNError: the EMA weights are not a dict of tensors with printable names.
         """
         ema = as_dict(as_dict(self.training).get("learner")).get("ema")
         if ema is None:

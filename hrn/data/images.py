@@ -116,7 +116,7 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def count_unsupported(folder: Path) -> dict[str, int]:
-    """Count the files in a folder and its subfolders whose suffix is in UNSUPPORTED. Unreadable folders are left out."""
+    """Count the files in a folder and its subfolders whose suffix is in UNSUPPORTED. Empty if one cannot be read."""
     with suppress(OSError):  # list_images reports it
         return dict(Counter(path.suffix.lower() for path in _walk(folder) if path.suffix.lower() in UNSUPPORTED))
     return {}

@@ -48,7 +48,7 @@ def published(scale: int, more: Sequence[Path] = ()) -> list[TableRow]:
 
     Args:
         scale: the scale.
-        more: other CSV files with the columns of PUBLISHED.
+        more: other CSV files with the columns of PUBLISHED. The default source of their rows is the file's name.
 
     Raises:
         HRNError: a file cannot be read, or lacks a column.
@@ -56,21 +56,21 @@ def published(scale: int, more: Sequence[Path] = ()) -> list[TableRow]:
     results = []
     for path in (PUBLISHED, *more):
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                results += [_row(row) for row in csv.DictReader(file) if int(row["scale"]) == scale]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                results += [_row(row, path.name) for row in csv.DictReader(file) if int(row["scale"]) == scale]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise HRNError(f"{path}: not a CSV file with the columns of {PUBLISHED.name} ({error!r})") from None
     return results
 
 
-def _row(values: Mapping[str, str]) -> TableRow:
+def _row(values: Mapping[str, str], source: str) -> TableRow:
     scores = {
         name: (float(values[f"{name}_psnr_y"]), float(values[f"{name}_ssim_y"]))
         for name in STANDARD_SETS
-        if values.get(f"{name}_psnr_y")
+        if values.get(f"{name}_psnr_y") and values.get(f"{name}_ssim_y")
     }
     parameters, multi_adds = int(values["parameters"] or 0), float(values["multi_adds_g"] or 0)
-    return TableRow(values["method"], parameters, multi_adds, scores, values["trained_on"], values["source"])
+    return TableRow(values["method"], parameters, multi_adds, scores, values["trained_on"], values["source"] or source)
 
 
 def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[TableRow]:

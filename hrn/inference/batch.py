@@ -112,7 +112,8 @@ def _enlarge_all(
                 tqdm.write(f"error: {failures[-1]}", file=sys.stderr)
                 if full := is_disk_full(error):
                     break  # the other images would fail as well
-    return [failure for some in processes.gather([failures]) for failure in some], processes.max(int(full)) > 0
+    shared = processes.gather([(failures, full)])
+    return [failure for some, _ in shared for failure in some], any(full for _, full in shared)
 
 
 def _print_other_files(folder: Path) -> None:

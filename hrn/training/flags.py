@@ -62,7 +62,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     add("--shave", type=int, help="border in HR pixels left out of validation scores (default: the scale)")
     text = "continue from the newest training state, or from FILE"
     add("--resume", type=path_argument, nargs="?", const=True, metavar="FILE", help=text)
-    text = "continue if this run has a training state, otherwise start it; for jobs that are restarted automatically"
+    text = "continue from the newest training state, or else start as the other flags say; for jobs that are restarted automatically"
     add("--auto_resume", action="store_true", help=text)
     text = "start from the weights of a checkpoint that match in name and shape; a file, or a name such as hrn_light_x4"
     add("--init_from", type=path_argument, metavar="FILE", help=text)

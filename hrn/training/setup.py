@@ -84,11 +84,14 @@ def check_outputs(args: argparse.Namespace, setup: Setup) -> None:
     """
     files = setup.files
     files.check_unclaimed()
+    if not setup.restarted and not args.auto_resume:  # a marker would be that of an earlier run
+        with suppress(OSError):
+            files.marker.unlink()
     if args.resume is True or (args.resume is not None and files.owns(args.resume)):
         return
     if args.auto_resume and files.states():
         return
-    if (setup.restarted or args.auto_resume) and files.marker.exists():
+    if files.marker.exists() and (setup.restarted or not files.weights.exists()):
         return
     with suppress(OSError):
         files.marker.unlink()  # otherwise a restart would mistake older files for those of this run
@@ -119,7 +122,8 @@ def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:
         HRNError: the state cannot be read, or a newer one exists.
     """
     files = setup.files
-    if args.resume is True or ((setup.restarted or args.auto_resume) and files.states()):
+    restarted = setup.restarted and files.marker.exists()
+    if args.resume is True or ((restarted or args.auto_resume) and files.states()):
         return files.load_newest_state()
     if args.resume is None:
         return None

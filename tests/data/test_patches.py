@@ -83,11 +83,11 @@ def test_permuted_channels(h5_path):
     plain, permuted = patches(h5_path, length=120), patches(h5_path, length=120, permute_channels=True)
     orders = set()
     for i in range(120):
-        crop = permuted.choice_of(i)
-        orders.add(crop.channels)
-        assert replace(crop, channels=(0, 1, 2)) == plain.choice_of(i)
+        choice = permuted.choice_of(i)
+        orders.add(choice.channels)
+        assert replace(choice, channels=(0, 1, 2)) == plain.choice_of(i)
         for found, expected in zip(permuted[i], plain[i], strict=True):
-            assert all(torch.equal(found[j], expected[channel]) for j, channel in enumerate(crop.channels))
+            assert all(torch.equal(found[j], expected[channel]) for j, channel in enumerate(choice.channels))
     assert orders == set(permutations(range(3)))
 
 

@@ -23,7 +23,7 @@ def test_the_images_are_those_that_scoring_uses(lr_images, tmp_path, image, subf
     after = find_test_set(tmp_path / "Set", 3).images[0].load(3)
     assert np.array_equal(after.lr, before.lr)
     assert np.array_equal(after.hr, before.hr)
-    with pytest.raises(HRNError, match="X3 already exists"):
+    with pytest.raises(HRNError, match="already has LR" if subfolder else "X3 already exists"):
         lr_images.main([str(tmp_path / "Set"), "--scales", "2", "3"])
     assert not (tmp_path / "Set/LR_bicubic/X2").exists()
 
@@ -53,7 +53,15 @@ def test_sets_with_lr_images_or_equal_names_are_refused(lr_images, tmp_path, ima
     with pytest.raises(HRNError, match="two images are called a"):
         lr_images.main([str(tmp_path / "Other")])
 
+    write_image(tmp_path / "b/Set/a.png", image)
+    with pytest.raises(HRNError, match="twice"):
+        lr_images.main([str(tmp_path / "b/Set"), "--scales", "2", "2"])
 
-def test_an_h5_file_needs_a_folder(lr_images, h5_path):
+
+def test_lr_images_of_an_h5_file_are_copied(lr_images, h5_path, tmp_path):
     with pytest.raises(SystemExit):
-        lr_images.main([str(h5_path)])
+        lr_images.main([str(h5_path), "--scales", "2"])
+    lr_images.main([str(h5_path), "--scales", "2", "--out", str(tmp_path / "out")])
+    image = find_test_set(h5_path, 2).images[0]
+    copy = read_rgb(tmp_path / f"out/{h5_path.stem}/LR_bicubic/X2/{image.name}x2.png")
+    assert np.array_equal(copy, image.load(2).lr)

@@ -62,12 +62,16 @@ def test_the_table_is_in_the_order_of_multi_adds(capsys):
 
 def test_results_of_a_file_are_added(tmp_path, capsys):
     header = PUBLISHED.read_text().splitlines()[0]
-    (tmp_path / "mine.csv").write_text(f"{header}\nMINE,4,90000,5.0,31.00,0.8700,,,,,,,DIV2K,this paper\n")
+    rows = "MINE,4,90000,5.0,31.00,0.8700,,,,,,,DIV2K,this paper\nOTHER,4,,,30.00,0.8600,27,,,,,,,\n"
+    (tmp_path / "mine.csv").write_text(f"{header}\n{rows}", encoding="utf-8-sig")  # as spreadsheets write it
     main(["--scale", "4", "--add", str(tmp_path / "mine.csv")])
     out = capsys.readouterr().out
     (row,) = [line for line in out.splitlines() if "MINE" in line]
     assert row.split("|")[2:5] == [" 90 K ", " 5.0 G ", " 31.00 / 0.8700 "]
     assert "] this paper" in out
+    (row,) = [line for line in out.splitlines() if "OTHER" in line]
+    assert "**" not in row
+    assert "] mine.csv" in out
     for text in (None, "a,b\n1,2\n", f"{header}\nMINE,4,many\n"):
         if text is not None:
             (tmp_path / "bad.csv").write_text(text)

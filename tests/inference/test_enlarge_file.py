@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from hrn.data.images import EXTENSIONS, WITHOUT_ALPHA, WITHOUT_GREY, WITHOUT_PROFILE, read_picture
+from hrn.data.images import EXTENSIONS, WITHOUT_ALPHA, WITHOUT_GREY, WITHOUT_PROFILE, read_picture, write_image
 from hrn.data.resize import Bicubic, imresize
 from hrn.errors import HRNError
 from hrn.inference.enlarge_file import Job, enlarge_file, list_jobs
@@ -136,6 +136,14 @@ def test_limits_of_formats(tmp_path, image):
     Image.fromarray(np.zeros((1, 9000, 3), np.uint8)).save(tmp_path / "wide.png")
     with pytest.raises(HRNError, match="18000x2"):
         enlarge_file(Job(tmp_path / "wide.png", tmp_path / "wide.webp"), Bicubic(2))
+
+
+@pytest.mark.parametrize("suffix", [".psd", ".xyz"])
+def test_formats_that_cannot_be_written(tmp_path, image, suffix):
+    """PSD files can be read, but not written."""
+    write_image(tmp_path / "a.png", image)
+    with pytest.raises(HRNError, match=rf"b\{suffix}: unknown image suffix"):
+        enlarge_file(Job(tmp_path / "a.png", tmp_path / f"b{suffix}"), Fails(AssertionError("enlarged")))
 
 
 def test_a_single_file_and_another_suffix(folder, tmp_path):

@@ -144,14 +144,19 @@ def test_scores_of_a_checkpoint_outside_the_manifest(folder, tmp_path):
     pytest.importorskip("safetensors")
     config = preset("hrn_light", [3])
     save_checkpoint(tmp_path / "mine.pth", config, build_model(config).state_dict(), info={})
-    for name in ("Set5", "Set14"):
-        write_scores(
-            tmp_path / name / "x3", tmp_path / "mine.pth", set=name, scale=3, protocol=PROTOCOL.format(shave=3)
-        )
-    write_hub_folder(
-        tmp_path / "hub", [tmp_path / "mine.pth"], results=[tmp_path / "Set5", tmp_path / "Set14"], folder=folder
-    )
-    assert "| mine | x3 | 30.12 / 0.9000 | 30.12 / 0.9000 |" in (tmp_path / "hub/README.md").read_text()
+    for s in (2, 3):
+        write_scores(tmp_path / f"x{s}/Set5", tmp_path / "mine.pth", scale=s, protocol=PROTOCOL.format(shave=s))
+
+    def write(*results):
+        write_hub_folder(tmp_path / "hub", [tmp_path / "mine.pth"], results=results, folder=folder)
+
+    write(tmp_path / "x2", tmp_path / "x3")
+    card = (tmp_path / "hub/README.md").read_text()
+    assert all(f"| mine | x{s} | 30.12 / 0.9000 |" in card for s in (2, 3))
+    with pytest.raises(HRNError, match="second scores"):
+        write(tmp_path / "x2", tmp_path / "x2")
+    with pytest.raises(HRNError, match=r"none: no scores\.json of mine\.pth"):
+        write(tmp_path / "none")
 
 
 def test_means_that_are_not_finite_are_refused(folder, tmp_path):

@@ -119,6 +119,6 @@ def test_unfinished_runs_are_resumed_with_their_flags(tmp_path, monkeypatch):
     arguments = ["--train_data_path", "t.h5", "--valid_data_path", "v.h5", "--steps", "100", "--seeds", "3"]
     assert ablation.main([*arguments, "--variants", "fft", "--work", str(tmp_path)]) == 0
     full, fft = (parse_args(command[2:]) for command in commands)
-    assert (full.resume, full.set, full.seed, full.valid_interval, full.save_interval) == (True, [], 3, 100, 8)
-    assert (fft.resume, fft.set) == (None, ["frequency=fft", "channels=21"])
+    assert (full.auto_resume, full.set, full.seed, full.valid_interval, full.save_interval) == (True, [], 3, 100, 8)
+    assert (fft.auto_resume, fft.set) == (True, ["frequency=fft", "channels=21"])
     assert (fft.optimizer, fft.lr, fft.batch_size, fft.scale) == ("muon", 5e-3, 8, 4)

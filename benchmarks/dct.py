@@ -2,7 +2,7 @@
 
     python benchmarks/dct.py
 
-`hrn.model.dct.MATRIX_UP_TO` is the crossover in this table.
+`hrn.model.dct.MATRIX_UP_TO` should not exceed the crossover in this table.
 """
 
 import argparse

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 MATRIX_UP_TO = 96
-"""Largest length for which `auto` uses the matrix: the crossover on a CPU, forward, measured by `benchmarks/dct.py`."""
+"""Largest length for which `auto` uses the matrix. On every CPU measured, it is faster up to there (`benchmarks/dct.py`)."""
 
 
 def dct(x: Tensor, dims: Sequence[int] = (-2, -1), method: str = "auto") -> Tensor:

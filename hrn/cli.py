@@ -41,9 +41,9 @@ def run_cli(main: Callable[[], int | None]) -> int:
     """Run `main` and return the exit code.
 
     An :class:`HRNError` is printed to stderr, except a :class:`ReportedError`, and returns 2. A path that cannot be looked
-    up, because it is too long or in a folder without permission, is reported in the same way. Ctrl-C returns 130, and a
-    reader of stdout or stderr that has ended (`| head`) 141. Characters that stdout or stderr cannot encode, such as those of a file
-    name that is not valid UTF-8, are escaped.
+    up, because it is too long or in a folder without permission, is reported in the same way. Ctrl-C returns 130. If the
+    reader of stdout or stderr has ended (`| head`), 141 is returned. Characters that stdout or stderr cannot encode, such
+    as those of a file name that is not valid UTF-8, are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

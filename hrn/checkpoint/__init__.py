@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -222,13 +222,18 @@ def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str
         ("unknown", [k for k in found if k not in expected]),
     ):
         if names:
-            more = f" and {len(names) - limit} more" if len(names) > limit else ""
-            parts.append(f"{label} {', '.join(names[:limit])}{more}")
+            parts.append(f"{label} {first_names(names, limit)}")
     shapes = [k for k in expected if k in found and getattr(found[k], "shape", None) != expected[k].shape]
     for name in shapes[:limit]:
         shape = tuple(getattr(found[name], "shape", ()))
         parts.append(f"{name} has shape {shape}, expected {tuple(expected[name].shape)}")
     return "; ".join(parts)
+
+
+def first_names(names: Sequence[str], limit: int) -> str:
+    """List the first `limit` names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:

@@ -203,8 +203,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def read_picture(path: str | Path) -> Picture:
     """Decode an image file with 8 bits per channel.
 
-    The EXIF orientation is applied. CMYK, Lab, and colour images with a profile larger than MAX_PROFILE are converted to sRGB, with the
-    file's colour profile if it has one. Grey images lose such a large profile. Only the first frame of an animation is read.
+    The EXIF orientation is applied. CMYK, Lab, and colour images with a profile larger than MAX_PROFILE are converted to
+    sRGB, with the file's colour profile if it has one. Grey images lose such a large profile. Only the first frame of an animation is read.
 
     Raises:
         HRNError: the file is missing, damaged, not an image, too large, or has more than 8 bits per channel.
@@ -376,7 +376,7 @@ def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
     path = Path(path)
     if isinstance(picture, np.ndarray):
         picture = Picture(picture, None, False)
-    check_size(path, picture.rgb.shape[:2], picture.channels)
+    check_format(path, picture.rgb.shape[:2], picture.channels)
     with atomic_write(path) as temporary:
         save_image(temporary, picture, path)
 
@@ -404,7 +404,7 @@ def _in_colour(picture: Picture) -> Picture:
     return replace(picture, rgb=np.asarray(image), grey=False, icc_profile=None)
 
 
-def check_size(path: Path, size: tuple[int, int], channels: int) -> None:
+def check_format(path: Path, size: tuple[int, int], channels: int) -> None:
     """Raise HRNError if Pillow cannot write the format, or if the height and width `size` exceed its limits."""
     suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:

@@ -12,7 +12,7 @@ from hrn.data.images import (
     WITHOUT_ALPHA,
     WITHOUT_PROFILE,
     Picture,
-    check_size,
+    check_format,
     fill_transparent,
     list_images,
     read_picture,
@@ -105,7 +105,7 @@ def enlarge_file(job: Job, upscaler: Upscaler, progress: Callable[[int], object]
     h, w = picture.rgb.shape[:2]
     notes = [upscaler.describe((h, w))]  # fail before the enlargement
     new_h, new_w = upscaler.size_of((h, w))
-    check_size(job.target, (new_h, new_w), picture.channels)
+    check_format(job.target, (new_h, new_w), picture.channels)
     picture = fill_transparent(picture)
     try:
         _write(job.target, picture, (new_h, new_w), _strips(picture, upscaler, progress))

@@ -147,8 +147,8 @@ class Enlarger(Upscaler):
             the free memory.
 
     Raises:
-        HRNError: the network does not have the scale, is in training mode, is compiled or is not in float32, the device does not support the precision or
-            compilation, or a compiler is missing.
+        HRNError: the network does not have the scale, is in training mode, is compiled or is not in float32, the device
+            does not support the precision or compilation, or a compiler is missing.
     """
 
     def __init__(

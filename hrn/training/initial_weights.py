@@ -2,7 +2,7 @@
 
 import logging
 
-from hrn.checkpoint import Checkpoint, load_matching_weights, load_network
+from hrn.checkpoint import Checkpoint, first_names, load_matching_weights, load_network
 from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.model import HRN
@@ -29,15 +29,9 @@ def init_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
         )
     logger.info(
         "--init_from %s: new weights: %s; unused: %s",
-        checkpoint.path, _first_names(missing), _first_names(unused),
+        checkpoint.path, first_names(missing, MAX_LISTED) or "none", first_names(unused, MAX_LISTED) or "none",
     )  # fmt: skip
     _start_from(trainer, checkpoint, "init_from")
-
-
-def _first_names(names: list[str]) -> str:
-    """List up to MAX_LISTED names."""
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return (", ".join(names[:MAX_LISTED]) or "none") + more
 
 
 def grow_from(trainer: Trainer, checkpoint: Checkpoint) -> None:

@@ -1,8 +1,8 @@
 """The Muon optimizer for convolutions, with Adam for all other parameters.
 
 Muon replaces the Nesterov momentum of a weight matrix by an approximation of the nearest semi-orthogonal matrix, from
-Newton-Schulz iterations: K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The update is scaled as in "Muon is scalable for LLM
-training" (arXiv 2502.16982), so that learning rates are comparable to Adam's.
+Newton-Schulz iterations: K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The update is scaled as in
+"Muon is scalable for LLM training" (arXiv 2502.16982), so that learning rates are comparable to Adam's.
 
 `torch.optim.Muon` computes the same update, but only for 2-D parameters and one matrix at a time. Here a convolution's
 weight is treated as the matrix (out, in * kh * kw), and matrices of equal shape are processed in one batched product.

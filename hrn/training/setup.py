@@ -116,7 +116,7 @@ def verify_images(setup: Setup, shave: int | None, processes: Processes) -> None
 
 
 def find_state(args: argparse.Namespace, setup: Setup) -> Checkpoint | None:
-    """Load the training state to resume: the requested one, or the newest one with `--auto_resume` or after a restart by torchrun.
+    """Load the training state to resume: the requested one, or after a restart the newest one.
 
     Raises:
         HRNError: the state cannot be read, or a newer one exists.

@@ -20,8 +20,8 @@ from scipy.ndimage import distance_transform_edt
 from hrn.data import images
 from hrn.data.images import (
     Picture,
+    check_format,
     check_pixels,
-    check_size,
     count_pixels,
     fill_transparent,
     list_images,
@@ -440,7 +440,7 @@ def test_files_of_more_than_4_gib(tmp_path, suffix):
     huge = np.broadcast_to(np.zeros(3, np.uint8), (40_000, 40_000, 3))  # needs no memory
     with pytest.raises(HRNError, match="4 GiB"):
         write_image(tmp_path / f"a{suffix}", huge)
-    check_size(tmp_path / f"a{suffix}", (40_000, 40_000), channels=1)
+    check_format(tmp_path / f"a{suffix}", (40_000, 40_000), channels=1)
     assert not list(tmp_path.iterdir())
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hrn.checkpoint import load_checkpoint, load_network
 from hrn.errors import HRNError
-from hrn.inference.enlarger import Mode
 from hrn.inference.local import FixedScale, make_local
+from hrn.inference.mode import Mode
 from hrn.model import build_model, preset
 from hrn.pretrained import find_checkpoint, read_manifest
 

@@ -60,8 +60,9 @@ from hrn.data.patches import PatchDataset
 from hrn.data.resident import ResidentPatches
 from hrn.errors import HRNError
 from hrn.files import write_text
-from hrn.inference.enlarger import Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
 from hrn.inference.memory import bytes_per_pixel
+from hrn.inference.mode import Mode
 from hrn.memory import keep_memory, peak_memory_meter, release_memory
 from hrn.model import PRESETS
 from hrn.model.summary import OUTPUT_SIZE, summarise

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrn.distributed import Processes, join_processes
-from hrn.inference.enlarger import Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
 from hrn.inference.memory import bytes_per_pixel
+from hrn.inference.mode import Mode
 from hrn.memory import empty_cache
 from hrn.model import HRNConfig, build_model, preset
 from hrn.runtime import PRECISIONS, tune_convolutions

@@ -28,8 +28,9 @@ from torch.nn import functional as F
 from benchmarks.timing import machine, median_seconds, paired_seconds, seconds_of, worker_output
 from hrn.cli import run_cli
 from hrn.inference.enlarge_file import Job, enlarge_file
-from hrn.inference.enlarger import Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
 from hrn.inference.local import make_local
+from hrn.inference.mode import Mode
 from hrn.memory import keep_memory, parse_memory, peak_memory_meter
 from hrn.model import build_model, preset
 from hrn.model.attention import CoordinateAttention

@@ -21,7 +21,8 @@ from benchmarks.timing import machine, worker_output
 from hrn.cli import run_cli
 from hrn.data.benchmark import find_test_set
 from hrn.evaluation.evaluate import evaluate
-from hrn.inference.enlarger import Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
+from hrn.inference.mode import Mode
 from hrn.inference.upscale import load_model
 from hrn.memory import keep_memory, peak_memory_meter
 from hrn.runtime import pick_device

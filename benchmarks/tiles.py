@@ -17,7 +17,8 @@ import numpy as np
 
 from hrn.cli import run_cli
 from hrn.data.images import read_rgb
-from hrn.inference.enlarger import TILE, Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
+from hrn.inference.mode import TILE, Mode
 from hrn.inference.tiling import spans
 from hrn.inference.upscale import load_model
 from hrn.memory import keep_memory

@@ -16,7 +16,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 
 from hrn.cli import interrupt_on_signals, path_argument, run_cli
 from hrn.data.benchmark import find_test_set
-from hrn.data.images import write_image
+from hrn.data.image_writer import write_image
 from hrn.errors import HRNError
 from hrn.files import atomic_folder
 

@@ -14,7 +14,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 import numpy as np
 
 from hrn.cli import interrupt_on_signals, path_argument, run_cli
-from hrn.data.images import write_image
+from hrn.data.image_writer import write_image
 from hrn.files import atomic_folder
 
 OVERSAMPLING = 4

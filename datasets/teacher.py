@@ -49,6 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--crop", type=int, metavar="N", help=text)
     add("--count", type=int, metavar="N", help="enlarge N of the images, drawn at random (default: all)")
     add("--seed", type=int, default=0, help="seed of the random choices (default: %(default)s)")
+    text = "average over the eight flips and rotations of each image, in eight times the time"
+    add("--self_ensemble", action="store_true", help=text)
     add("--add", type=path_argument, nargs="+", default=[], metavar="H5", help="more pairs, which are copied unchanged")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     args = parser.parse_args(argv)
@@ -62,7 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     check_not_input(args.out, [args.data, args.ckpt_path, *args.add])
     keep_memory()
-    enlarger = Enlarger(load_model(args.ckpt_path, scale=args.scale, device=args.device), args.scale)
+    network = load_model(args.ckpt_path, scale=args.scale, device=args.device)
+    enlarger = Enlarger(network, args.scale, ensemble=args.self_ensemble)
     group, reduced = ("HR", 1) if args.enlarge == "HR" else (f"X{enlarger.scale}", enlarger.scale)
     pairs = H5Pairs(args.data, () if args.enlarge == "HR" else (enlarger.scale,))
     more = [H5Pairs(path, (enlarger.scale,)) for path in args.add]

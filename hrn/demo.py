@@ -20,7 +20,8 @@ from typing import Any
 
 from hrn.cli import interrupt_on_signals, run_cli
 from hrn.data.benchmark import photographs
-from hrn.data.images import EXTENSIONS, write_image
+from hrn.data.image_writer import write_image
+from hrn.data.images import EXTENSIONS
 from hrn.demo_backend import (
     FACTOR_STEP,
     KEEP_SECONDS,

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from hrn.checkpoint import load_checkpoint, load_network
-from hrn.data.images import check_pixels, fill_transparent, read_picture
+from hrn.data.images import check_pixels, read_picture
 from hrn.data.resize import imresize
+from hrn.data.transparency import fill_transparent
 from hrn.errors import HRNError
 from hrn.inference.enlarge_file import Job, enlarge_file
 from hrn.inference.enlarger import Enlarger

@@ -36,12 +36,13 @@ from hrn.distributed import (
 )
 from hrn.errors import HRNError
 from hrn.inference.batch import BatchSettings, enlarge_batch
-from hrn.inference.enlarger import MODES, PRECISIONS, Mode, default_mode
 from hrn.inference.methods import Method, load_checkpoints, network_method
+from hrn.inference.mode import MODES, Mode, default_mode
 from hrn.inference.resizer import Size, parse_size
 from hrn.memory import keep_memory, parse_memory
 from hrn.model import PRESETS
 from hrn.model.config import SCALES
+from hrn.runtime import PRECISIONS
 
 NETWORK_FLAGS = ("mode", "window", "overlap", "self_ensemble", "precision", "compile", "max_memory")
 """Flags without effect on bicubic interpolation and on results of other programs."""

@@ -167,11 +167,11 @@ def memory_errors(processes: Processes) -> Iterator[None]:
 def log_start(model: str, trainer: Trainer) -> None:
     """Log the size of the run and how it is distributed."""
     processes, recipe, learner = trainer.processes, trainer.recipe, trainer.learner
-    where = f" in {processes.device.type} memory" if trainer.data_on_gpu else ""
+    where = f" in {processes.device.type} memory" if trainer.data.on_gpu else ""
     logging.info(
         "%s %s: %s parameters, %d training images%s, %d process(es) on %s%s, %d of %d patches at a time, %s",
         model, trainer.files.name, f"{sum(p.numel() for p in learner.parameters):,}", len(trainer.pairs), where,
-        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.micro_batch_size, recipe.batch_size, learner.describe_norm(),
+        processes.count, processes.device.type, ", compiled" if learner.compiled else "", trainer.data.micro_batch_size, recipe.batch_size, learner.describe_norm(),
     )  # fmt: skip
     logging.info("training from step %d to %d; writing to %s", trainer.step, recipe.max_steps, trainer.files.folder)
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from hrn import sample
 from hrn.checkpoint import save_checkpoint
-from hrn.data.images import read_picture, read_rgb, write_image
+from hrn.data.image_writer import write_image
+from hrn.data.images import read_picture, read_rgb
 from hrn.data.resize import imresize
 from hrn.distributed import Processes
 from hrn.errors import HRNError

@@ -27,7 +27,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 
 from hrn.cli import run_cli
 from hrn.data.benchmark import photographs
-from hrn.data.images import write_image
+from hrn.data.image_writer import write_image
 from hrn.errors import HRNError
 from hrn.evaluation.figures.compare import compare, comparisons_of
 from hrn.evaluation.figures.curves import curve

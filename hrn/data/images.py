@@ -1,4 +1,4 @@
-"""Read and write image files as uint8 RGB arrays."""
+"""Read image files as uint8 RGB arrays."""
 
 import io
 import math
@@ -14,10 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
-from scipy.ndimage import distance_transform_edt
 
 from hrn.errors import HRNError
-from hrn.files import atomic_write
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 UNSUPPORTED = (
@@ -40,22 +38,8 @@ TOO_DEEP = "more than 8 bits per channel are not supported; convert the image to
 MAX_PIXELS = 400_000_000
 """The largest image to decode. The header is checked first, because a small file can claim any size."""
 
-WITHOUT_ALPHA = (".jpg", ".jpeg", ".bmp")
-"""Formats that cannot store transparency."""
-WITHOUT_GREY = (".webp", ".avif")
-"""Formats that cannot store a single grey channel."""
-WITHOUT_PROFILE = (".bmp",)
-"""Formats that cannot store a colour profile."""
 MAX_PROFILE = 2**20
 """The largest colour profile in bytes that is kept. Pillow cannot read PNG files with larger ones."""
-LARGEST_FILE = dict.fromkeys((".tif", ".tiff", ".bmp"), 2**32 - 2**20)
-"""The largest image of uncompressed formats in bytes: offsets in the file have 32 bits, and the header needs some space."""
-LONGEST_SIDE = {".png": 2**31 - 1, ".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".avif": 65536}
-"""The largest height and width of formats that have a limit, in pixels."""
-_QUALITY = {
-    ".webp": {"lossless": True, "exact": True},
-    **{suffix: {"quality": 95, "subsampling": "4:4:4"} for suffix in (".jpg", ".jpeg", ".avif")},
-}
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _BITS_PER_SAMPLE = 258  # TIFF tag
@@ -76,8 +60,6 @@ _DAMAGED = (
 """The exceptions that Pillow's decoders raise for damaged files."""
 _STRIP_PIXELS = 2**20
 """The number of pixels to convert at once, because Pillow and NumPy both make copies."""
-REACH = 32
-"""The number of rows above and below in which :func:`fill_transparent` always looks for visible pixels."""
 _pillow_settings = threading.Lock()
 
 
@@ -261,7 +243,7 @@ def _decode(image: Image.Image) -> Picture:
     """Convert an upright image, strip by strip to save memory."""
     icc_profile = image.info.get("icc_profile")
     if image.mode in ("CMYK", "LAB"):
-        image, icc_profile = _to_srgb(image, icc_profile), None
+        image, icc_profile = to_srgb(image, icc_profile), None
     elif len(icc_profile or b"") > MAX_PROFILE:
         image, icc_profile = _apply_profile(image, icc_profile), None
     image = image.convert("LA") if image.mode == "La" else image
@@ -285,14 +267,14 @@ def _apply_profile(image: Image.Image, icc_profile: bytes) -> Image.Image:
     if image.mode in ("1", "L", "LA", "La"):
         return image
     if not image.has_transparency_data:
-        return _to_srgb(image.convert("RGB"), icc_profile)
+        return to_srgb(image.convert("RGB"), icc_profile)
     image = image.convert("RGBA")
-    converted = _to_srgb(image.convert("RGB"), icc_profile)
+    converted = to_srgb(image.convert("RGB"), icc_profile)
     converted.putalpha(image.getchannel("A"))
     return converted
 
 
-def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
+def to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
     """Convert CMYK, RGB, grey or Lab to sRGB with the profile, or by Pillow's simple rule if it is missing or broken."""
     try:
         if image.mode == "LAB":
@@ -304,37 +286,6 @@ def _to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
         return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return image.convert("RGB")
-
-
-def fill_transparent(picture: Picture) -> Picture:
-    """Give fully transparent pixels the colour of the nearest visible one.
-
-    Their own colours are hidden, and would bleed into the visible ones when the image is enlarged. Those with a visible pixel
-    within REACH rows are always filled; others may be.
-
-    Raises:
-        HRNError: memory runs out.
-    """
-    if picture.alpha is None or picture.alpha.all():
-        return picture
-    try:
-        return replace(picture, rgb=_filled(picture.rgb, picture.alpha))
-    except MemoryError:
-        raise HRNError("the image is too large for the available memory") from None
-
-
-def _filled(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Implement :func:`fill_transparent` in bands of rows, which limits memory."""
-    h, w = alpha.shape
-    rgb, rows = colours.copy(), max(REACH, _STRIP_PIXELS // w)
-    for top in range(0, h, rows):
-        first, bottom = max(0, top - REACH), min(top + rows, h)
-        band = slice(first, bottom + REACH)
-        hidden = alpha[band] == 0
-        if hidden.any() and not hidden.all():
-            nearest = distance_transform_edt(hidden, return_distances=False, return_indices=True)
-            rgb[top:bottom] = colours[band][tuple(nearest)][top - first : bottom - first]
-    return rgb
 
 
 def _is_deep(image: Image.Image, path: Path) -> bool:
@@ -361,57 +312,3 @@ def to_pillow(picture: Picture) -> Image.Image:
     if picture.icc_profile:
         image.info["icc_profile"] = picture.icc_profile
     return image
-
-
-def write_image(path: str | Path, picture: Picture | np.ndarray) -> None:
-    """Write an image atomically, in the format of the suffix: JPEG and AVIF with quality 95, WebP lossless.
-
-    Args:
-        path: the file to write.
-        picture: a picture, or an array (H, W, 3) uint8.
-
-    Raises:
-        HRNError: the suffix is unknown, the image is too large for the format, or the file cannot be written.
-    """
-    path = Path(path)
-    if isinstance(picture, np.ndarray):
-        picture = Picture(picture, None, False)
-    check_format(path, picture.rgb.shape[:2], picture.channels)
-    with atomic_write(path) as temporary:
-        save_image(temporary, picture, path)
-
-
-def save_image(file: Path, picture: Picture, path: Path) -> None:
-    """Write an image to `file` in the format of `path`'s suffix, as :func:`write_image` does after its checks."""
-    suffix = path.suffix.lower()
-    if suffix in WITHOUT_ALPHA:
-        picture = replace(picture, alpha=None)
-    if suffix in WITHOUT_GREY and picture.grey:
-        picture = _in_colour(picture)
-    options: dict[str, object] = {"icc_profile": picture.icc_profile} if picture.icc_profile else {}
-    options |= _QUALITY.get(suffix, {})
-    try:
-        to_pillow(picture).save(file, format=Image.registered_extensions()[suffix], **options)
-    except (ValueError, RuntimeError, struct.error) as error:  # raised by Pillow's encoders
-        raise HRNError(f"cannot write {path}: {error}") from None
-
-
-def _in_colour(picture: Picture) -> Picture:
-    """Convert a grey picture to RGB. A grey profile is not valid in an RGB file, so such colours become sRGB."""
-    if not picture.icc_profile or picture.icc_profile[16:20] != b"GRAY":  # the header's colour space
-        return replace(picture, grey=False)
-    image = _to_srgb(Image.fromarray(picture.rgb).convert("L"), picture.icc_profile)
-    return replace(picture, rgb=np.asarray(image), grey=False, icc_profile=None)
-
-
-def check_format(path: Path, size: tuple[int, int], channels: int) -> None:
-    """Raise HRNError if Pillow cannot write the format, or if the height and width `size` exceed its limits."""
-    suffix = path.suffix.lower()
-    if Image.registered_extensions().get(suffix) not in Image.SAVE:
-        raise HRNError(f"{path}: unknown image suffix {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
-    side, largest = LONGEST_SIDE.get(suffix), LARGEST_FILE.get(suffix)
-    if side and max(size) > side:
-        other = "" if suffix == ".png" else "; use PNG"
-        raise HRNError(f"{path}: {size[1]}x{size[0]} exceeds the limit of {suffix}, {side} pixels per side{other}")
-    if largest and size[0] * size[1] * channels > largest:
-        raise HRNError(f"{path}: {size[1]}x{size[0]} exceeds the limit of {suffix}, 4 GiB; use PNG")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from hrn.cli import split_label
 from hrn.data.benchmark import Pair, TestSet, find_test_set, photographs
-from hrn.data.images import write_image
+from hrn.data.image_writer import write_image
 from hrn.data.resize import Bicubic
 from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError

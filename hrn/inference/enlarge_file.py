@@ -7,20 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hrn.data.images import (
-    EXTENSIONS,
-    WITHOUT_ALPHA,
-    WITHOUT_PROFILE,
-    Picture,
-    check_format,
-    fill_transparent,
-    list_images,
-    read_picture,
-    save_image,
-    to_pillow,
-)
+from hrn.data.image_writer import WITHOUT_ALPHA, WITHOUT_PROFILE, check_format, save_image
+from hrn.data.images import EXTENSIONS, Picture, list_images, read_picture, to_pillow
 from hrn.data.png import write_png
 from hrn.data.resize import imresize
+from hrn.data.transparency import fill_transparent
 from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
 from hrn.files import atomic_write, check_not_input

@@ -30,8 +30,8 @@ from hrn.cli import path_argument, run_cli
 from hrn.errors import HRNError
 from hrn.files import atomic_write, check_not_input
 from hrn.inference.bare import export_state_dict, fields_not_in_shapes
-from hrn.inference.enlarger import MODES, Mode, default_mode
 from hrn.inference.local import FixedScale, make_local
+from hrn.inference.mode import MODES, Mode, default_mode
 from hrn.memory import keep_memory
 from hrn.model import HRNConfig, config_to_dict
 from hrn.pretrained import find_checkpoint

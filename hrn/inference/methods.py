@@ -16,7 +16,8 @@ from hrn.checkpoint import Checkpoint, load_checkpoint, load_network
 from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
 from hrn.files import file_hash
-from hrn.inference.enlarger import Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
+from hrn.inference.mode import Mode
 from hrn.model import config_from_dict, preset_of
 from hrn.pretrained import find_checkpoint, read_manifest
 

@@ -20,8 +20,8 @@ from spandrel import MAIN_REGISTRY, Architecture, ArchSupport, ImageModelDescrip
 
 from hrn.checkpoint import FORMAT, Checkpoint, checkpoint_of, load_network
 from hrn.inference.bare import config_from_shapes, is_bare_state_dict
-from hrn.inference.enlarger import Mode
 from hrn.inference.local import FixedScale, make_local
+from hrn.inference.mode import Mode
 from hrn.model import HRNConfig, config_from_dict
 from hrn.runtime import warm_up_kernels
 

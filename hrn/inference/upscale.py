@@ -8,9 +8,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hrn.checkpoint import load_checkpoint, load_network
-from hrn.data.images import fill_transparent, picture_of, read_picture, to_pillow
+from hrn.data.images import picture_of, read_picture, to_pillow
 from hrn.data.resize import imresize
-from hrn.inference.enlarger import Enlarger, Mode, check_image, scales_of
+from hrn.data.transparency import fill_transparent
+from hrn.inference.enlarger import Enlarger, check_image, scales_of
+from hrn.inference.mode import Mode
 from hrn.inference.resizer import Resizer, Size
 from hrn.pretrained import find_checkpoint
 from hrn.runtime import pick_device, warm_up_kernels

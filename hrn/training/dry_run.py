@@ -43,7 +43,7 @@ class RunCost:
                 f"network        {total.parameters:,} parameters, {total.multi_adds / 1e9:.2f} G Multi-Adds for {width}x{height} at x{scale}",
                 f"data           {len(t.pairs):,} images, x{', x'.join(map(str, t.config.scales))}",
                 f"batch          {r.batch_size} patches of {r.patch_size}x{r.patch_size}: {t.processes.count} process(es), "
-                f"{per_process} each, {t.micro_batch_size} at once; {t.learner.describe_norm()}",
+                f"{per_process} each, {t.data.micro_batch_size} at once; {t.learner.describe_norm()}",
                 f"steps          {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} passes over the images)",
                 f"learning rate  {rates}",
                 f"step time      {self.step_seconds:.3f} s ({compiled}), {self.load_seconds:.3f} s of it waiting for data",
@@ -68,7 +68,7 @@ def measure_cost(trainer: Trainer, steps: int = 5) -> RunCost:
     steps, waited = min(steps, left), 0.0
     with kill_workers_on_error():
         warm_up(trainer, rate)
-        batches = iter(trainer.batches())
+        batches = iter(trainer.data.batches(trainer.step))
         # not timed: workers are still starting, and some batches are already loaded
         for micro_batches in islice(batches, min(WARMUP_STEPS, left - steps)):
             trainer.learner.step(micro_batches, rate)
@@ -94,7 +94,7 @@ def warm_up(trainer: Trainer, rate: float) -> None:
     p = trainer.recipe.patch_size
     for scale in trainer.config.scales:
         lr, hr = (
-            torch.randint(0, 256, (trainer.micro_batch_size, 3, side, side), dtype=torch.uint8)
+            torch.randint(0, 256, (trainer.data.micro_batch_size, 3, side, side), dtype=torch.uint8)
             for side in (p, p * scale)
         )
         for _ in range(WARMUP_STEPS):

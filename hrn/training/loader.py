@@ -9,11 +9,14 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from hrn.data.h5 import H5Pairs
 from hrn.data.patches import PatchDataset
-from hrn.data.resident import ResidentPatches
+from hrn.data.resident import ResidentPatches, image_bytes
+from hrn.distributed import Processes
 from hrn.errors import HRNError
-from hrn.memory import free_memory
+from hrn.memory import free_memory, local_process_count
 from hrn.training.learner import Patches
+from hrn.training.recipe import Execution, Recipe, micro_batch_size
 from hrn.training.signals import ignore_signals
 
 T = TypeVar("T")
@@ -28,6 +31,67 @@ SHARE_FOR_IMAGES = 0.2
 def worker_count(requested: int, device: torch.device) -> int:
     """Return the number of DataLoader workers. -1 means 4 with a GPU, otherwise 0."""
     return requested if requested >= 0 else (4 if device.type == "cuda" else 0)
+
+
+class TrainingData:
+    """The batches of one process.
+
+    Args:
+        pairs: training images at the scales of the network.
+        recipe: training settings.
+        execution: how the machine is used.
+        processes: this process and its place among the processes of the run.
+
+    Raises:
+        HRNError: the batch does not divide evenly, an image is smaller than a patch, or /dev/shm or the GPU's memory is
+            too small.
+    """
+
+    def __init__(self, pairs: H5Pairs, recipe: Recipe, execution: Execution, processes: Processes) -> None:
+        self.recipe, self.processes = recipe, processes
+        self.accumulate = execution.accumulate
+        self.micro_batch_size = micro_batch_size(recipe, processes.count, execution.accumulate)
+        self.patches = PatchDataset(
+            pairs,
+            patch_size=recipe.patch_size,
+            batch_size=recipe.batch_size,
+            length=recipe.max_steps * recipe.batch_size,
+            seed=recipe.seed,
+            permute_channels=recipe.permute_channels,
+        )
+        self.workers = worker_count(execution.workers, processes.device)
+        self.on_gpu = False
+        """Whether the images are kept in the memory of the GPU."""
+        processes.run_on_all(lambda: self._check_memory(execution.data_on_gpu))
+
+    def batches(self, step: int) -> Iterator[list[Patches]]:
+        """Yield this process's share of the batch of each step from `step` on, in `accumulate` micro-batches."""
+        device = self.processes.device
+        sizes = {"micro_batch_size": self.micro_batch_size, "accumulate": self.accumulate}
+        if self.on_gpu:
+            return cut_batches(ResidentPatches(self.patches, device), self._indices(step), **sizes)
+        return load_batches(self.patches, self._indices(step), **sizes, workers=self.workers, device=device)
+
+    def _indices(self, step: int) -> Iterator[int]:
+        """Yield the patches of this process from `step` on."""
+        share = self.recipe.batch_size // self.processes.count
+        for number in range(step, self.recipe.max_steps):
+            first = number * self.recipe.batch_size + self.processes.rank * share
+            yield from range(first, first + share)
+
+    def _check_memory(self, requested: bool | None) -> None:
+        """Decide where the images are kept, and, if workers load them, check the shared memory."""
+        pairs, device = self.patches.pairs, self.processes.device
+        self.on_gpu = decide_data_on_gpu(requested, device, image_bytes(pairs))
+        if self.on_gpu:
+            return
+        check_shared_memory(
+            workers=self.workers,
+            micro_batch_size=self.micro_batch_size,
+            patch_size=self.recipe.patch_size,
+            scale=max(pairs.scales),
+            processes=local_process_count(),
+        )
 
 
 def load_batches(

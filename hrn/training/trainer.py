@@ -14,16 +14,13 @@ from typing import Any
 from hrn.checkpoint import Checkpoint, save_checkpoint
 from hrn.data.benchmark import TestSet
 from hrn.data.h5 import H5Pairs
-from hrn.data.patches import PatchDataset
-from hrn.data.resident import ResidentPatches, image_bytes
 from hrn.distributed import Processes, started_by_torchrun
 from hrn.errors import HRNError
-from hrn.memory import local_process_count
 from hrn.model.config import Config
 from hrn.training.learner import Learner, Patches
-from hrn.training.loader import check_shared_memory, cut_batches, decide_data_on_gpu, load_batches, worker_count
+from hrn.training.loader import TrainingData
 from hrn.training.monitor import StepTimer, TensorBoard, log_line
-from hrn.training.recipe import Execution, Recipe, micro_batch_size
+from hrn.training.recipe import Execution, Recipe
 from hrn.training.run_files import Background, JsonLines, RunFiles, check_same_run, copy_to_cpu, validation_changes
 from hrn.training.signals import StopSignal, kill_workers_on_error
 from hrn.training.validation import validate
@@ -69,7 +66,7 @@ class Trainer:
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.micro_batch_size = micro_batch_size(self.recipe, self.processes.count, self.execution.accumulate)
+        self.data = TrainingData(self.pairs, self.recipe, self.execution, self.processes)
         shave = [s if self.shave is None else self.shave for s in self.config.scales]
         images = {
             "train_images": len(self.pairs),
@@ -77,19 +74,7 @@ class Trainer:
         }
         self.info = {**self.info, **images, "shave": shave}
         if self.config.has_batch_norm:
-            self.recipe = self.recipe.with_norm_batch(self.micro_batch_size)
-        recipe = self.recipe
-        self.patches = PatchDataset(
-            self.pairs,
-            patch_size=recipe.patch_size,
-            batch_size=recipe.batch_size,
-            length=recipe.max_steps * recipe.batch_size,
-            seed=recipe.seed,
-            permute_channels=recipe.permute_channels,
-        )
-        self.data_on_gpu = False
-        self.workers = worker_count(self.execution.workers, self.processes.device)
-        self.processes.run_on_all(self._check_memory)
+            self.recipe = self.recipe.with_norm_batch(self.data.micro_batch_size)
         self.learner = Learner(self.config, self.recipe, self.execution, self.processes)
         self.log = JsonLines(self.files.log)
         self.background = Background()
@@ -162,6 +147,15 @@ class Trainer:
             timer.skip()
         return 0
 
+    def _batches_or_save(self) -> Iterator[list[Patches]]:
+        """Yield the batches of the remaining steps. If an image cannot be read, a single process saves its state first."""
+        try:
+            yield from self.data.batches(self.step)
+        except HRNError:
+            if self.processes.count == 1:
+                self._try_to_save_state()
+            raise
+
     def _finish_step(self, entry: dict[str, Any], request: StopSignal, stopped: int) -> int:
         """Validate, log and save if due. Returns 0 or the signal that stops the run.
 
@@ -222,52 +216,6 @@ class Trainer:
             self.log.add(entry)
             if self.tensorboard:
                 self.tensorboard.add_scalars(entry)
-
-    # data
-
-    def batches(self) -> Iterator[list[Patches]]:
-        """Yield this process's share of the batch of each remaining step, in `accumulate` micro-batches."""
-        device = self.processes.device
-        sizes = {"micro_batch_size": self.micro_batch_size, "accumulate": self.execution.accumulate}
-        if self.data_on_gpu:
-            return cut_batches(ResidentPatches(self.patches, device), self._indices(), **sizes)
-        return load_batches(self.patches, self._indices(), **sizes, workers=self.workers, device=device)
-
-    def _batches_or_save(self) -> Iterator[list[Patches]]:
-        """Yield :meth:`batches`. If an image cannot be read, a single process saves its state first."""
-        try:
-            yield from self.batches()
-        except HRNError:
-            if self.processes.count == 1:
-                self._try_to_save_state()
-            raise
-
-    def _try_to_save_state(self) -> None:
-        """Save the state before another error ends the run. A failure is logged."""
-        try:
-            self.save_state()
-        except HRNError as failure:
-            logger.error("%s", failure)
-
-    def _indices(self) -> Iterator[int]:
-        mine = self.recipe.batch_size // self.processes.count
-        for step in range(self.step, self.recipe.max_steps):
-            first = step * self.recipe.batch_size + self.processes.rank * mine
-            yield from range(first, first + mine)
-
-    def _check_memory(self) -> None:
-        """Decide where the training images are kept, and, if workers load them, check the shared memory."""
-        device = self.processes.device
-        self.data_on_gpu = decide_data_on_gpu(self.execution.data_on_gpu, device, image_bytes(self.pairs))
-        if self.data_on_gpu:
-            return
-        check_shared_memory(
-            workers=self.workers,
-            micro_batch_size=self.micro_batch_size,
-            patch_size=self.recipe.patch_size,
-            scale=max(self.config.scales),
-            processes=local_process_count(),
-        )
 
     # validation
 
@@ -344,6 +292,13 @@ class Trainer:
                 logger.error("%s; training continues. The newest state is from an earlier step.", error)
 
         self.background.start(write) if in_background else write()
+
+    def _try_to_save_state(self) -> None:
+        """Save the state before another error ends the run. A failure is logged."""
+        try:
+            self.save_state()
+        except HRNError as failure:
+            logger.error("%s", failure)
 
     def resume(self, state: Checkpoint) -> None:
         """Continue from a training state of :func:`hrn.training.run_files.load_state`.

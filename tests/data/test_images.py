@@ -15,21 +15,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
-from scipy.ndimage import distance_transform_edt
 
 from hrn.data import images
-from hrn.data.images import (
-    Picture,
-    check_format,
-    check_pixels,
-    count_pixels,
-    fill_transparent,
-    list_images,
-    picture_of,
-    read_picture,
-    read_rgb,
-    write_image,
-)
+from hrn.data.image_writer import write_image
+from hrn.data.images import check_pixels, count_pixels, list_images, picture_of, read_picture, read_rgb
 from hrn.errors import HRNError
 
 
@@ -139,15 +128,6 @@ def test_pixels_are_counted_without_decoding(tmp_path, image):
     assert [count_pixels(tmp_path / n) for n in ("a.png", "cut.png", "no.png", "none.png")] == [64 * 48, 64 * 48, 0, 0]
 
 
-def test_icc_profile_is_kept(tmp_path, image):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(image).save(tmp_path / "i.png", icc_profile=profile)
-    picture = read_picture(tmp_path / "i.png")
-    assert picture.icc_profile == profile
-    write_image(tmp_path / "o.png", picture)
-    assert read_picture(tmp_path / "o.png").icc_profile == profile
-
-
 def test_a_profile_that_png_cannot_hold_is_applied(tmp_path, image, monkeypatch):
     """Pillow refuses PNG files with larger profiles."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -165,21 +145,6 @@ def test_a_profile_that_png_cannot_hold_is_applied(tmp_path, image, monkeypatch)
         assert picture.grey == (mode == "LA")
         assert np.abs(picture.rgb.astype(int) - np.asarray(other.convert("RGB"))).max() <= 1
         assert (picture.alpha is None) if mode == "P" else (picture.alpha == image[..., 0]).all()
-
-
-def test_transparent_pixels_are_filled_across_bands(rng, monkeypatch):
-    """Those near visible pixels, as in a single band. All others keep their colours or get a visible one."""
-    rgb = rng.integers(0, 256, (200, 20, 3), dtype=np.uint8)
-    alpha = np.where(rng.random((200, 20)) < 0.02, 255, 0).astype(np.uint8)
-    alpha[90:170] = 0
-    whole = fill_transparent(Picture(rgb, alpha, grey=False)).rgb
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 1)
-    bands = fill_transparent(Picture(rgb, alpha, grey=False)).rgb
-    assert (bands[alpha > 0] == rgb[alpha > 0]).all()
-    near = distance_transform_edt(alpha == 0) < 20
-    assert (alpha[near] == 0).sum() > 1000
-    assert (bands[near] == whole[near]).all()
-    assert (whole[near & (alpha == 0)] != rgb[near & (alpha == 0)]).any(-1).mean() > 0.9
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -330,31 +295,6 @@ def test_decoding_makes_no_copies(tmp_path, kind, peak):
     assert 1 < float(measured.stdout) < peak + 0.75  # another copy of the result would add 1
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("encoder"), KeyboardInterrupt()])
-def test_a_failed_write_leaves_the_earlier_file(tmp_path, image, monkeypatch, error):
-    def fail(self, path, **options):
-        Path(path).write_bytes(b"half")
-        raise error
-
-    (tmp_path / "a.jpg").write_bytes(b"earlier")
-    monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises((HRNError, ValueError, KeyboardInterrupt)):
-        write_image(tmp_path / "a.jpg", image)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
-    assert (tmp_path / "a.jpg").read_bytes() == b"earlier"
-
-
-def test_folders_are_made_and_bad_paths_refused(tmp_path, image):
-    write_image(tmp_path / "new/folder/a.png", image)
-    assert (read_rgb(tmp_path / "new/folder/a.png") == image).all()
-    with pytest.raises(HRNError, match="xyz"):
-        write_image(tmp_path / "a.xyz", image)
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(HRNError, match=r"a\.png"):
-        write_image(tmp_path / "file/a.png", image)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.png", "file", "folder", "new"]
-
-
 def test_list_images(tmp_path):
     tmp_path = tmp_path / ".folder"
     for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "sub/c.webp", ".thumbnails/sub/d.png"):
@@ -426,30 +366,6 @@ def test_transparency_of_a_palette_in_memory(image):
     alpha = np.where(image[..., :1] > 127, 255, 0).astype(np.uint8)
     palette = Image.fromarray(np.dstack([image, alpha]), "RGBA").quantize(64)
     assert (picture_of(palette).alpha == np.asarray(palette.convert("RGBA"))[..., 3]).all()
-
-
-@pytest.mark.parametrize(("suffix", "side"), [(".webp", 16384), (".jpg", 65501), (".avif", 65537)])
-def test_size_limits_of_formats(tmp_path, suffix, side):
-    with pytest.raises(HRNError, match=suffix):
-        write_image(tmp_path / f"a{suffix}", np.zeros((1, side, 3), np.uint8))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("suffix", [".tif", ".bmp"])
-def test_files_of_more_than_4_gib(tmp_path, suffix):
-    huge = np.broadcast_to(np.zeros(3, np.uint8), (40_000, 40_000, 3))  # needs no memory
-    with pytest.raises(HRNError, match="4 GiB"):
-        write_image(tmp_path / f"a{suffix}", huge)
-    check_format(tmp_path / f"a{suffix}", (40_000, 40_000), channels=1)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
-def test_lossy_formats_keep_colours_sharp(tmp_path, suffix):
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2, 0], stripes[:, 1::2, 2] = 200, 200
-    write_image(tmp_path / f"a{suffix}", stripes)
-    assert abs(read_rgb(tmp_path / f"a{suffix}").astype(int) - stripes).mean() < 8
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), OverflowError("too large")])

@@ -16,7 +16,8 @@ from PIL import Image
 
 from hrn.data import h5
 from hrn.data.h5 import H5Pairs
-from hrn.data.images import read_rgb, write_image
+from hrn.data.image_writer import write_image
+from hrn.data.images import read_rgb
 from hrn.data.resize import bicubic_lr, imresize, modcrop
 from hrn.errors import HRNError
 from hrn.model.config import SCALES

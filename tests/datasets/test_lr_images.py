@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from hrn.data.benchmark import find_test_set
-from hrn.data.images import read_rgb, write_image
+from hrn.data.image_writer import write_image
+from hrn.data.images import read_rgb
 from hrn.data.resize import bicubic_lr
 from hrn.errors import HRNError
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from hrn.data.images import list_images, read_rgb, write_image
+from hrn.data.image_writer import write_image
+from hrn.data.images import list_images, read_rgb
 from hrn.errors import HRNError
 
 

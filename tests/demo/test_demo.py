@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from hrn import demo, demo_backend
-from hrn.data.images import read_rgb, write_image
+from hrn.data.image_writer import write_image
+from hrn.data.images import read_rgb
 from hrn.data.resize import imresize
 from hrn.demo_backend import DemoBackend, DemoModel, default_model, load_models, make_room
 from hrn.errors import HRNError

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrn.data.images import read_rgb, write_image
+from hrn.data.image_writer import write_image
+from hrn.data.images import read_rgb
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hrn.checkpoint import save_checkpoint
-from hrn.data.images import write_image
+from hrn.data.image_writer import write_image
 from hrn.errors import HRNError
 from hrn.evaluation.crops import Crop
 from hrn.evaluation.figures.__main__ import main

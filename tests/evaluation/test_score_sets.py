@@ -10,7 +10,8 @@ import torch
 
 from hrn import sample
 from hrn.data.benchmark import find_test_set
-from hrn.data.images import read_rgb, write_image
+from hrn.data.image_writer import write_image
+from hrn.data.images import read_rgb
 from hrn.data.resize import imresize
 from hrn.evaluation.score_sets import warm_up
 from hrn.inference.enlarger import Enlarger

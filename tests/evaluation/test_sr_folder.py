@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hrn.data.images import write_image
+from hrn.data.image_writer import write_image
 from hrn.errors import HRNError
 from hrn.evaluation.sr_folder import SRFolder, read_result
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from hrn.data.images import EXTENSIONS, WITHOUT_ALPHA, WITHOUT_GREY, WITHOUT_PROFILE, read_picture, write_image
+from hrn.data.image_writer import WITHOUT_ALPHA, WITHOUT_GREY, WITHOUT_PROFILE, write_image
+from hrn.data.images import EXTENSIONS, read_picture
 from hrn.data.resize import Bicubic, imresize
 from hrn.errors import HRNError
 from hrn.inference.enlarge_file import Job, enlarge_file, list_jobs

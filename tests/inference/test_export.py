@@ -9,8 +9,8 @@ import torch
 from hrn.checkpoint import load_checkpoint, save_checkpoint
 from hrn.errors import HRNError
 from hrn.inference import export
-from hrn.inference.enlarger import Mode
 from hrn.inference.export import export_safetensors, main, onnx_enlarger
+from hrn.inference.mode import Mode
 from hrn.inference.upscale import load_model, upscale
 from hrn.model import build_model
 

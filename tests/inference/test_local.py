@@ -5,8 +5,9 @@ from scipy.fft import dctn
 from scipy.ndimage import uniform_filter1d
 
 from hrn.errors import HRNError
-from hrn.inference.enlarger import Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
 from hrn.inference.local import BlockTransform, local_mean, make_local
+from hrn.inference.mode import Mode
 from hrn.model import build_model, preset
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hrn.errors import HRNError
-from hrn.inference.enlarger import TILE_OVERLAP, Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
 from hrn.inference.memory import bytes_per_pixel
+from hrn.inference.mode import TILE_OVERLAP, Mode
 from hrn.inference.tiling import Layout, spans
 from hrn.memory import is_out_of_memory
 from hrn.model import build_model, preset

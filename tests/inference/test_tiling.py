@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrn.inference.enlarger import BATCH_PIXELS, Enlarger, Mode
+from hrn.inference.enlarger import BATCH_PIXELS, Enlarger
+from hrn.inference.mode import Mode
 from hrn.inference.tiling import Blender, Layout, spans
 
 

@@ -10,9 +10,10 @@ from hrn import enlarge, load_model, upscale
 from hrn.data.resize import imresize
 from hrn.errors import HRNError
 from hrn.inference import enlarger as module
-from hrn.inference.enlarger import MODES, Enlarger, Mode
+from hrn.inference.enlarger import Enlarger
 from hrn.inference.local import make_local
 from hrn.inference.memory import bytes_per_pixel
+from hrn.inference.mode import MODES, Mode
 from hrn.inference.tiling import spans
 from hrn.model import build_model, preset
 

@@ -58,7 +58,7 @@ def test_grow_from_starts_as_the_smaller_network(make, small, learned):
     scores = [trainer.validate()["psnr_y"] for trainer in (again, large)]  # of the EMA weights
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     for trainer in (again, large):
-        trainer.learner.step(next(iter(trainer.batches())), 1e-6)
+        trainer.learner.step(next(iter(trainer.data.batches(0))), 1e-6)
     losses = [trainer.learner.pop_metrics()["loss"] for trainer in (again, large)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

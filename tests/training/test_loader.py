@@ -55,7 +55,7 @@ def test_an_image_that_cannot_be_read_is_an_error_without_a_traceback(make, h5_p
     trainer = make(valid=False, execution=Execution(workers=workers))
     h5_path.write_bytes(b"")
     with pytest.raises(HRNError) as raised:
-        next(trainer.batches())
+        next(trainer.data.batches(0))
     message = str(raised.value)
     assert message.startswith(f"{h5_path}: cannot read")
     assert "\n" not in message
@@ -80,8 +80,7 @@ def test_resident_images_give_the_same_batches(make, small, room, scales):
     loaded = make(config=config, execution=Execution(accumulate=2))
     resident = make(config=config, execution=Execution(accumulate=2, data_on_gpu=True, workers=4))
     for step in (0, 5):
-        loaded.step = resident.step = step
-        steps = list(zip(loaded.batches(), resident.batches(), strict=True))
+        steps = list(zip(loaded.data.batches(step), resident.data.batches(step), strict=True))
         assert len(steps) == 8 - step
         for one, other in steps:
             assert len(one) == len(other) == 2

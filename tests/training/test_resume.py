@@ -211,13 +211,13 @@ def test_a_renamed_training_file_is_the_same(make):
 
 def test_an_image_that_cannot_be_read_costs_no_steps(make, monkeypatch):
     trainer = make(save_interval=100)
-    batches = trainer.batches
+    batches = trainer.data.batches
 
-    def damaged():
-        yield from islice(batches(), 5)
+    def damaged(step):
+        yield from islice(batches(step), 5)
         raise HRNError("damaged")
 
-    monkeypatch.setattr(trainer, "batches", damaged)
+    monkeypatch.setattr(trainer.data, "batches", damaged)
     with pytest.raises(HRNError, match="damaged"):
         trainer.fit()
     assert trainer.files.load_newest_state().training["step"] == 5

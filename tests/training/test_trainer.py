@@ -257,14 +257,14 @@ def test_the_last_weights_that_cannot_be_written_are_an_error(make, monkeypatch)
 
 
 def test_channels_are_permuted_if_the_recipe_says_so(make):
-    plain, permuted = make().patches, make(permute_channels=True).patches
+    plain, permuted = make().data.patches, make(permute_channels=True).data.patches
     assert {plain.choice_of(i).channels for i in range(8)} == {(0, 1, 2)}
     assert len({permuted.choice_of(i).channels for i in range(8)}) > 1
 
 
 def test_workers_load_the_same_patches(make):
     alone, helped = make(), make(execution=Execution(workers=2))
-    for one, other in zip(alone.batches(), helped.batches(), strict=True):
+    for one, other in zip(alone.data.batches(0), helped.data.batches(0), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one[0], other[0], strict=True))
 
 

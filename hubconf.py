@@ -30,7 +30,7 @@ class LocalHRN(FixedScale):
 
 
 def hrn(scale: int = 4, pretrained: bool = True) -> FixedScale:
-    """The paper's network.
+    """Return the paper's network.
 
     Args:
         scale: 2, 3, 4 or 8.
@@ -45,12 +45,12 @@ def hrn(scale: int = 4, pretrained: bool = True) -> FixedScale:
 
 
 def hrn_base(scale: int = 4, pretrained: bool = True) -> FixedScale:
-    """A network between `hrn_light` and `hrn` in size; arguments as for :func:`hrn`."""
+    """Return a network between `hrn_light` and `hrn` in size; arguments as for :func:`hrn`."""
     return _load("hrn_base", scale, pretrained)
 
 
 def hrn_light(scale: int = 4, pretrained: bool = True) -> FixedScale:
-    """The smallest network; arguments as for :func:`hrn`."""
+    """Return the smallest network; arguments as for :func:`hrn`."""
     return _load("hrn_light", scale, pretrained)
 
 

@@ -55,12 +55,12 @@ RECIPE = (
 
 
 def config_of(variant: str) -> HRNConfig:
-    """The configuration of a variant."""
+    """Return the configuration of a variant."""
     return with_settings(preset("hrn_light", [SCALE]), VARIANTS[variant].split())
 
 
 def run_of(variant: str, seed: int, steps: int) -> Run:
-    """The run of a variant."""
+    """Return the run of a variant."""
     settings = f" --set {VARIANTS[variant]}" if VARIANTS[variant] else ""
     return Run(variant, f"--model hrn_light {RECIPE}{settings}", seed, steps)
 
@@ -89,7 +89,7 @@ def pooled_error(results: dict[str, list[Outcome]], name: str) -> float | None:
 
 
 def table(results: dict[str, list[Outcome]], names: Sequence[str]) -> str:
-    """A Markdown table: one row per variant, with PSNR-Y and the difference to the full network on each test set.
+    """Return a Markdown table: one row per variant, with PSNR-Y and the difference to the full network on each test set.
 
     With several seeds and variants, a line with the pooled standard error follows.
     """

@@ -107,7 +107,7 @@ class Report:
         return any(row.status == "failed" for row in self.rows)
 
     def markdown(self) -> str:
-        """The report, a table for each section."""
+        """Return the report, a table for each section."""
         title = f"# HRN on {device_name(self.setup.device)}"
         notes = ["" if self.setup.cuda else "**No GPU was used.** Sizes are smaller, and the GPU's checks did not run."]
         notes += ["A tiny network (--quick): the speeds mean nothing."] if self.setup.quick else []

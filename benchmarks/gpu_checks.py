@@ -80,7 +80,7 @@ def skip_if_quick(setup: Setup) -> None:
 
 
 def network_and_pair(setup: Setup) -> tuple[nn.Module, Tensor, Tensor]:
-    """A network on the CPU in which all weights matter, and a batch of two LR and HR patches."""
+    """Return a network on the CPU in which all weights matter, and a batch of two LR and HR patches."""
     torch.manual_seed(0)
     network = build_model(setup.config).train()
     with torch.no_grad():
@@ -139,14 +139,14 @@ def check_cudnn(setup: Setup) -> str:
 def make_learner(
     setup: Setup, batch: int, precision: str = "fp32", processes: Processes | None = None, **how
 ) -> Learner:
-    """A learner with fixed initial weights, without TF32; `how` are fields of Execution."""
+    """Return a learner with fixed initial weights, without TF32; `how` are fields of Execution."""
     recipe = Recipe(patch_size=setup.patch, batch_size=batch, norm_batch=batch, precision=precision, ema=0.999)
     execution = Execution(**{"compile": False, "tf32": False, **how})
     return Learner(setup.config, recipe, execution, processes or Processes(device=setup.device))
 
 
 def random_patches(setup: Setup, batch: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """A batch for :meth:`Learner.step`."""
+    """Return a batch for :meth:`Learner.step`."""
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, 3, setup.patch, setup.patch)
     lr = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -242,7 +242,7 @@ def process_worker(device: str) -> int:
 
 
 def profile_steps(setup: Setup, learner: Learner, batch: int, steps: int) -> list:
-    """The profiler's averages by event over some training steps."""
+    """Return the profiler's averages by event over some training steps."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if setup.cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)

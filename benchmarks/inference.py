@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def elu_table(args: argparse.Namespace) -> None:
-    """The effect of `warm_up_kernels` in a fresh process."""
+    """Measure the effect of `warm_up_kernels` in a fresh process."""
     print("| hrn_light at 256x256 | ms, fresh process | ms, warm_up_kernels | ratio |")
     print("|---|---|---|---|")
     times: dict[str, list[list[float]]] = {"no": [], "yes": []}
@@ -101,7 +101,7 @@ def elu_worker(warm: str) -> None:
 
 
 def steps_table(args: argparse.Namespace) -> None:
-    """The network as its formulas are written, in NCHW, and each optimisation added in turn."""
+    """Measure the network as its formulas are written, in NCHW, and each optimisation added in turn."""
     steps = {
         "plain": "as the formulas are written, NCHW",
         "kept": "+ freed memory kept",
@@ -291,7 +291,7 @@ class TimedEnlarger(Enlarger):
 
 
 def job_worker(source: str, target: str, memory: str) -> None:
-    """Runs in its own process, so that the peak does not include making the image."""
+    """Run in a separate process, so that the peak does not include making the image."""
     keep_memory()
     enlarger = TimedEnlarger(light().to(memory_format=torch.channels_last), max_memory=parse_memory(memory))
     enlarger(np.zeros((64, 64, 3), np.uint8))

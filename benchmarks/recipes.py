@@ -48,7 +48,7 @@ VALIDATIONS = 6
 
 
 def runs_of(comparison: str, seeds: Sequence[int], steps: int) -> dict[str, list[Run]]:
-    """The runs of each recipe, one per seed."""
+    """Return the runs of each recipe, one per seed."""
     return {
         recipe: [Run(recipe, f"{flags} {COMMON}", seed, steps) for seed in seeds]
         for recipe, flags in VARIANTS[comparison].items()
@@ -56,7 +56,7 @@ def runs_of(comparison: str, seeds: Sequence[int], steps: int) -> dict[str, list
 
 
 def table(results: dict[str, list[Outcome]]) -> str:
-    """A Markdown table: one row per recipe, PSNR-Y at thirds of the run and the spread of the seeds at its end."""
+    """Return a Markdown table: one row per recipe, PSNR-Y at thirds of the run and the spread of the seeds at its end."""
     steps = [int(validation["step"]) for validation in next(iter(results.values()))[0].validations]
     shown = [len(steps) // 3 - 1, 2 * len(steps) // 3 - 1]
     head = ["recipe", *(f"step {steps[i]:,}" for i in shown), f"step {steps[-1]:,}", "SSIM-Y", "seeds", "s per step"]

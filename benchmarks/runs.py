@@ -59,7 +59,7 @@ class Run:
         return self.flags, self.seed, self.steps
 
     def folder(self, work: Path) -> Path:
-        """The run's output folder. Its name holds the settings, so that runs with other settings use other folders."""
+        """Return the run's output folder. Its name holds the settings, so that runs with other settings use other folders."""
         return work / f"steps{self.steps}" / re.sub(r"\W*--|\s", "_", self.flags).strip("_") / f"seed{self.seed}"
 
     def weights(self, work: Path) -> Path:
@@ -67,7 +67,7 @@ class Run:
         return self.folder(work) / f"{NAME}_x{SCALE}.pth"
 
     def log(self, work: Path) -> list[dict[str, Any]]:
-        """The entries of the log, empty before the first one."""
+        """Return the entries of the log, empty before the first one."""
         path = self.folder(work) / f"{NAME}_x{SCALE}.jsonl"
         return read_log(path) if path.is_file() else []
 

@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def steps(difference: np.ndarray, enlarger: Enlarger) -> tuple[float, float]:
-    """The largest mean step between neighbouring lines along either axis: at tile borders, and elsewhere."""
+    """Return the largest mean step between neighbouring lines along either axis: at tile borders, and elsewhere."""
     size = tuple(side // enlarger.scale for side in difference.shape[:2])
     layout = enlarger.layout(size)
     at_borders, elsewhere = [], []

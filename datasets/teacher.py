@@ -5,8 +5,8 @@ python datasets/teacher.py --data dataset/train.h5 --ckpt_path hrn_x4 --count 10
 python datasets/teacher.py --data dataset/train.h5 --ckpt_path hrn_x4 --enlarge HR --crop 96 --count 1000 --out dataset/teacher.h5
 
 This is knowledge distillation (G. Hinton et al., arXiv 1503.02531). LR does not determine the finest details of HR, which
-may act as noise in training. The network's enlargements contain fewer of them. With `--enlarge HR`, the network enlarges
-the HR images, for which no larger originals exist.
+may act as noise in training. The network's enlargements contain fewer of them. `--self_ensemble` makes them more accurate.
+With `--enlarge HR`, the network enlarges the HR images, for which no larger originals exist.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def choose(
 
 
 def random_slice(rng: np.random.Generator, side: int, length: int) -> slice:
-    """A random part of `length` pixels of a side."""
+    """Return a random part of `length` pixels of a side."""
     start = int(rng.integers(side - length + 1))
     return slice(start, start + length)
 

@@ -201,7 +201,7 @@ class DemoBackend:
 
 
 def largest_image_pixels(enlargers: list[Enlarger], size: tuple[int, int], factor: float) -> int:
-    """The number of pixels of the largest image computed to enlarge height and width `size` by `factor`.
+    """Return the number of pixels of the largest image computed to enlarge height and width `size` by `factor`.
 
     This can exceed the result's: a model for x4 alone enlarges by 16 to reach 4.5, and the image is then reduced.
     """
@@ -210,7 +210,7 @@ def largest_image_pixels(enlargers: list[Enlarger], size: tuple[int, int], facto
 
 
 def previews(original: np.ndarray, target: Path) -> tuple[Image.Image, Image.Image]:
-    """The original after bicubic interpolation, and the target, both cropped to the central PREVIEW_SIDE pixels."""
+    """Return the original after bicubic interpolation, and the target, both cropped to the central PREVIEW_SIDE pixels."""
     with Image.open(target) as result:
         w, h = result.size
         left, top = max(0, w - PREVIEW_SIDE) // 2, max(0, h - PREVIEW_SIDE) // 2

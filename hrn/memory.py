@@ -56,7 +56,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def local_process_count() -> int:
-    """Number of processes that torchrun started on this machine."""
+    """Return the number of processes that torchrun started on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 

@@ -36,7 +36,7 @@ Box = tuple[str, str, str]
 
 
 def conv_box(conv: nn.Conv2d, after: str = "", kind: str = "conv") -> Box:
-    """A box for a convolution, such as `3x3, ELU` above `64 to 256`; `after` is appended to the kernel size."""
+    """Return a box for a convolution, such as `3x3, ELU` above `64 to 256`; `after` is appended to the kernel size."""
     k = conv.kernel_size[0]
     return kind, f"{k}x{k}{after}", f"{conv.in_channels} to {conv.out_channels}"
 
@@ -89,7 +89,7 @@ class Drawing:
         return centres
 
     def svg(self, height: int) -> str:
-        """The complete SVG document."""
+        """Return the complete SVG document."""
         head = (
             '<marker id="head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="6.5" markerHeight="6.5" orient="auto">'
             '<path d="M0,0 L8,4 L0,8 z" fill="#333"/></marker>'

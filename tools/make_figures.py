@@ -58,7 +58,7 @@ LOG = re.compile(r"(?P<name>.+)_stage(?P<stage>\d+)\.jsonl")
 
 
 def pages() -> list[Path]:
-    """The pages with generated tables."""
+    """Return the pages with generated tables."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/README.md"]
 
 
@@ -85,7 +85,7 @@ def make_table(source: str) -> str | None:
 
 
 def models_table() -> str:
-    """The included checkpoints as Markdown, the largest network first."""
+    """Return the included checkpoints as Markdown, the largest network first."""
     checkpoints = {name: config_from_dict(e["config"]) for name, e in read_manifest()["checkpoints"].items()}
     rank = {name: i for i, name in enumerate(PRESETS)}  # variants of presets come last
     order = {n: (rank.get(preset_of(c), len(rank)), len(c.scales), c.scales) for n, c in checkpoints.items()}
@@ -95,7 +95,7 @@ def models_table() -> str:
 
 
 def model_row(name: str, config: Config) -> list[str]:
-    """The cells of a checkpoint; several scales share a cell."""
+    """Return the cells of a checkpoint; several scales share a cell."""
     scores = read_manifest()["checkpoints"][name]["scores"]
     psnr = {t: [scores.get(t, {}).get(f"x{s}", {}).get("psnr_y") for s in config.scales] for t in MODEL_SETS}
     costs = [summarise(config, scale)[-1] for scale in config.scales]
@@ -143,7 +143,7 @@ def draw_all() -> None:
 
 
 def training_logs(folder: Path = ROOT / "checkpoint") -> dict[str, list[Path]]:
-    """The logs of each checkpoint, NAME_stage1.jsonl and so on, in the order of the stages."""
+    """Return the logs of each checkpoint, NAME_stage1.jsonl and so on, in the order of the stages."""
     logs: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in folder.glob("*/*.jsonl"):
         if match := LOG.fullmatch(path.name):
@@ -152,7 +152,7 @@ def training_logs(folder: Path = ROOT / "checkpoint") -> dict[str, list[Path]]:
 
 
 def single_scale_checkpoints(scale: int) -> list[str]:
-    """The names of the checkpoints for this scale alone, the smallest network first."""
+    """Return the names of the checkpoints for this scale alone, the smallest network first."""
     found = {}
     for name, entry in read_manifest()["checkpoints"].items():
         config = config_from_dict(entry["config"])

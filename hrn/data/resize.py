@@ -125,7 +125,7 @@ class Bicubic(Upscaler):
     scale: int
 
     def describe(self, size: tuple[int, int]) -> str:
-        """A short description of the steps."""
+        """Return a short description of the steps."""
         return f"bicubic x{self.scale}"
 
     def strips(self, image: np.ndarray) -> Iterator[np.ndarray]:

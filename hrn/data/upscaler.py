@@ -28,7 +28,7 @@ class Upscaler(ABC):
         return size[0] * self.scale, size[1] * self.scale
 
     def describe(self, size: tuple[int, int]) -> str:
-        """A short description of the steps applied to an image of height and width `size`."""
+        """Return a short description of the steps applied to an image of height and width `size`."""
         return f"x{self.scale}"
 
 

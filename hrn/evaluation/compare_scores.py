@@ -20,7 +20,7 @@ Scores = Mapping[tuple[int, str], SetScores]
 
 
 def comparison_table(rows: Mapping[str, Scores]) -> str:
-    """A Markdown table of PSNR-Y / SSIM-Y, with a row per label and scale.
+    """Return a Markdown table of PSNR-Y / SSIM-Y, with a row per label and scale.
 
     The difference of PSNR-Y from the first row of the same scale follows in brackets, if both were scored by the same protocol.
     """

@@ -35,7 +35,7 @@ class ImageResult:
     lr: np.ndarray | None
 
     def without_images(self) -> "ImageResult":
-        """A copy without pixels, to keep the scores of a whole set in memory."""
+        """Return a copy without pixels, to keep the scores of a whole set in memory."""
         return replace(self, sr=None, bicubic_sr=None, hr=None, lr=None)
 
 

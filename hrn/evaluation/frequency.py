@@ -25,7 +25,7 @@ BRANCHES = ("input", "spatial 1", "spatial 2", "frequency")
 
 
 def frequencies(bins: int = BINS) -> np.ndarray:
-    """The centre of each bin, between 0 and 1."""
+    """Return the centre of each bin, between 0 and 1."""
     return (np.arange(bins) + 0.5) / bins
 
 
@@ -49,7 +49,7 @@ def energy_by_frequency(coefficients: np.ndarray, bins: int = BINS) -> np.ndarra
 
 
 def mean_spectrum(spectra: Sequence) -> np.ndarray:
-    """The mean over the first axis, ignoring NaN; NaN for bins that are NaN everywhere."""
+    """Return the mean over the first axis, ignoring NaN; NaN for bins that are NaN everywhere."""
     known = np.isfinite(spectra)
     with np.errstate(invalid="ignore"):
         return np.where(known, spectra, 0).sum(0) / known.sum(0)

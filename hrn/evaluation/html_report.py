@@ -148,7 +148,7 @@ def _uri(code: bytes) -> str:
 
 
 def _curves(section: Section, width: int, height: int) -> dict[str, Any]:
-    """The mean error spectra as points of an SVG of this size, with a logarithmic y axis, and the labels of the axis."""
+    """Return the mean error spectra as points of an SVG of this size, with a logarithmic y axis, and the labels of the axis."""
     spectra = mean_spectrum(section.spectra)
     spectra = np.log10(np.maximum(np.sqrt(spectra), 1e-3))
     low, high = np.floor(np.nanmin(spectra)), np.ceil(np.nanmax(spectra))

@@ -70,5 +70,5 @@ def score(sr: np.ndarray, hr: np.ndarray, shave: int, raw_grey: bool = False) ->
 
 
 def mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over images, as published in tables."""
+    """Return the mean of each metric over images, as published in tables."""
     return {metric: float(np.mean([s[metric] for s in scores])) for metric in METRICS}

@@ -49,7 +49,7 @@ class SetReport:
         return None if None in seconds else float(np.mean(seconds))
 
     def mean(self, prefix: str = "") -> dict[str, float]:
-        """The mean of each metric; with prefix `bicubic_`, of bicubic interpolation."""
+        """Return the mean of each metric; with prefix `bicubic_`, of bicubic interpolation."""
         return mean_scores([{m: row[prefix + m] for m in METRICS} for row in self.rows])
 
 
@@ -69,7 +69,7 @@ def set_report(
 
 
 def image_table(report: SetReport) -> str:
-    """A Markdown table with one row per image, and the mean."""
+    """Return a Markdown table with one row per image, and the mean."""
     lines = [
         f"| {report.name} x{report.scale} | bicubic PSNR-Y / SSIM-Y | {report.label} PSNR-Y / SSIM-Y | PSNR-RGB | seconds |",
         "|---|---|---|---|---|",
@@ -85,7 +85,10 @@ def image_table(report: SetReport) -> str:
 
 
 def summary_table(reports: list[SetReport]) -> str:
-    """A Markdown table of mean PSNR-Y / SSIM-Y: a column per test set; for each scale a row of bicubic and one per method."""
+    """Return a Markdown table of mean PSNR-Y / SSIM-Y.
+
+    It has a column per test set, and for each scale a row of bicubic interpolation and one per method.
+    """
     names = list(dict.fromkeys(r.name for r in reports))
     lines = ["| PSNR-Y / SSIM-Y | scale | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for scale in dict.fromkeys(r.scale for r in reports):
@@ -108,7 +111,7 @@ def library_versions() -> dict[str, str]:
 
 
 def provenance(device: torch.device | str) -> dict[str, Any]:
-    """The device and the versions that a network's scores may depend on."""
+    """Return the device and the versions that a network's scores may depend on."""
     device = torch.device(device)
     name = f"{device.type} ({platform.machine()})"
     return {

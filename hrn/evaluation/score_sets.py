@@ -269,7 +269,7 @@ def score_task(task: ScoringTask, settings: ScoreSettings, page: HtmlReport | No
 
 
 def _output_folder(task: ScoringTask, settings: ScoreSettings) -> Path:
-    """The folder for the images and scores of a test set."""
+    """Return the folder for the images and scores of a test set."""
     return settings.sample_dir / task.method.label / task.test_set.name / f"x{task.method.scale}"
 
 
@@ -283,7 +283,7 @@ def _check_not_enlarged(folder: Path) -> None:
 
 
 def _header(task: ScoringTask) -> dict[str, Any]:
-    """The entries of scores.json that state what the scores depend on."""
+    """Return the entries of scores.json that state what the scores depend on."""
     if isinstance(task.method, ExternalMethod):
         return task.method.settings
     device = task.upscaler.device if isinstance(task.upscaler, Enlarger) else "cpu"

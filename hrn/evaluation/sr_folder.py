@@ -69,18 +69,18 @@ class SRFolder:
         return found
 
     def find(self, name: str, names: Collection[str], scale: int, set_name: str | None = None) -> Path:
-        """The result of one image; arguments as :meth:`match`. Raises HRNError if there is none."""
+        """Return the result of one image; arguments as :meth:`match`. Raises HRNError if there is none."""
         found = self.match({*names, name}, scale, set_name)
         if name not in found:
             raise HRNError(f"{self.path}: no result for {name} at x{scale}")
         return found[name]
 
     def unused(self, used: Collection[Path]) -> list[str]:
-        """The files of the folder that are not in `used`, as relative paths."""
+        """Return the files of the folder that are not in `used`, as relative paths."""
         return [str(file.relative_to(self.path)) for file in self.files if file not in used]
 
     def _folder_words(self, file: Path) -> set[str]:
-        """The names of the subfolders that contain a file, and the words in them, in lower case."""
+        """Return the names of the subfolders that contain a file, and the words in them, in lower case."""
         folders = [part.lower() for part in file.relative_to(self.path).parts[:-1]]
         return {word for folder in folders for word in (folder, *_words(folder))}
 
@@ -107,12 +107,12 @@ def read_result(path: Path, size: tuple[int, int], scale: int) -> np.ndarray:
 
 
 def _owner(stem: str, names: Collection[str], scale: int) -> str | None:
-    """The longest image name that a file's stem can stand for."""
+    """Return the longest image name that a file's stem can stand for."""
     return max((name for name in names if _rest(stem, name, scale) is not None), key=len, default=None)
 
 
 def _rest(stem: str, name: str, scale: int) -> str | None:
-    """The part of a stem after the image's name; None if it is not a result of this image."""
+    """Return the part of a stem after the image's name; None if it is not a result of this image."""
     for base in _spellings(name, scale):
         rest = stem.removeprefix(base) if stem.startswith(base) else None
         if rest == "":
@@ -124,7 +124,7 @@ def _rest(stem: str, name: str, scale: int) -> str | None:
 
 @cache
 def _spellings(name: str, scale: int) -> list[str]:
-    """The name, and the name without a mark of HR images or of the scale at its end: baby for baby_HR_x4.
+    """Return the name, and the name without a mark of HR images or of the scale at its end: baby for baby_HR_x4.
 
     Images of Urban100 are called img001 or img_001.
     """
@@ -138,6 +138,6 @@ def _words(text: str) -> list[str]:
 
 
 def _scales(words: Iterable[str]) -> set[int]:
-    """The scales stated by words such as x4 or 4x."""
+    """Return the scales stated by words such as x4 or 4x."""
     matches = [match for word in words if (match := _SCALE.fullmatch(word))]
     return {int(match[1] or match[2]) for match in matches}

@@ -74,7 +74,7 @@ def _row(values: Mapping[str, str], source: str) -> TableRow:
 
 
 def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[TableRow]:
-    """The checkpoints of the manifest that have scores at one scale."""
+    """Return the checkpoints of the manifest that have scores at one scale."""
     results = []
     for name, entry in read_manifest(folder)["checkpoints"].items():
         at_scale = {s: v[f"x{scale}"] for s, v in entry["scores"].items() if f"x{scale}" in v}
@@ -86,7 +86,7 @@ def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[TableRow]:
 
 
 def results_table(scale: int, folder: Path = CHECKPOINT_DIR, more: Sequence[Path] = ()) -> str:
-    """Published rows and ours as a Markdown table, sorted by Multi-Adds, then by PSNR-Y on Set5.
+    """Return published rows and ours as a Markdown table, sorted by Multi-Adds, then by PSNR-Y on Set5.
 
     Our rows are bold. The sources follow the table.
 

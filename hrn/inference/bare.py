@@ -48,7 +48,7 @@ def config_from_shapes(weights: Mapping[str, Tensor]) -> HRNConfig:
 
 
 def fields_not_in_shapes(config: Config) -> list[str]:
-    """The fields of a configuration that :func:`config_from_shapes` would get wrong, as `name=value`."""
+    """Return the fields of a configuration that :func:`config_from_shapes` would get wrong, as `name=value`."""
     if not isinstance(config, HRNConfig):
         return []
     return [f"{k}={getattr(config, k)!r}" for k in VARIANT_FIELDS if getattr(config, k) != getattr(HRNConfig, k)]
@@ -84,12 +84,12 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
 
 
 def _tails(contents: Mapping[str, object]) -> dict[int, int]:
-    """The number of convolutions of the upsampler of each scale."""
+    """Return the number of convolutions of the upsampler of each scale."""
     found = [match for name in contents if (match := re.fullmatch(r"tails\.x(\d+)\.\d+\.weight", name))]
     scales = [int(match[1]) for match in found]
     return {scale: scales.count(scale) for scale in sorted(set(scales))}
 
 
 def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
-    """The number of children of a module list."""
+    """Return the number of children of a module list."""
     return len({name.removeprefix(f"{prefix}.").split(".")[0] for name in weights if name.startswith(f"{prefix}.")})

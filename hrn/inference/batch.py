@@ -81,7 +81,7 @@ def _check_not_scored(folders: Sequence[Path]) -> None:
 
 
 def _upscalers(methods: Sequence[Method], sizes: Sequence[Size]) -> list[tuple[Bicubic | Resizer, str]]:
-    """An upscaler for each size, and the name of its output folder."""
+    """Return an upscaler for each size, and the name of its output folder."""
     if isinstance(methods[0].upscaler, Bicubic):
         return [(method.upscaler, f"x{method.scale}") for method in methods]
     networks = [method.upscaler for method in methods]
@@ -124,7 +124,7 @@ def _print_other_files(folder: Path) -> None:
 
 
 def _pending_jobs(source: Path, folder: Path, settings: BatchSettings, processes: Processes) -> list[Job]:
-    """The images to enlarge, listed by the main process so that all processes share one list."""
+    """Return the images to enlarge, listed by the main process so that all processes share one list."""
     found = processes.run_on_main(lambda: list_jobs(source, folder, settings.suffix, settings.sample_dir))
     if not settings.skip_existing:
         return found

@@ -29,7 +29,7 @@ class Job:
 
 
 def list_jobs(path: Path, folder: Path, suffix: str = ".png", exclude: Path | None = None) -> list[Job]:
-    """The images at `path`, a file or a folder with its subfolders, and their target files in `folder`.
+    """Return the images at `path`, a file or a folder with its subfolders, and their target files in `folder`.
 
     Names and subfolders are kept. If two images differ only in suffix or case, the target keeps the
     suffix: a.jpg.png.
@@ -70,7 +70,7 @@ def _caseless(path: Path) -> str:
 
 
 def _results_folder(path: Path, exclude: Path, folder: Path) -> Path | None:
-    """The folder inside `path` that holds results: `exclude`, or the direct subfolder that contains `folder`."""
+    """Return the folder inside `path` that holds results: `exclude`, or the direct subfolder that contains `folder`."""
     if path in exclude.parents:
         return exclude
     return path / folder.relative_to(path).parts[0] if path in folder.parents else None

@@ -31,7 +31,7 @@ written."""
 
 
 def scales_of(network: nn.Module) -> tuple[int, ...]:
-    """The scales of a network of :func:`hrn.load_model`. Raises HRNError for another module."""
+    """Return the scales of a network of :func:`hrn.load_model`. Raises HRNError for another module."""
     if not hasattr(network, "config"):
         raise HRNError(f"{type(network).__name__} is not a network of hrn.load_model")
     return network.config.scales
@@ -106,7 +106,7 @@ class Enlarger(Upscaler):
         self.host_memory_budget = self._max_memory or int(SHARE_OF_FREE * free_memory(torch.device("cpu")))
 
     def without_ensemble(self) -> "Enlarger":
-        """A copy that processes each image once."""
+        """Return a copy that processes each image once."""
         other = copy.copy(self)
         other.ensemble, other._retiled = False, set()
         return other
@@ -151,7 +151,7 @@ class Enlarger(Upscaler):
         return sr.permute(0, 3, 1, 2).clamp_(0, 1)
 
     def layout(self, size: tuple[int, int]) -> Layout:
-        """The windows or tiles of an image of height and width `size` within the memory budget.
+        """Return the windows or tiles of an image of height and width `size` within the memory budget.
 
         Raises:
             HRNError: the budget is too small.
@@ -170,7 +170,7 @@ class Enlarger(Upscaler):
         return BATCH_PIXELS.get(self.device.type, 1)
 
     def _max_pixels(self, size: tuple[int, int]) -> int:
-        """The number of LR pixels that may be processed at once for an image of this size."""
+        """Return the number of LR pixels that may be processed at once for an image of this size."""
         area, padded, hr = size[0] * size[1], self.mode.padded_pixels(size), self.scale**2
         # a strip of tiles is blended in float32 while a tile is processed:
         # tile**2 * bytes_per_pixel + tile * width * hr * STRIP_BYTES <= memory_budget

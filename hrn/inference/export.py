@@ -108,7 +108,7 @@ def _onnx_program(model: nn.Module, lr: Tensor) -> Any:
 
 
 def onnx_enlarger(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that enlarges (H, W, 3) uint8 images with an exported file in ONNX Runtime.
+    """Return a function that enlarges (H, W, 3) uint8 images with an exported file in ONNX Runtime.
 
     It uses as many threads as PyTorch.
 

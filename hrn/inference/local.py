@@ -19,7 +19,9 @@ from hrn.model.hrn import HRN, FrequencyTransform
 
 
 def make_local(network: nn.Module, window: int) -> HRN:
-    """A copy of `network` with DCT blocks of `window` pixels and pooling over `window` pixels; it shares the parameters and buffers.
+    """Return a copy of `network` with DCT blocks of `window` pixels and pooling over `window` pixels.
+
+    The copy shares the parameters and buffers.
 
     Raises:
         HRNError: the network is not an :class:`HRN`.
@@ -64,11 +66,11 @@ class BlockTransform(FrequencyTransform):
         return pixels.narrow(1, 0, size[0]).narrow(2, 0, size[1]).permute(0, 3, 1, 2)
 
     def _blocks(self, length: int) -> int:
-        """Number of blocks that cover `length`."""
+        """Return the number of blocks that cover `length`."""
         return (length + self.block - 1) // self.block
 
     def _mirrored(self, length: int, device: torch.device) -> Tensor:
-        """Indices of a mirrored extension to a whole number of blocks: 0 1 .. n-1 n-1 .. 1 0 0 1 ..."""
+        """Return the indices of a mirrored extension to a whole number of blocks: 0 1 .. n-1 n-1 .. 1 0 0 1 ..."""
         i = torch.arange(self._blocks(length) * self.block, device=device)
         i = i.remainder(i.new_full((1,), 2 * length))  # a tensor, because an export has a dynamic length
         return torch.minimum(i, 2 * length - 1 - i)

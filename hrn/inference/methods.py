@@ -109,7 +109,7 @@ def network_method(
     compile: bool,
     max_memory: int | None,
 ) -> Method:
-    """A method that runs the network of a checkpoint.
+    """Return a method that runs the network of a checkpoint.
 
     Args:
         loaded: the checkpoint.
@@ -182,7 +182,7 @@ def choose_included(
 
 
 def describe_alternatives(manifest: Mapping[str, Any], chosen: Mapping[int, str]) -> str | None:
-    """A sentence that names the other included models that support all chosen scales, or None if there are none."""
+    """Return a sentence that names the other included models that support all chosen scales, or None if there are none."""
     first = next(iter(chosen.values()))
     model = preset_of(config_from_dict(manifest["checkpoints"][first]["config"]))
     rank = MODELS.index(model)

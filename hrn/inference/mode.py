@@ -65,7 +65,7 @@ class Mode:
         return self.window if self.name == "local" else 1
 
     def padded_pixels(self, size: tuple[int, int]) -> int:
-        """The number of LR pixels that are processed for an image or a tile, including padding to whole blocks."""
+        """Return the number of LR pixels that are processed for an image or a tile, including padding to whole blocks."""
         return math.prod(-(-side // self.block) * self.block for side in size)
 
     def layout(self, size: tuple[int, int], max_pixels: int, batch_pixels: int = 1) -> Layout:

@@ -79,7 +79,7 @@ class Resizer(Upscaler):
         return self.size.of(size)
 
     def passes(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """The scales to apply in sequence: the smallest product that reaches the size, then the fewest passes.
+        """Return the scales to apply in sequence: the smallest product that reaches the size, then the fewest passes.
 
         Empty if the image already has at least the requested size.
 
@@ -101,7 +101,7 @@ class Resizer(Upscaler):
         return min(candidates, key=lambda scales: (math.prod(scales), len(scales)))
 
     def describe(self, size: tuple[int, int]) -> str:
-        """A short description of the steps applied to an image of height and width `size`."""
+        """Return a short description of the steps applied to an image of height and width `size`."""
         passes, new_size = self.passes(size), self.size_of(size)
         enlarged = tuple(side * math.prod(passes) for side in size)
         steps = [f"x{s}" for s in passes] + (["bicubic down"] if enlarged != new_size else [])

@@ -34,7 +34,7 @@ class Layout:
 
 
 def spans(length: int, window: int, overlap: int, aligned: bool = False) -> list[Span]:
-    """The windows that cover `length` along one axis.
+    """Return the windows that cover `length` along one axis.
 
     Neighbouring windows overlap by at least `overlap`. They have equal sizes and equal spacing, unless `aligned`: then
     they start at multiples of `window - overlap`, and the last one may be smaller.
@@ -50,7 +50,7 @@ def spans(length: int, window: int, overlap: int, aligned: bool = False) -> list
 
 
 def blend_weights(windows: list[Span], scale: int) -> list[Tensor]:
-    """The weight of each HR sample of each window along one axis. The weights of all windows sum to 1 at every sample.
+    """Return the weight of each HR sample of each window along one axis. The weights of all windows sum to 1 at every sample.
 
     A weight is 0 in the outer quarter of an overlap, where border effects are strongest, and rises linearly over the
     middle half.
@@ -99,7 +99,7 @@ class Blender:
         self._top, self._strip = 0, torch.zeros(0, size[1] * scale, 3, device=device)
 
     def groups(self) -> list[range]:
-        """The window rows that are blended together."""
+        """Return the window rows that are blended together."""
         step = max(1, self.layout.batch_size // len(self.columns))
         return [range(first, min(first + step, len(self.rows))) for first in range(0, len(self.rows), step)]
 
@@ -114,7 +114,7 @@ class Blender:
         yield batch
 
     def cut(self, image: Tensor, windows: list[tuple[int, int]]) -> Tensor:
-        """The windows of an image (H, W, 3), as a batch (B, h, w, 3)."""
+        """Return the windows of an image (H, W, 3), as a batch (B, h, w, 3)."""
         return torch.stack([image[slice(*self.rows[row]), slice(*self.columns[column])] for row, column in windows])
 
     def start(self, group: range) -> None:
@@ -133,7 +133,7 @@ class Blender:
             self._strip[top:bottom, left:right] += sr * weight[..., None]
 
     def finish(self, group: range) -> Tensor:
-        """The completed rows of the strip, (h, scale*W, 3); the rows that the next group overlaps are kept."""
+        """Return the completed rows of the strip, (h, scale*W, 3); the rows that the next group overlaps are kept."""
         end = self.rows[group[-1] + 1][0] if group[-1] + 1 < len(self.rows) else self.size[0]
         strip, completed = self._strip, (end - self._top) * self.scale
         self._strip = strip[completed:].clone()

@@ -153,7 +153,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of :func:`config_to_dict`. Raises ValueError for unknown networks, fields or values."""
+    """Return the inverse of :func:`config_to_dict`. Raises ValueError for unknown networks, fields or values."""
     rest = dict(values)
     network = rest.pop("network", None)
     if network not in ("hrn", "hrn_released"):

@@ -33,7 +33,7 @@ TRAINING_PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def setting(default: Any, help: str, choices: Iterable[str] | None = None) -> Any:
-    """A dataclass field with its help text and its choices."""
+    """Return a dataclass field with its help text and its choices."""
     return field(default=default, metadata={"help": help, "choices": tuple(choices) if choices else None})
 
 

@@ -200,7 +200,7 @@ class Trainer:
         return self.processes.max(request.signal)
 
     def _log_entry(self, timer: StepTimer) -> dict[str, Any]:
-        """The log entry of this step."""
+        """Return the log entry of this step."""
         seconds = max(timer.seconds_per_step(), 1e-9)
         return {
             "step": self.step,

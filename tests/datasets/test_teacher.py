@@ -79,6 +79,14 @@ def test_random_parts(teacher, flags, h5_path, checkpoint, tmp_path, group, crop
     assert len(places) > 5
 
 
+def test_targets_are_averaged_over_flips_and_rotations(teacher, flags, h5_path, checkpoint, tmp_path):
+    teacher.main([*flags, "--self_ensemble", "--count", "1"])
+    network, pairs = load_model(checkpoint, device="cpu"), H5Pairs(tmp_path / "t.h5", (2,))
+    lr, hr = pairs.read("X2", 0), pairs.read("HR", 0)
+    assert (hr == upscale(network, lr, ensemble=True)).all()
+    assert (hr != upscale(network, lr)).any()
+
+
 def test_names_and_sizes_select_images(teacher, flags, h5_path, tmp_path, rng):
     with h5py.File(h5_path, "r+") as file:
         for i in (1, 4, 5):

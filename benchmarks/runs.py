@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -71,12 +72,13 @@ class Run:
         path = self.folder(work) / f"{NAME}_x{SCALE}.jsonl"
         return read_log(path) if path.is_file() else []
 
-    def train(self, args: argparse.Namespace, validations: int) -> None:
+    def train(self, args: argparse.Namespace, validations: int, gpus: SimpleQueue[str]) -> None:
         """Train to the end unless that is done.
 
         Args:
             args: values of the flags of `add_flags`.
             validations: number of validations.
+            gpus: the free places for jobs, see :func:`gpu_places`. The run takes one and returns it at its end.
 
         Raises:
             HRNError: `hrn/train.py` failed, or the run used other data.
@@ -95,10 +97,25 @@ class Run:
             *("--valid_interval", str(max(1, self.steps // validations))),
             "--auto_resume",
         ]
-        threads = max(1, cpu_count() // args.jobs)
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ} if args.jobs > 1 else None
-        if subprocess.run(command, check=False, env=environment).returncode:
-            raise HRNError(f"{self.label}, seed {self.seed}: training failed; its output is above")
+        threads = {"OMP_NUM_THREADS": str(max(1, cpu_count() // args.jobs))} if args.jobs > 1 else {}
+        gpu = gpus.get()
+        try:
+            environment = threads | os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
+            if subprocess.run(command, check=False, env=environment).returncode:
+                raise HRNError(f"{self.label}, seed {self.seed}: training failed; its output is above")
+        finally:
+            gpus.put(gpu)
+
+
+def gpu_places(jobs: int) -> SimpleQueue[str]:
+    """Return a place for each job: the GPU that it uses, in turn, or an empty text if there is no GPU."""
+    visible = [str(index) for index in range(torch.cuda.device_count())]
+    if visible and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    places: SimpleQueue[str] = SimpleQueue()
+    for job in range(jobs):
+        places.put(visible[job % len(visible)] if visible else "")
+    return places
 
 
 @dataclass(frozen=True)
@@ -158,8 +175,9 @@ def finish(
             check_data(outcomes[run.key].train_data, outcomes[run.key].valid_data, args, results)
     names = {test_set.name for test_set in test_sets}
     missing = [run for run in runs if run.key not in outcomes or not names <= set(outcomes[run.key].psnr)]
+    gpus = gpu_places(args.jobs)
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: run.train(args, validations), missing))
+        list(pool.map(lambda run: run.train(args, validations, gpus), missing))
     for run in missing:
         outcome, known = score(run, args, test_sets), outcomes.get(run.key)
         if known and known.validations == outcome.validations:  # the same weights: keep scores on other test sets
@@ -172,7 +190,7 @@ def finish(
 def score(run: Run, args: argparse.Namespace, test_sets: Sequence[TestSet]) -> Outcome:
     """Score a run that has been trained."""
     log = run.log(args.work)
-    speed = statistics.median(line["images_per_second"] for line in log[1:] if "images_per_second" in line)
+    speed = statistics.median(line["images_per_second"] for line in log[1:] or log if "images_per_second" in line)
     validations = [{key: line[key] for key in ("step", "psnr_y", "ssim_y")} for line in log if "psnr_y" in line]
     enlarger = Enlarger(load_model(run.weights(args.work)), SCALE)
     psnr = {s.name: mean_scores([image.scores for image in evaluate(enlarger, s)])["psnr_y"] for s in test_sets}
@@ -217,7 +235,7 @@ def add_flags(parser: argparse.ArgumentParser, *, steps: int, seeds: Sequence[in
     parser.add_argument("--steps", type=int, default=steps, help="steps of every run" + default)
     text = f"seeds; every variant is trained once with each (default: {' '.join(map(str, seeds))})"
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help=text)
-    text = "runs at a time, which share the CPU threads; small networks train faster side by side" + default
+    text = "runs at a time, which share the CPU threads and are distributed over the GPUs" + default
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
     parser.add_argument("--work", type=Path, default=work, help="folder of the runs" + default)
     text = "file of finished runs, which are not repeated (default: results.jsonl in --work)"

@@ -182,8 +182,8 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(files)  # Gradio reads it when it is imported
     try:
         import gradio as gr
-    except ImportError:
-        raise HRNError("the demo needs Gradio: pip install 'gradio>=6,<7'") from None
+    except ImportError as error:
+        raise HRNError(f"the demo needs Gradio ({error}): pip install 'gradio>=6,<7'") from None
     from starlette.middleware import Middleware
 
     device = pick_device(args.device)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,14 +22,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, then sync it and rename it to `path`.
 
     Readers see the old file or the complete new one. On an error the temporary file is removed and `path` is unchanged.
+    If `path` is a link, its target is written.
 
     Raises:
         HRNError: `path` is a folder, its folder cannot be created, or the file cannot be written (no permission, disk full).
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     if os.path.isdir(path):  # fail before the work, not after it
         raise HRNError(f"cannot write {path}: it is a folder; give the path of a file")
-    name, end = path.name, f".{os.getpid()}.part"
+    name, end = (
+        path.name,
+        f".{secrets.token_hex(4)}.part",
+    )  # random: processes of two containers may have the same number
     while len(os.fsencode(f".{name}{end}")) > MAX_NAME_BYTES:
         name = name[:-1]
     temporary = path.with_name(f".{name}{end}")

@@ -98,8 +98,8 @@ def _from_hub(name: str) -> Path:
         raise HRNError(f"{name}: expected hf://OWNER/REPO/FILE or hf://OWNER/REPO/FILE@REVISION")
     try:
         from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise HRNError(f"{name}: this needs huggingface_hub; run: pip install huggingface_hub") from None
+    except ImportError as error:
+        raise HRNError(f"{name}: this needs huggingface_hub ({error}); run: pip install huggingface_hub") from None
     try:
         path = Path(hf_hub_download(parts["repo"], parts["file"], revision=parts["revision"]))
     except Exception as error:  # errors of huggingface_hub, of its HTTP library (which depends on the version), OSError

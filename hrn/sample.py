@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--mode",
         choices=MODES,
-        help="local: DCT over blocks, pooling over the pixels around each pixel; windows: overlapping windows; full: the whole image (default: local, or full for hrn_released)",
+        help="local: DCT over blocks, pooling over nearby pixels of the row and column; windows: overlapping windows; full: the whole image (default: local, or full for hrn_released)",
     )
     add("--window", type=int, default=Mode.window, help="side of a block or window in LR pixels (default: %(default)s)")
     add(
@@ -169,7 +169,7 @@ def build_methods(args: argparse.Namespace, processes: Processes) -> list[Method
     methods = []
     for s in sorted(found) if args.input or not args.scale else args.scale:
         loaded = found.get(s) or next(iter(found.values()))  # if none has this scale, network_method reports it
-        mode = Mode(args.mode or default_mode(loaded.checkpoint.config).name, args.window, args.overlap)
+        mode = Mode(args.mode or default_mode(loaded.config).name, args.window, args.overlap)
         methods.append(
             network_method(
                 loaded, s, processes.device, model=args.model, mode=mode, ensemble=args.self_ensemble,

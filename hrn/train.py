@@ -15,7 +15,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -142,10 +142,11 @@ def run(args: argparse.Namespace, processes: Processes, setup: Setup, claimed: E
             if by_torchrun
             else join_words([sys.executable, *resume_command(sys.argv)])
         )
-        print(
-            f"stopped by {name} at step {trainer.step}; the training state is saved.\nTo continue: {command}",
-            file=sys.stderr,
-        )
+        with suppress(OSError):  # the terminal may be closed
+            print(
+                f"stopped by {name} at step {trainer.step}; the training state is saved.\nTo continue: {command}",
+                file=sys.stderr,
+            )
     return 128 + stopped
 
 

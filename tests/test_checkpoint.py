@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import os
 import pickle
 import signal
@@ -15,6 +16,7 @@ import torch
 from hrn import checkpoint as checkpoint_module
 from hrn.checkpoint import FORMAT, load_checkpoint, load_matching_weights, load_network, save_checkpoint
 from hrn.checkpoint.__main__ import main
+from hrn.checkpoint.fit import TENSORS_PER_WRAB
 from hrn.errors import HRNError, UnreadableError
 from hrn.files import file_hash
 from hrn.model import HRN, build_model, preset
@@ -166,7 +168,7 @@ def test_the_least_number_of_tensors(small_config):
     variants = {"frequency": "none", "attention": "none", "dense": False}
     config = dataclasses.replace(small_config, n_dem=3, n_wrab=2, **variants)
     per_wrab = sum(name.startswith("body.0.spatial") for name in build_model(config).state_dict()) / 2
-    assert per_wrab == checkpoint_module.TENSORS_PER_WRAB
+    assert per_wrab == TENSORS_PER_WRAB
 
 
 def test_a_compressed_file_is_refused(saved, tmp_path):
@@ -177,6 +179,39 @@ def test_a_compressed_file_is_refused(saved, tmp_path):
     torch.load(tmp_path / "b.pth", weights_only=True)  # PyTorch reads it
     with pytest.raises(HRNError, match=r"b\.pth.*compressed"):
         load_checkpoint(tmp_path / "b.pth")
+
+
+def test_overlapping_entries_are_refused(saved, tmp_path):
+    """A small file could otherwise claim the same bytes for many tensors."""
+    contents = saved[0].read_bytes()
+    with zipfile.ZipFile(saved[0]) as source:
+        directory = source.start_dir
+        largest = max(source.infolist(), key=lambda entry: entry.file_size)
+        count = len(contents) // largest.file_size + 1
+        with zipfile.ZipFile(tmp_path / "b.pth", "w") as target:
+            target.fp.write(contents[:directory])
+            target.start_dir, target._didModify = directory, True
+            target.filelist += [largest] * count
+    with pytest.raises(HRNError, match=r"b\.pth.*overlap"):
+        load_checkpoint(tmp_path / "b.pth")
+
+
+def test_a_file_that_changes_while_it_is_read(saved, monkeypatch):
+    """Its hash would be that of other weights."""
+    load = torch.load
+
+    def load_and_replace(path, **options):
+        contents = load(path, **options)
+        saved[0].write_bytes(saved[0].read_bytes() + b"\0")
+        return contents
+
+    monkeypatch.setattr(torch, "load", load_and_replace)
+    with pytest.raises(UnreadableError, match="changed"):
+        load_checkpoint(saved[0])
+
+
+def test_the_hash_of_a_file_is_kept(saved):
+    assert load_checkpoint(saved[0]).sha256 == hashlib.sha256(saved[0].read_bytes()).hexdigest()
 
 
 def test_weights_are_compared_before_the_network_is_made(crafted, monkeypatch):

@@ -20,7 +20,7 @@ from hrn.pretrained import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = tuple(read_manifest()["checkpoints"])
-README_LIMIT = 13 * 1024
+README_LIMIT = 12 * 1024
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
@@ -29,7 +29,7 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 FIGURE_KINDS = ("compare", "curve", "schedules", "spectrum", "tradeoff")
-FOREIGN_FLAGS = {"--nproc_per_node", "--max_restarts", "--shm-size"}
+FOREIGN_FLAGS = {"--nproc_per_node", "--max_restarts", "--shm-size", "--cpus-per-task"}
 
 
 def named(path: Path) -> str:

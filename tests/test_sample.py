@@ -224,6 +224,13 @@ def test_files_of_other_formats_are_counted(light, photos, tmp_path, capsys):
     assert "1 .gif, 2 .heic\n" in capsys.readouterr().err
 
 
+def test_links_to_folders_are_reported(light, photos, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    (photos / "sub/link").symlink_to(tmp_path / "elsewhere")
+    main("--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s")
+    assert f"links: {photos / 'sub/link'}\n" in capsys.readouterr().err
+
+
 def test_a_full_disk_ends_a_batch(light, photos, tmp_path, capsys, monkeypatch):
     def fail(path, *args):
         raise HRNError(f"cannot write {path}") from OSError(errno.ENOSPC, "No space left on device")

@@ -270,7 +270,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(h5_path, tmp_path, capsys):
     plan = {line[:15].strip(): line[15:] for line in capsys.readouterr().out.splitlines()}
     assert plan["network"].startswith("280,788 parameters, ")
     assert plan["batch"] == "4 patches of 8x8: 1 process(es), 4 each, 4 at once; BatchNorm over groups of 4"
-    assert plan["steps"] == "1,000 (333.3 passes over the images)"
+    assert plan["steps"] == "1,000 (333.3 epochs)"
     assert plan["learning rate"].startswith("1.00e-05 at step 0, 1.00e-04 at step 10")
     seconds = float(re.match(r"([\d.]+) s \(not compiled\), [\d.]+ s of it waiting for data", plan["step time"])[1])
     hours, minutes, rest = (int(x) for x in plan["total time"].split()[0].split(":"))
@@ -319,6 +319,27 @@ def test_auto_resume_starts_again_after_a_kill_before_the_first_state(h5_path, t
     files.marker.touch()
     assert train.main(flags) == 0
     assert not files.marker.exists()
+
+
+def test_auto_resume_continues_after_a_kill_between_a_validation_and_the_first_state(h5_path, tmp_path, monkeypatch):
+    validation = {"valid_data_path": h5_path, "valid_interval": 1}
+    flags = [*training_flags(h5_path, tmp_path, max_steps=4, save_interval=4, **validation), "--auto_resume"]
+    step = Learner.step
+
+    def kill(self, *args):
+        if kill.steps == 2:
+            raise KeyboardInterrupt
+        kill.steps += 1
+        return step(self, *args)
+
+    kill.steps = 0
+    monkeypatch.setattr(Learner, "step", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(flags)
+    monkeypatch.setattr(Learner, "step", step)
+    assert [load_checkpoint(state).training["step"] for state in RunFiles(tmp_path, "a_x2").states()] == [1]
+    assert train.main(flags) == 0
+    assert RunFiles(tmp_path, "a_x2").load_newest_state().training["step"] == 4
 
 
 def test_the_newest_state_wins_over_a_file_after_a_restart(h5_path, tmp_path):

@@ -5,10 +5,11 @@
 
 A generated table stands between `<!-- from SOURCE -->` and `<!-- end -->`. SOURCE is one of:
 
-    PATH          a results file, relative to the repository, as a command printed it
-    models        the included checkpoints with their scores and cost
-    presets x4    the presets and their cost at a scale
-    results x4    published methods and the included checkpoints at a scale
+    PATH                a results file, relative to the repository, as a command printed it
+    models              the included checkpoints with their scores and cost
+    presets x4          the presets and their cost at a scale
+    results x4          published methods and the included checkpoints at a scale
+    results x4 short    the same with only the methods in SHORT_TABLE
 
 If a results file does not exist, the text between its two comments is left unchanged. The comparison figures are left unchanged
 if dataset/Set5, dataset/Set14 or dataset/Urban100 is missing, and the picture of the demo if Gradio, Playwright or Chromium is.
@@ -48,6 +49,21 @@ TIMINGS = ROOT / "benchmarks/results/presets.md"
 TIMED_SCALE = 4
 MODEL_SETS = ("Set5", "Urban100")
 """Test sets in the table of models."""
+SHORT_TABLE = (
+    "Bicubic",
+    "SAFMN",
+    "CFSR",
+    "RFDN",
+    "IMDN",
+    "SwinIR-light",
+    "CARN",
+    "EDSR-baseline",
+    "RCAN",
+    "EDSR",
+    "SwinIR (DF2K)",
+    "HAT",
+)
+"""Published methods in the table of the README."""
 COMPARED_SETS = ("Urban100", "Set14", "Set5")
 COMPARED_IMAGES = ("img012", "img033", "img092", "barbara", "zebra", "butterfly")
 """Images in the comparison figures."""
@@ -76,8 +92,8 @@ def make_table(source: str) -> str | None:
     """Return the table of a source, see the top of this file; None if its results file does not exist."""
     if source == "models":
         return models_table()
-    if match := re.fullmatch(r"results x(\d)", source):
-        return results_table(int(match[1])).strip()
+    if match := re.fullmatch(r"results x(\d)( short)?", source):
+        return results_table(int(match[1]), methods=SHORT_TABLE if match[2] else ()).strip()
     if match := re.fullmatch(r"presets x(\d)", source):
         return presets_table(int(match[1]))
     path = ROOT / source

@@ -45,8 +45,8 @@ def check_yaml() -> None:
     """Raise HRNError if PyYAML is missing, which writes the card's header."""
     try:
         import yaml  # noqa: F401
-    except ImportError:
-        raise HRNError("writing a model card needs PyYAML; run: pip install huggingface_hub") from None
+    except ImportError as error:
+        raise HRNError(f"writing a model card needs PyYAML ({error}); run: pip install huggingface_hub") from None
 
 
 def model_card(

@@ -29,7 +29,7 @@ from hrn.checkpoint import Checkpoint, load_checkpoint, load_network, save_check
 from hrn.cli import path_argument, run_cli
 from hrn.errors import HRNError
 from hrn.evaluation.score_files import read_scores
-from hrn.files import check_not_input, file_hash, write_text
+from hrn.files import check_not_input, write_text
 from hrn.inference.export import export_safetensors
 from hrn.inference.mode import default_mode
 from hrn.model import config_to_dict
@@ -37,12 +37,11 @@ from hrn.pretrained import CHECKPOINT_DIR, find_checkpoint, read_manifest
 from tools.model_card import check_yaml, model_card
 
 
-def scores_of(checkpoint: Checkpoint, sha256: str, results: Sequence[Path]) -> dict[str, Any]:
+def scores_of(checkpoint: Checkpoint, results: Sequence[Path]) -> dict[str, Any]:
     """Read the scores of a checkpoint by test set and scale, as the manifest stores them.
 
     Args:
         checkpoint: the checkpoint.
-        sha256: the hash of its file.
         results: folders with scores.json files, written by hrn/sample.py.
 
     Raises:
@@ -50,7 +49,7 @@ def scores_of(checkpoint: Checkpoint, sha256: str, results: Sequence[Path]) -> d
     """
     scores: dict[str, Any] = {}
     for found in [found for folder in results for found in read_scores(folder)]:
-        if found.header.get("checkpoint_sha256") != sha256:
+        if found.header.get("checkpoint_sha256") != checkpoint.sha256:
             continue
         if not (math.isfinite(found.psnr_y) and math.isfinite(found.ssim_y)):
             raise HRNError(
@@ -64,7 +63,7 @@ def scores_of(checkpoint: Checkpoint, sha256: str, results: Sequence[Path]) -> d
         by_scale[f"x{found.scale}"] = {"psnr_y": round(found.psnr_y, 4), "ssim_y": round(found.ssim_y, 4)}
     if not scores:
         folders = ", ".join(map(str, results))
-        raise HRNError(f"{folders}: no scores.json of {checkpoint.path.name} with SHA-256 {sha256}")
+        raise HRNError(f"{folders}: no scores.json of {checkpoint.path.name} with SHA-256 {checkpoint.sha256}")
     return scores
 
 
@@ -94,8 +93,9 @@ def add_to_manifest(path: Path, results: Path, trained_on: str, folder: Path = C
         raise HRNError(
             f"{path}: the manifest has {earlier['file']} under the name {path.stem}; rename one of the files"
         )
-    checkpoint, sha256 = load_checkpoint(path), file_hash(path)
-    scores = scores_of(checkpoint, sha256, [results])
+    checkpoint = load_checkpoint(path)
+    sha256 = checkpoint.sha256
+    scores = scores_of(checkpoint, [results])
     if earlier.get("sha256") == sha256:  # the same weights: keep the scores of other sets and scales
         for name, by_scale in earlier["scores"].items():
             scores[name] = {**by_scale, **scores.get(name, {})}
@@ -156,7 +156,7 @@ def write_mean(sources: Sequence[Path], target: Path) -> None:
         for name, value in weights[-1].items()
     }
     info = {key: value for key, value in last.inference_info.items() if key not in ("validation", "weights")}
-    info["mean_of"] = [{"file": path.name, "sha256": file_hash(path)} for path in sources]
+    info["mean_of"] = [{"file": c.path.name, "sha256": c.sha256} for c in checkpoints]
     save_checkpoint(target, last.config, mean, info=info)
 
 
@@ -189,8 +189,8 @@ def write_hub_folder(
         if stem in checkpoints:
             raise HRNError(f"two checkpoints have the name {stem}: {checkpoints[stem].path} and {checkpoint.path}")
         checkpoints[stem] = checkpoint
-        sha256 = file_hash(checkpoint.path)
-        known[stem] = entries.get(sha256) or {"scores": scores_of(checkpoint, sha256, results) if results else {}}
+        scores = scores_of(checkpoint, results) if results and checkpoint.sha256 not in entries else {}
+        known[stem] = entries.get(checkpoint.sha256, {"scores": scores})
     config = {
         stem: {"file": f"{stem}.safetensors", **config_to_dict(checkpoint.config)}
         for stem, checkpoint in checkpoints.items()

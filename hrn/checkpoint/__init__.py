@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hrn.checkpoint.fit import differing_keys, meta_state_dict, misfit
 from hrn.errors import HRNError, UnreadableError
-from hrn.files import atomic_write
+from hrn.files import atomic_write, file_hash
 from hrn.memory import is_out_of_memory
 from hrn.model import build_model, preset, preset_of
-from hrn.model.config import Config, HRNConfig, ReleasedConfig, config_from_dict, config_to_dict
+from hrn.model.config import Config, ReleasedConfig, config_from_dict, config_to_dict
 
 FORMAT_PREFIX = "hrn-checkpoint-"
 FORMAT = FORMAT_PREFIX + "1"
-TENSORS_PER_WRAB = 12
-"""Minimum number of tensors per DEM and WRAB: weight and bias of three convolutions in each of two WRDBs."""
 ALLOWED_DTYPES = (
     torch.float32,
     torch.float64,
@@ -54,6 +53,8 @@ class Checkpoint:
     info: Mapping[str, Any]
     training: Mapping[str, Any] | None = None
     """The state needed to resume training (optimizer, step, ...); None if the file is not a training state."""
+    sha256: str = ""
+    """The hash of the file that was read."""
 
     @property
     def model_name(self) -> str:
@@ -131,15 +132,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint (.pth or .safetensors) or the authors' state dict. No code in the file is run.
 
     Raises:
-        UnreadableError: the file may be intact: no permission to read it, too little memory, or another version.
+        UnreadableError: the file may be intact: no permission to read it, too little memory, another version, or it
+            changed meanwhile.
         HRNError: the file is missing or damaged, holds more than plain data, or is not a checkpoint of HRN.
     """
     path = Path(path)
     try:
         exists = path.is_file()
+        sha256 = file_hash(path) if exists else ""
         contents = _read(path) if exists else None
-    except ImportError:
-        raise HRNError(f"{path}: this needs safetensors; run: pip install safetensors") from None
+        changed = exists and file_hash(path) != sha256
     except OSError as error:
         raise UnreadableError(f"{path}: cannot be read: {error.strerror or error}") from None
     except HRNError:
@@ -154,12 +156,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise HRNError(f"{path}: damaged or not a PyTorch checkpoint ({type(error).__name__})") from None
     if not exists:
         raise HRNError(f"no such checkpoint: {path}")
+    if changed:
+        raise UnreadableError(f"{path}: changed while it was read; try again")
     if isinstance(contents, dict) and str(contents.get("format")).startswith(FORMAT_PREFIX):
-        return checkpoint_of(path, contents)
+        return replace(checkpoint_of(path, contents), sha256=sha256)
     weights = _released_state_dict(contents)
     if weights is None:
         raise HRNError(f"{path}: not a checkpoint of HRN: neither the format {FORMAT!r} nor the authors' state dict")
-    return Checkpoint(path, _released_config(path, weights), weights, {})
+    return Checkpoint(path, _released_config(path, weights), weights, {}, sha256=sha256)
 
 
 def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int | None = None) -> nn.Module:
@@ -180,7 +184,7 @@ def load_network(checkpoint: Checkpoint, *, model: str | None = None, scale: int
     if scale is not None:
         checkpoint.check_scale(scale)
     weights = checkpoint.inference_weights
-    if difference := _misfit(checkpoint.config, weights):
+    if difference := misfit(checkpoint.config, weights):
         raise HRNError(f"{checkpoint.path}: the weights do not fit the configuration: {difference}")
     with torch.random.fork_rng(devices=[]):
         network = build_model(checkpoint.config)
@@ -209,33 +213,6 @@ def load_matching_weights(network: nn.Module, checkpoint: Checkpoint) -> tuple[l
     return [k for k in own if k not in matching], [k for k in weights if k not in matching]
 
 
-def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Describe the first differences in names and shapes between two state dicts; empty if there are none.
-
-    Args:
-        expected: the state dict that is needed.
-        found: the state dict to compare with it.
-    """
-    parts, limit = [], 3  # names to list for each kind of difference
-    for label, names in (
-        ("missing", [k for k in expected if k not in found]),
-        ("unknown", [k for k in found if k not in expected]),
-    ):
-        if names:
-            parts.append(f"{label} {first_names(names, limit)}")
-    shapes = [k for k in expected if k in found and getattr(found[k], "shape", None) != expected[k].shape]
-    for name in shapes[:limit]:
-        shape = tuple(getattr(found[name], "shape", ()))
-        parts.append(f"{name} has shape {shape}, expected {tuple(expected[name].shape)}")
-    return "; ".join(parts)
-
-
-def first_names(names: Sequence[str], limit: int) -> str:
-    """List the first `limit` names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
 def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
     """Validate the contents of a file in this package's format. Raises UnreadableError if this version cannot read them."""
     try:
@@ -252,30 +229,10 @@ def checkpoint_of(path: Path, contents: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(path, config, weights, info, training)
 
 
-def _misfit(config: Config, weights: Mapping[str, Tensor]) -> str:
-    """Describe how the weights differ from the configuration, without allocating a network of the stated size."""
-    storages = {w.untyped_storage().data_ptr(): w.untyped_storage().nbytes() for w in weights.values()}
-    stored = sum(storages.values())  # bytes; an expanded tensor can claim a size larger than its storage
-    too_few = sum(w.nbytes for w in weights.values()) > stored
-    if isinstance(config, HRNConfig):  # its sizes are unbounded; compare them with the least storage that they need
-        filled = sum(w.numel() > 0 for w in weights.values())
-        too_few |= TENSORS_PER_WRAB * config.n_dem * config.n_wrab > filled or config.channels > stored
-        too_few = too_few or config.channels**2 * config.expansion > stored
-    if too_few:
-        return f"{len(weights)} tensors with {stored:,} bytes are too few"
-    return differing_keys(_meta_state_dict(config), weights)
-
-
-def _meta_state_dict(config: Config) -> dict[str, Tensor]:
-    """Return the names and shapes of a configuration's weights, on the meta device."""
-    with torch.device("meta"):
-        return build_model(config).state_dict()
-
-
 def _first_difference(checkpoint: Checkpoint, model: str) -> str:
     """Describe how a checkpoint's weights differ from those of a preset."""
     try:
-        expected = _meta_state_dict(preset(model, checkpoint.config.scales))
+        expected = meta_state_dict(preset(model, checkpoint.config.scales))
     except ValueError as error:
         return f" ({error})"
     return f"; for {model}: {differing_keys(expected, checkpoint.weights)}"
@@ -286,12 +243,16 @@ def _read(path: Path) -> Any:
     if path.suffix != ".safetensors":
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise HRNError(
-                        f"{path}: refused: compressed, unlike files of torch.save, and could exhaust the memory"
-                    )
+                entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise HRNError(f"{path}: refused: compressed, unlike files of torch.save, and could exhaust the memory")
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise HRNError(f"{path}: refused: its entries overlap and could exhaust the memory")
         return torch.load(path, map_location="cpu", weights_only=True)
-    from safetensors import safe_open
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise HRNError(f"{path}: this needs safetensors ({error}); run: pip install safetensors") from None
 
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
@@ -334,6 +295,6 @@ def _released_config(path: Path, weights: Mapping[str, Tensor]) -> ReleasedConfi
     doublings = sum(f"tail.0.{i}.weight" in weights for i in (0, 2, 4))
     scale = 3 if weights["tail.0.0.weight"].shape[:1] == (576,) else 2**doublings
     config = replace(ReleasedConfig(), scales=(scale,))
-    if difference := differing_keys(_meta_state_dict(config), weights):
+    if difference := differing_keys(meta_state_dict(config), weights):
         raise HRNError(f"{path}: similar to the authors' network at x{scale}, but {difference}")
     return config

@@ -12,7 +12,6 @@ from typing import Any
 from hrn.checkpoint import as_dict, load_checkpoint, load_network
 from hrn.cli import path_argument, run_cli
 from hrn.errors import HRNError
-from hrn.files import file_hash
 from hrn.model.config import HRNConfig, config_to_dict
 from hrn.pretrained import read_manifest
 
@@ -25,7 +24,7 @@ def describe(path: Path) -> str:
     """
     checkpoint = load_checkpoint(path)
     network = load_network(checkpoint)
-    info, training, sha256 = checkpoint.inference_info, as_dict(checkpoint.training), file_hash(path)
+    info, training, sha256 = checkpoint.inference_info, as_dict(checkpoint.training), checkpoint.sha256
     kind = "training state, for --resume" if training else "weights"
     if not info and not isinstance(checkpoint.config, HRNConfig):
         kind = "weights of the authors' released code"

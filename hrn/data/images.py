@@ -104,6 +104,12 @@ def count_unsupported(folder: Path) -> dict[str, int]:
     return {}
 
 
+def linked_folders(folder: Path) -> list[Path]:
+    """Return the links to folders in a folder and its subfolders, which :func:`list_images` does not follow."""
+    found = [Path(root, name) for root, folders, _ in os.walk(folder) for name in folders if not name.startswith(".")]
+    return sorted(path for path in found if path.is_symlink())
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and in subfolders that are not hidden. Raises OSError if a folder cannot be read."""
 

@@ -23,7 +23,10 @@ class SetScores:
     """PSNR-Y in dB."""
     ssim_y: float
     header: Mapping[str, Any]
-    """Everything that the scores depend on: checkpoint_sha256, mode, self_ensemble, precision, protocol, ..."""
+    """Everything that the scores depend on: checkpoint_sha256, mode, self_ensemble, precision, protocol, ...
+
+    Those of networks also have `parameters` and `multi_adds`.
+    """
 
     def deviations(self, mode: str) -> str:
         """Describe each setting that differs from those of the results tables; empty if none does.
@@ -60,10 +63,23 @@ def read_scores(folder: Path) -> list[SetScores]:
 
 
 def index_scores(scores: Iterable[SetScores]) -> dict[tuple[int, str], SetScores]:
-    """Index scores by scale and test set. Raises HRNError if two files are for the same scale and set."""
+    """Index the scores of one method by scale and test set.
+
+    Raises:
+        HRNError: two files are for the same scale and set, or those of one scale have other weights or settings.
+    """
     indexed: dict[tuple[int, str], SetScores] = {}
+    settings: dict[tuple[int, str], SetScores] = {}
     for found in scores:
         first = indexed.setdefault((found.scale, found.name), found)
         if first is not found:
             raise HRNError(f"two results for {found.name} x{found.scale}: {first.file} and {found.file}")
+        for key in ("checkpoint_sha256", "mode", "self_ensemble", "precision"):
+            if found.header.get(key) is None:  # bicubic, another program, or an earlier version
+                continue
+            first = settings.setdefault((found.scale, key), found)
+            if found.header[key] != first.header[key]:
+                raise HRNError(
+                    f"{first.file} and {found.file} differ in {key}; score both again, or keep them in separate folders"
+                )
     return indexed

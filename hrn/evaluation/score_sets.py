@@ -32,6 +32,7 @@ from hrn.evaluation.sr_folder import SRFolder, read_result
 from hrn.files import SCORES, UNFINISHED, write_text
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.methods import Method
+from hrn.model.summary import summarise
 
 MAX_LISTED = 10
 """Number of missing and of unused files to name."""
@@ -286,8 +287,11 @@ def _header(task: ScoringTask) -> dict[str, Any]:
     """Return the entries of scores.json that state what the scores depend on."""
     if isinstance(task.method, ExternalMethod):
         return task.method.settings
-    device = task.upscaler.device if isinstance(task.upscaler, Enlarger) else "cpu"
-    return {**provenance(device), **task.method.settings}
+    if not isinstance(task.upscaler, Enlarger):
+        return {**provenance("cpu"), **task.method.settings}
+    cost = summarise(task.upscaler.config, task.upscaler.scale)[-1]
+    size = {"parameters": cost.parameters, "multi_adds": cost.multi_adds}
+    return {**provenance(task.upscaler.device), **task.method.settings, **size}
 
 
 def warm_up(upscaler: Upscaler | None, test_set: TestSet) -> None:

@@ -1,22 +1,26 @@
 """The results tables: published methods with their sources, and this repository's checkpoints.
 
     python -m hrn.evaluation.tables --scale 4
-    python -m hrn.evaluation.tables --scale 4 --add mine.csv
+    python -m hrn.evaluation.tables --scale 4 --add mine.csv sample/mine_x4
 
-Published results are in `hrn/evaluation/published.csv`; an empty cell or a 0 means that the source does not state it.
+Published results are in `hrn/evaluation/published.csv`; an empty cell means that the source does not state it.
 Results of this repository are in `checkpoint/manifest.json`.
 """
 
 import argparse
 import csv
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hrn.cli import path_argument, run_cli
 from hrn.data.benchmark import STANDARD_SETS
 from hrn.errors import HRNError
+from hrn.evaluation.metrics import PROTOCOL
+from hrn.evaluation.score_files import SetScores, index_scores, read_scores
 from hrn.model import SCALES, config_from_dict
 from hrn.model.summary import summarise
 from hrn.pretrained import CHECKPOINT_DIR, read_manifest
@@ -24,7 +28,9 @@ from hrn.pretrained import CHECKPOINT_DIR, read_manifest
 SETS = ("Set5", "Set14", "B100", "Urban100")
 """Test sets with a column in every table. The other standard sets have one if a method has results on them."""
 PUBLISHED = Path(__file__).with_name("published.csv")
-ADD_HELP = "more results: CSV files with the columns of hrn/evaluation/published.csv"
+ADD_HELP = (
+    "more results: CSV files with the columns of hrn/evaluation/published.csv, or output folders of hrn/sample.py"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class TableRow:
     parameters: int
     """Number of parameters; 0 if unknown or if there are none."""
     multi_adds: float
-    """Multi-Adds for a 1280x720 output in units of 10^9; 0 if unknown or if there are none."""
+    """Multi-Adds for a 1280x720 output in units of 10^9; infinite if unknown, 0 if there are none."""
     scores: dict[str, tuple[float, float]]
     """Maps each test set with known results to PSNR-Y in dB and SSIM-Y."""
     trained_on: str
@@ -48,13 +54,17 @@ def published(scale: int, more: Sequence[Path] = ()) -> list[TableRow]:
 
     Args:
         scale: the scale.
-        more: other CSV files with the columns of PUBLISHED. The default source of their rows is the file's name.
+        more: other CSV files with the columns of PUBLISHED, or output folders of hrn/sample.py. The default source of
+            their rows is the name of the file or folder.
 
     Raises:
-        HRNError: a file cannot be read, or lacks a column.
+        HRNError: a file cannot be read or lacks a column, or a folder has no scores or scores by another protocol.
     """
     results = []
     for path in (PUBLISHED, *more):
+        if path.is_dir():
+            results += _scored(path, scale)
+            continue
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 results += [_row(row, path.name) for row in csv.DictReader(file) if int(row["scale"]) == scale]
@@ -69,8 +79,29 @@ def _row(values: Mapping[str, str], source: str) -> TableRow:
         for name in STANDARD_SETS
         if values.get(f"{name}_psnr_y") and values.get(f"{name}_ssim_y")
     }
-    parameters, multi_adds = int(values["parameters"] or 0), float(values["multi_adds_g"] or 0)
+    parameters, multi_adds = int(values["parameters"] or 0), float(values["multi_adds_g"] or math.inf)
     return TableRow(values["method"], parameters, multi_adds, scores, values["trained_on"], values["source"] or source)
+
+
+def _scored(folder: Path, scale: int) -> list[TableRow]:
+    """Return the methods that hrn/sample.py scored, by the name of their folder."""
+    methods: dict[str, list[SetScores]] = defaultdict(list)
+    for scores in read_scores(folder):
+        methods[scores.file.resolve().parents[2].name].append(scores)  # METHOD/SET/x4/scores.json
+    if not methods:
+        raise HRNError(f"{folder}: no scores.json of hrn/sample.py")
+    rows = []
+    for method, found in methods.items():
+        here = {name: scores for (s, name), scores in index_scores(found).items() if s == scale}
+        for scores in here.values():
+            if scores.header.get("protocol") != PROTOCOL.format(shave=scale):
+                raise HRNError(f"{scores.file}: scored by another protocol: {scores.header.get('protocol')}")
+        if here:
+            header = next(iter(here.values())).header
+            multi_adds = header["multi_adds"] / 1e9 if "multi_adds" in header else math.inf
+            means = {name: (scores.psnr_y, scores.ssim_y) for name, scores in here.items()}
+            rows.append(TableRow(method, header.get("parameters", 0), multi_adds, means, "", f"scores in {folder}"))
+    return rows
 
 
 def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[TableRow]:
@@ -85,19 +116,21 @@ def ours(scale: int, folder: Path = CHECKPOINT_DIR) -> list[TableRow]:
     return results
 
 
-def results_table(scale: int, folder: Path = CHECKPOINT_DIR, more: Sequence[Path] = ()) -> str:
+def results_table(
+    scale: int, folder: Path = CHECKPOINT_DIR, more: Sequence[Path] = (), methods: Collection[str] = ()
+) -> str:
     """Return published rows and ours as a Markdown table, sorted by Multi-Adds, then by PSNR-Y on Set5.
 
-    Our rows are bold. The sources follow the table.
+    Our rows are bold. Rows of unknown Multi-Adds come last. The sources follow the table.
 
     Args:
         scale: the scale.
         folder: the checkpoint folder.
-        more: other CSV files of results, see :func:`published`.
+        more: other results, see :func:`published`.
+        methods: the published methods to include; by default all.
     """
-    rows = sorted(
-        [*published(scale, more), *ours(scale, folder)], key=lambda r: (r.multi_adds, r.scores.get(SETS[0], (0, 0)))
-    )
+    others = [r for r in published(scale, more) if not methods or r.method in methods]
+    rows = sorted([*others, *ours(scale, folder)], key=lambda r: (r.multi_adds, r.scores.get(SETS[0], (0, 0))))
     sources = list(dict.fromkeys(r.source for r in rows if r.source))
     sets = [name for name in STANDARD_SETS if name in SETS or any(name in r.scores for r in rows)]
     lines = [
@@ -108,7 +141,7 @@ def results_table(scale: int, folder: Path = CHECKPOINT_DIR, more: Sequence[Path
         cells = [f"{r.scores[s][0]:.2f} / {r.scores[s][1]:.4f}" if s in r.scores else "" for s in sets]
         label = f"{r.method} [{sources.index(r.source) + 1}]" if r.source else f"**{r.method}**"
         parameters = f"{r.parameters / 1e3:,.0f} K" if r.parameters else ""
-        multi_adds = f"{r.multi_adds:,.1f} G" if r.multi_adds else ""
+        multi_adds = f"{r.multi_adds:,.1f} G" if 0 < r.multi_adds < math.inf else ""
         lines.append(f"| {label} | {parameters} | {multi_adds} | {' | '.join(cells)} | {r.trained_on} |")
     return "\n".join([*lines, "", "; ".join(f"[{i}] {source}" for i, source in enumerate(sources, 1)) + "."])
 
@@ -118,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--scale", type=int, nargs="+", choices=SCALES, default=[4], help="scales to print (default: 4)"
     )
-    parser.add_argument("--add", type=path_argument, nargs="+", default=[], metavar="CSV", help=ADD_HELP)
+    parser.add_argument("--add", type=path_argument, nargs="+", default=[], metavar="PATH", help=ADD_HELP)
     args = parser.parse_args(argv)
     print("\n\n".join(results_table(scale, more=args.add) for scale in args.scale))
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hrn.checkpoint import Checkpoint, write_torch_file
+from hrn.checkpoint import Checkpoint, load_network, write_torch_file
 from hrn.errors import HRNError
 from hrn.model.config import VARIANT_FIELDS, Config, HRNConfig
 
@@ -63,9 +63,10 @@ def export_state_dict(path: str | Path, checkpoint: Checkpoint, scale: int) -> N
         scale: one of its scales; the weights of other scales are left out.
 
     Raises:
-        HRNError: the configuration cannot be inferred from shapes, the checkpoint does not have the scale, or the file
-            cannot be written.
+        HRNError: the configuration cannot be inferred from shapes, the checkpoint does not have the scale, its weights do
+            not fit its configuration, or the file cannot be written.
     """
+    load_network(checkpoint)  # checks the weights
     config = checkpoint.config
     if not isinstance(config, HRNConfig):
         raise HRNError(f"{checkpoint.path}: a bare state dict needs an HRN network, not {checkpoint.model_name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hrn.data.images import count_pixels, count_unsupported
+from hrn.data.images import count_pixels, count_unsupported, linked_folders
 from hrn.data.resize import Bicubic
 from hrn.distributed import Processes
 from hrn.errors import HRNError
@@ -117,7 +117,9 @@ def _enlarge_all(
 
 
 def _print_other_files(folder: Path) -> None:
-    """Print how many files of other image formats a folder contains."""
+    """Print how many files of other image formats a folder contains, and which folders are links."""
+    if links := linked_folders(folder):
+        print(f"skipped, because they are links: {', '.join(map(str, links))}", file=sys.stderr)
     if counts := count_unsupported(folder):
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
         print(f"skipped, because the format is not supported: {kinds}", file=sys.stderr)

@@ -69,7 +69,7 @@ class Enlarger(Upscaler):
         max_memory: int | None = None,
     ) -> None:
         scales = scales_of(network)
-        self.scale = scale or scales[0]
+        self.config, self.scale = network.config, scale or scales[0]
         if self.scale not in scales:
             raise HRNError(f"this network enlarges by {', '.join(f'x{s}' for s in scales)}, not x{self.scale}")
         check_eval_mode(network)

@@ -51,7 +51,7 @@ def export_onnx(path: str | Path, checkpoint: Checkpoint, scale: int, mode: Mode
         path: the file to write. It appears only after the comparison has passed.
         checkpoint: a checkpoint from :func:`hrn.checkpoint.load_checkpoint`.
         scale: one of its scales.
-        mode: `local` or `full`; :func:`hrn.inference.enlarger.default_mode` by default.
+        mode: `local` or `full`; :func:`hrn.inference.mode.default_mode` by default.
 
     Returns:
         The largest difference to PyTorch on a test image with values in [0, 1].
@@ -134,8 +134,9 @@ def export_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
     :func:`hrn.checkpoint.load_checkpoint` reads the file.
 
     Raises:
-        HRNError: safetensors is not installed, or the file cannot be written.
+        HRNError: safetensors is not installed, the weights do not fit the configuration, or the file cannot be written.
     """
+    load_network(checkpoint)  # checks the weights
     save = _needed("safetensors.torch").save
     header = {
         "format": FORMAT,
@@ -151,9 +152,8 @@ def _needed(package: str) -> Any:
     """Import a package of the `export` extra."""
     try:
         return import_module(package)
-    except ImportError:
-        name = package.split(".")[0]
-        raise HRNError(f"{name} is not installed: pip install onnx onnxscript onnxruntime safetensors") from None
+    except ImportError as error:
+        raise HRNError(f"{error}; run: pip install onnx onnxscript onnxruntime safetensors") from None
 
 
 @contextmanager

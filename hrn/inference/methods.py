@@ -15,7 +15,6 @@ import torch
 from hrn.checkpoint import Checkpoint, load_checkpoint, load_network
 from hrn.data.upscaler import Upscaler
 from hrn.errors import HRNError
-from hrn.files import file_hash
 from hrn.inference.enlarger import Enlarger
 from hrn.inference.mode import Mode
 from hrn.model import config_from_dict, preset_of
@@ -38,14 +37,6 @@ class Method:
     """Everything that the scores depend on, such as the checkpoint's hash, the mode and the precision."""
 
 
-@dataclass(frozen=True)
-class LoadedCheckpoint:
-    """A checkpoint and the SHA-256 of its file."""
-
-    checkpoint: Checkpoint
-    sha256: str
-
-
 def name_without_scale(stem: str) -> str:
     """Return the name of a checkpoint file without the scales at its end: `mine` for `mine_x4` or `minex2x3`."""
     return re.sub(r"(_x\d|x\d)+$", "", stem) or stem
@@ -59,7 +50,7 @@ def load_checkpoints(
     scales: Sequence[float] | None = None,
     resized: bool = False,
     all_scales: bool = False,
-) -> dict[int, LoadedCheckpoint]:
+) -> dict[int, Checkpoint]:
     """Load checkpoints and index them by the scales that they support.
 
     If the model is chosen by default, prints the other included models.
@@ -81,24 +72,23 @@ def load_checkpoints(
     return {scale: loaded[name] for scale, name in chosen.items()}
 
 
-def _load_by_scale(names: Sequence[str | Path]) -> dict[int, LoadedCheckpoint]:
-    found: dict[int, LoadedCheckpoint] = {}
-    for loaded in map(_load_by_name, names):
-        for scale in loaded.checkpoint.config.scales:
+def _load_by_scale(names: Sequence[str | Path]) -> dict[int, Checkpoint]:
+    found: dict[int, Checkpoint] = {}
+    for checkpoint in map(_load_by_name, names):
+        for scale in checkpoint.config.scales:
             if scale in found:
-                paths = f"{found[scale].checkpoint.path} and {loaded.checkpoint.path}"
+                paths = f"{found[scale].path} and {checkpoint.path}"
                 raise HRNError(f"--ckpt_path: {paths} both support x{scale}; remove one of them")
-            found[scale] = loaded
+            found[scale] = checkpoint
     return found
 
 
-def _load_by_name(name: str | Path) -> LoadedCheckpoint:
-    path = find_checkpoint(name)
-    return LoadedCheckpoint(load_checkpoint(path), file_hash(path))
+def _load_by_name(name: str | Path) -> Checkpoint:
+    return load_checkpoint(find_checkpoint(name))
 
 
 def network_method(
-    loaded: LoadedCheckpoint,
+    checkpoint: Checkpoint,
     scale: int,
     device: torch.device,
     *,
@@ -112,20 +102,19 @@ def network_method(
     """Return a method that runs the network of a checkpoint.
 
     Args:
-        loaded: the checkpoint.
+        checkpoint: the checkpoint.
         scale: one of its scales.
         device: device to run on.
         model: raise HRNError if the checkpoint holds a different model.
         mode, ensemble, precision, compile, max_memory: see :class:`hrn.inference.enlarger.Enlarger`.
     """
-    checkpoint = loaded.checkpoint
     network = load_network(checkpoint, model=model, scale=scale).to(device)
     enlarger = Enlarger(
         network, scale, mode, ensemble=ensemble, precision=precision, compile=compile, max_memory=max_memory
     )
     settings = {
         "checkpoint": checkpoint.path.name,
-        "checkpoint_sha256": loaded.sha256,
+        "checkpoint_sha256": checkpoint.sha256,
         "model": checkpoint.model_name,
         "mode": str(mode),
         "self_ensemble": ensemble,

@@ -1,8 +1,8 @@
 """Initialisation: a new network computes bilinear interpolation, and gradients reach every block.
 
 With PyTorch's default, each 1x1 fusion shrinks the signal and two half-open gates quarter each residual, so a deep stack
-learns slowly. Here a new network enlarges bilinearly (one factor after another if the tail has several), and every fusion
-starts close to the identity of its most recent input. `benchmarks/initialisation.py` compares both. Without the global skip
+learns slowly. Here a new network enlarges bilinearly (one factor after another if the tail has several), and most
+fusions start close to the identity of one input. `benchmarks/initialisation.py` compares both. Without the global skip
 connection, the image passes through the body, and a new network interpolates only approximately.
 """
 

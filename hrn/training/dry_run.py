@@ -44,7 +44,7 @@ class RunCost:
                 f"data           {len(t.pairs):,} images, x{', x'.join(map(str, t.config.scales))}",
                 f"batch          {r.batch_size} patches of {r.patch_size}x{r.patch_size}: {t.processes.count} process(es), "
                 f"{per_process} each, {t.data.micro_batch_size} at once; {t.learner.describe_norm()}",
-                f"steps          {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} passes over the images)",
+                f"steps          {steps:,} ({steps * r.batch_size / len(t.pairs):,.1f} epochs)",
                 f"learning rate  {rates}",
                 f"step time      {self.step_seconds:.3f} s ({compiled}), {self.load_seconds:.3f} s of it waiting for data",
                 f"memory         {self.peak_bytes / 2**20:,.0f} MiB peak ({'GPU' if t.processes.device.type == 'cuda' else 'resident'})",

@@ -2,9 +2,9 @@
 
 import logging
 
-from hrn.checkpoint import Checkpoint, first_names, load_matching_weights, load_network
+from hrn.checkpoint import Checkpoint, load_matching_weights, load_network
+from hrn.checkpoint.fit import first_names
 from hrn.errors import HRNError
-from hrn.files import file_hash
 from hrn.model import HRN
 from hrn.model.growth import grow
 from hrn.training.trainer import Trainer
@@ -52,4 +52,4 @@ def _start_from(trainer: Trainer, checkpoint: Checkpoint, flag: str) -> None:
     if learner.ema:
         learner.ema.module.load_state_dict(learner.network.state_dict())
     if trainer.processes.is_main:  # the other processes may not have the file
-        trainer.info[flag] = {"file": checkpoint.path.name, "sha256": file_hash(checkpoint.path)}
+        trainer.info[flag] = {"file": checkpoint.path.name, "sha256": checkpoint.sha256}

@@ -93,8 +93,8 @@ class TensorBoard:
     def __init__(self, folder: Path, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise HRNError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+        except ImportError as error:
+            raise HRNError(f"--tensorboard needs the package tensorboard ({error}): pip install tensorboard") from None
         try:
             self._writer = SummaryWriter(str(folder), purge_step=step + 1)
         except OSError as error:
@@ -113,6 +113,7 @@ class TensorBoard:
 
     def add_image(self, name: str, image: np.ndarray, step: int) -> None:
         """Add the centre crop of an (H, W, 3) uint8 image."""
+        name = name.encode(errors="backslashreplace").decode()  # a file name need not be UTF-8
         y, x = (max(0, (side - CROP_SIZE) // 2) for side in image.shape[:2])
         crop = image[y : y + CROP_SIZE, x : x + CROP_SIZE]
         self._write(lambda writer: writer.add_image(name, crop, step, dataformats="HWC"))

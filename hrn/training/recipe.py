@@ -132,7 +132,8 @@ class Execution:
 
     accumulate: int = setting(1, "gradient accumulation: micro-batches per process and step")
     compile: bool | None = setting(
-        None, "use torch.compile: minutes to start, then faster; by default on CUDA if a C compiler is installed"
+        None,
+        "use torch.compile: minutes to start, then faster; by default on CUDA if what it needs is installed (docs/gpu.md)",
     )
     channels_last: bool | None = setting(
         None, "memory layout of the features; by default channels_last, except on a GPU in fp32 without TF32"

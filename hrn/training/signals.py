@@ -1,4 +1,4 @@
-"""Signal handling: SIGTERM and SIGINT stop a run after the current step. On an error, its DataLoader workers are killed."""
+"""Signal handling: SIGTERM, SIGINT and SIGHUP stop a run after the current step. On an error, its DataLoader workers are killed."""
 
 import multiprocessing
 import signal
@@ -9,14 +9,16 @@ from types import FrameType
 
 
 class StopSignal:
-    """Context manager that records SIGTERM and SIGINT in `signal` instead of stopping. `signal` is 0 before the first one.
+    """Context manager that records SIGTERM, SIGINT and SIGHUP in `signal` instead of stopping. `signal` is 0 before the first one.
+
+    SIGHUP, which the end of a terminal sends, stays ignored under nohup.
 
     Args:
         repeated: keep recording after the first signal. Otherwise the previous handlers are restored, so that a second
             signal takes effect at once.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self, *, repeated: bool) -> None:
         self.signal = 0
@@ -24,7 +26,8 @@ class StopSignal:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        handled = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -38,7 +41,7 @@ class StopSignal:
 
 
 def ignore_signals(worker: int) -> None:
-    """Ignore SIGINT and SIGTERM in a DataLoader worker. The training process decides when to stop."""
+    """Ignore SIGTERM, SIGINT and SIGHUP in a DataLoader worker. The training process decides when to stop."""
     for number in StopSignal.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

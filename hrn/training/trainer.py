@@ -162,6 +162,7 @@ class Trainer:
         If a stop or an error interrupts a validation, the training state holds the log entry, and the resumed run validates
         first.
         """
+        first = False
         if self.valid_sets and self._is_due(self.recipe.valid_interval):
             self.pending_validation = entry
             try:
@@ -173,12 +174,18 @@ class Trainer:
                 self.save_state()
                 return stopped or self.processes.max(request.signal)
             entry = {"step": self.step, **entry, **scores}
+            first = self._needs_first_state()
         self.pending_validation = None
         if entry:
             self._log(entry)
-        if stopped or self._is_due(self.recipe.save_interval):
+        if stopped or first or self._is_due(self.recipe.save_interval):
             self.save_state(required=bool(stopped or self.finished))
         return 0 if self.finished else stopped
+
+    def _needs_first_state(self) -> bool:
+        """Return whether a run that may be restarted has weights but no state. A restart would refuse its own weights."""
+        files = self.files
+        return self.processes.is_main and files.marker.exists() and files.weights.exists() and not files.states()
 
     def _is_due(self, interval: int) -> bool:
         return self.finished or self.step % interval == 0

@@ -107,6 +107,26 @@ def test_jobs_run_side_by_side_and_share_the_threads(args, monkeypatch):
     assert threads == ["4", "4"]
 
 
+@pytest.mark.parametrize(("visible", "expected"), [(None, {"0", "1"}), ("5,GPU-a", {"5", "GPU-a"})])
+def test_jobs_are_distributed_over_the_gpus(args, monkeypatch, visible, expected):
+    both_started = threading.Barrier(2)
+    used = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(runs.torch.cuda, "device_count", lambda: 2)
+
+    def train(command, check, env):
+        both_started.wait(timeout=30)
+        used.append(env["CUDA_VISIBLE_DEVICES"])
+        write_run(Run("tiny", RUN.flags, int(command[command.index("--seed") + 1]), 100), args.work)
+        return argparse.Namespace(returncode=0)
+
+    monkeypatch.setattr(runs.subprocess, "run", train)
+    runs.finish([Run("tiny", RUN.flags, seed, 100) for seed in range(4)], args, validations=1)
+    assert set(used[:2]) == set(used[2:]) == expected
+
+
 def test_a_failed_run_is_reported(args, monkeypatch):
     monkeypatch.setattr(runs.subprocess, "run", lambda *a, **k: argparse.Namespace(returncode=2))
     with pytest.raises(HRNError, match="tiny, seed 3"):

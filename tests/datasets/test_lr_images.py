@@ -36,12 +36,22 @@ def test_another_folder(lr_images, tmp_path, image):
     assert [p.name for p in (tmp_path / "Set").iterdir()] == ["a.png"]
 
 
+def test_hr_images_have_the_size_of_the_results(lr_images, tmp_path, image):
+    write_image(tmp_path / "Set/a.png", image[:41, :50])
+    lr_images.main([str(tmp_path / "Set"), "--scales", "3", "--hr"])
+    assert np.array_equal(read_rgb(tmp_path / "Set/HR_cropped/X3/a.png"), image[:39, :48])
+    assert find_test_set(tmp_path / "Set", 3).images[0].load(3).hr.shape == (39, 48, 3)
+    with pytest.raises(HRNError, match="X3 already exists"):
+        lr_images.main([str(tmp_path / "Set"), "--scales", "3", "--hr"])
+
+
 def test_an_error_leaves_no_folder(lr_images, tmp_path, image):
     write_image(tmp_path / "Set/a.png", image)
     write_image(tmp_path / "Set/b.png", image[:1])
     with pytest.raises(HRNError, match="too small"):
-        lr_images.main([str(tmp_path / "Set"), "--scales", "2"])
-    assert sorted(p.name for p in (tmp_path / "Set").rglob("*")) == ["LR_bicubic", "a.png", "b.png"]
+        lr_images.main([str(tmp_path / "Set"), "--scales", "2", "--hr"])
+    left = sorted(p.name for p in (tmp_path / "Set").rglob("*"))
+    assert left == ["HR_cropped", "LR_bicubic", "a.png", "b.png"]
 
 
 def test_sets_with_lr_images_or_equal_names_are_refused(lr_images, tmp_path, image):

@@ -8,11 +8,13 @@ from hrn.errors import HRNError
 from hrn.evaluation.compare_scores import main
 
 
-def write(folder, scale, name, psnr, ssim, protocol="Y"):
+def write(folder, scale, name, psnr, ssim, protocol="Y", **header):
     path = folder / name / f"x{scale}" / "scores.json"
     path.parent.mkdir(parents=True)
     path.write_text(
-        json.dumps({"set": name, "scale": scale, "protocol": protocol, "mean": {"psnr_y": psnr, "ssim_y": ssim}})
+        json.dumps(
+            {**header, "set": name, "scale": scale, "protocol": protocol, "mean": {"psnr_y": psnr, "ssim_y": ssim}}
+        )
     )
 
 
@@ -76,6 +78,21 @@ def test_a_folder_of_two_checkpoints_is_not_mixed(tmp_path):
         write(tmp_path / name, 2, "Set5", 37.5, 0.95)
     with pytest.raises(HRNError):
         main([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("checkpoint_sha256", "ab"), ("mode", ["full", "local, 48"]), ("self_ensemble", [True, False])]
+)
+def test_scores_of_other_weights_or_settings_are_not_mixed(tmp_path, capsys, key, values):
+    """For example, if the file was trained further between two scorings. Other scales may have other files."""
+    write(tmp_path / "net", 2, "Set5", 37.5, 0.95, **{key: values[0]})
+    write(tmp_path / "net", 4, "Set5", 31.5, 0.88, **{key: values[1]})
+    write(tmp_path / "net", 2, "B100", 32.0, 0.89)  # of an earlier version, without the key
+    main([str(tmp_path / "net")])
+    assert "| net | x2 | 37.50 / 0.9500 | 32.00 / 0.8900 |" in capsys.readouterr().out
+    write(tmp_path / "net", 2, "Set14", 33.5, 0.91, **{key: values[1]})
+    with pytest.raises(HRNError, match=key):
+        main([str(tmp_path / "net")])
 
 
 def test_folders_without_results_are_refused(tmp_path):

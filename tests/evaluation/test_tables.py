@@ -6,13 +6,14 @@ import json
 import pytest
 
 from hrn.errors import HRNError
+from hrn.evaluation.metrics import PROTOCOL
 from hrn.evaluation.tables import PUBLISHED, SETS, main, ours, published, results_table
 from hrn.model import preset
 from hrn.model.summary import summarise
 
 
 def test_published_rows_are_complete_and_have_sources():
-    for scale, count in ((2, 15), (3, 14), (4, 23), (8, 7)):
+    for scale, count in ((2, 20), (3, 19), (4, 28), (8, 7)):
         rows = published(scale)
         assert len({r.method for r in rows}) == len(rows) == count
         for r in rows:
@@ -79,11 +80,38 @@ def test_results_of_a_file_are_added(tmp_path, capsys):
             main(["--scale", "4", "--add", str(tmp_path / "bad.csv")])
 
 
+def test_scores_of_a_folder_are_added(tmp_path, capsys):
+    protocol = PROTOCOL.format(shave=4)
+    for name, psnr in (("Set5", 32.0), ("Set14", 28.5)):
+        header = {"set": name, "scale": 4, "protocol": protocol, "parameters": 90_000, "multi_adds": 5_000_000_000}
+        path = tmp_path / "mine_x4" / name / "x4/scores.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({**header, "mean": {"psnr_y": psnr, "ssim_y": 0.9}}))
+    for folder in (tmp_path, tmp_path / "mine_x4"):
+        main(["--scale", "4", "--add", str(folder)])
+        (row,) = [line for line in capsys.readouterr().out.splitlines() if "mine_x4 [" in line]
+        assert row.split("|")[2:6] == [" 90 K ", " 5.0 G ", " 32.00 / 0.9000 ", " 28.50 / 0.9000 "]
+    assert main(["--scale", "2", "--add", str(tmp_path)]) == 0
+    path.write_text(path.read_text().replace("4 pixels", "5 pixels"))
+    with pytest.raises(HRNError, match="protocol"):
+        main(["--scale", "4", "--add", str(tmp_path)])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HRNError, match=r"no scores\.json"):
+        main(["--scale", "4", "--add", str(tmp_path / "empty")])
+
+
 def test_unpublished_cells_stay_empty():
-    """At x8, methods of unknown cost come first, sorted by PSNR."""
+    """At x8, methods of unknown cost come last, sorted by PSNR."""
     assert "| AWSRN [2] | 2,348 K |  | 26.97 / 0.7747 |" in results_table(8)
     methods = [line.split("|")[1].split()[0] for line in results_table(8).splitlines()[2:-2]]
-    assert methods[:5] == ["Bicubic", "LapSRN", "EDSR", "AWSRN", "RCAN"]
+    assert methods[0] == "Bicubic"
+    assert methods[-4:] == ["LapSRN", "EDSR", "AWSRN", "RCAN"]
+
+
+def test_chosen_methods():
+    methods = [line.split("|")[1].split()[0] for line in results_table(4, methods=["CARN"]).splitlines()[2:-2]]
+    assert [m for m in methods if "**" not in m] == ["CARN"]
+    assert "**hrn_x4**" in methods
 
 
 def test_light_peers_and_their_cost():

@@ -82,6 +82,18 @@ def test_safetensors_holds_the_same_checkpoint(two_scales, tmp_path, image):
         load_checkpoint(out)
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_that_do_not_fit_are_not_exported(tmp_path, small_config, suffix):
+    pytest.importorskip("safetensors", reason="needs the packages of hrn[export]")
+    weights = build_model(small_config).state_dict()
+    del weights["head.bias"]
+    save_checkpoint(tmp_path / "a.pth", small_config, weights, info={})
+    flags = ["--ckpt_path", str(tmp_path / "a.pth"), "--out", str(tmp_path / f"out{suffix}")]
+    with pytest.raises(HRNError, match=r"missing head\.bias"):
+        main([*flags, "--format", {".pth": "spandrel"}.get(suffix, "safetensors")])
+    assert not (tmp_path / f"out{suffix}").exists()
+
+
 def test_information_that_json_does_not_support_becomes_text(tmp_path, small_config):
     pytest.importorskip("safetensors", reason="needs the packages of hrn[export]")
     save_checkpoint(tmp_path / "a.pth", small_config, build_model(small_config).state_dict(), info={"x": torch.ones(1)})

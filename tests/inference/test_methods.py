@@ -93,13 +93,13 @@ def test_the_default_is_an_installed_checkpoint(included):
     (included.parent / "hrn_base_x2.pth").unlink()
     for device in (CPU, CUDA):
         found = load_checkpoints(None, device, scales=[2])
-        assert found[2].checkpoint.path == included
+        assert found[2].path == included
     with pytest.raises(HRNError, match="hrn_x4"):
         load_checkpoints(None, CUDA, model="hrn")
 
 
 def test_the_default_checkpoint_is_the_one_of_the_manifest(included, capsys):
-    assert load_checkpoints(None, CPU, scales=[2])[2].checkpoint.path == included
+    assert load_checkpoints(None, CPU, scales=[2])[2].path == included
     assert "--model hrn_base (slower, more accurate)" in capsys.readouterr().out
     load_checkpoints(None, CPU, scales=[2], model="hrn_light")
     assert "--model" not in capsys.readouterr().out

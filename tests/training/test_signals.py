@@ -34,10 +34,18 @@ def test_a_second_signal_takes_effect_at_once(handlers):
 
 def test_repeated_signals_are_recorded(handlers):
     with StopSignal(repeated=True) as request:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(os.getpid(), number)
             assert request.signal == number
     assert current() == handlers
+
+
+def test_the_end_of_a_terminal_is_ignored_under_nohup(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignal(repeated=True) as request:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert request.signal == 0
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_workers_ignore_signals(handlers):

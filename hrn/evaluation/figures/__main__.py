@@ -79,7 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     add = _adder(kinds, "tradeoff", "PSNR against Multi-Adds, for published methods and our checkpoints")
     add("--scale", type=int, choices=(2, 3, 4), default=4, help="enlargement factor (default: %(default)s)")
-    add("--add", type=path_argument, nargs="+", default=[], metavar="CSV", help=ADD_HELP)
+    add("--add", type=path_argument, nargs="+", default=[], metavar="PATH", help=ADD_HELP)
     return parser.parse_args(argv)
 
 

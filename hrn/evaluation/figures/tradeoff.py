@@ -23,7 +23,7 @@ def tradeoff(path: Path, scale: int, more: Sequence[Path] = ()) -> None:
     Args:
         path: PNG, PDF or SVG file to write.
         scale: scale of the results.
-        more: other CSV files of results, see :func:`hrn.evaluation.tables.published`.
+        more: other results, see :func:`hrn.evaluation.tables.published`.
     """
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     own = ours(scale)

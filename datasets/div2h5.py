@@ -183,7 +183,7 @@ def convert(
         items = [(path, factor) for path in paths for factor in (1.0, *copies)]
         loaded = load_ahead(pool, 4 * workers, items, partial(load_pair, lr_folders=lr_folders, min_size=min_size))
         key, kind = 0, "images and copies" if copies else "images"
-        progress = tqdm(loaded, total=len(items), unit="image", desc=out.name)
+        progress = tqdm(loaded, total=len(items), unit="image", desc=out.name, disable=None)
         for (path, factor), images in zip(items, progress, strict=True):
             if images is None:
                 continue

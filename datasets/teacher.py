@@ -134,7 +134,7 @@ def write_targets(
     lr_group = f"X{enlarger.scale}"
     copied = [(source, index) for source in more for index in range(len(source))]
     with atomic_write(out) as temporary, h5py.File(temporary, "w") as file:
-        for key, (index, rows, columns) in enumerate(tqdm(parts, unit="image", desc=out.name)):
+        for key, (index, rows, columns) in enumerate(tqdm(parts, unit="image", desc=out.name, disable=None)):
             lr = pairs.read(group, index, rows, columns)
             write_pair(file, key, {"HR": enlarger(lr), lr_group: lr}, f"{pairs.name(index)}.png")
         for key, (source, index) in enumerate(copied, start=len(parts)):

@@ -111,7 +111,7 @@ def gpu_places(jobs: int) -> SimpleQueue[str]:
     """Return a place for each job: the GPU that it uses, in turn, or an empty text if there is no GPU."""
     visible = [str(index) for index in range(torch.cuda.device_count())]
     if visible and os.environ.get("CUDA_VISIBLE_DEVICES"):
-        visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",")[: len(visible)]
     places: SimpleQueue[str] = SimpleQueue()
     for job in range(jobs):
         places.put(visible[job % len(visible)] if visible else "")

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write_images(test_set: TestSet, target: Mapping[str, Path]) -> None:
-    """Write the LR images of a set, and the HR images if `target` has a folder for them. An error leaves no folder.
+    """Write the LR images of a set, and the HR images if `target` has a folder for them.
 
     Args:
         test_set: the test set.

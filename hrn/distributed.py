@@ -10,6 +10,7 @@ not resolve to an address that the others can reach, set GLOO_SOCKET_IFNAME to t
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -189,6 +190,10 @@ def launch(script: str, argv: list[str], processes: int) -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
+    if (
+        hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    ):  # nohup; torchrun would handle it
+        os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     try:
         torchrun(["--standalone", f"--nproc_per_node={processes}", script, *argv])
     except ChildFailedError as error:

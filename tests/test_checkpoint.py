@@ -3,6 +3,7 @@ import hashlib
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -183,15 +184,19 @@ def test_a_compressed_file_is_refused(saved, tmp_path):
 
 def test_overlapping_entries_are_refused(saved, tmp_path):
     """A small file could otherwise claim the same bytes for many tensors."""
-    contents = saved[0].read_bytes()
     with zipfile.ZipFile(saved[0]) as source:
-        directory = source.start_dir
-        largest = max(source.infolist(), key=lambda entry: entry.file_size)
-        count = len(contents) // largest.file_size + 1
-        with zipfile.ZipFile(tmp_path / "b.pth", "w") as target:
-            target.fp.write(contents[:directory])
-            target.start_dir, target._didModify = directory, True
-            target.filelist += [largest] * count
+        entries, start = source.infolist(), source.start_dir
+    largest = max(range(len(entries)), key=lambda i: entries[i].file_size)
+    contents = saved[0].read_bytes()
+    end = contents.rindex(b"PK\x05\x06")  # end of the central directory (APPNOTE.TXT, 4.3.16)
+    zip64 = contents.find(b"PK\x06\x06", start)
+    directory = contents[start : zip64 if zip64 > 0 else end]
+    records = [b"PK\x01\x02" + record for record in directory.split(b"PK\x01\x02")[1:]]
+    records += [records[largest]] * (len(contents) // entries[largest].file_size + 1)
+    tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, len(records), len(records), sum(map(len, records)), start, 0)
+    (tmp_path / "b.pth").write_bytes(contents[:start] + b"".join(records) + tail)
+    with zipfile.ZipFile(tmp_path / "b.pth") as archive:
+        assert len(archive.infolist()) == len(records)
     with pytest.raises(HRNError, match=r"b\.pth.*overlap"):
         load_checkpoint(tmp_path / "b.pth")
 

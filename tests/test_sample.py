@@ -22,6 +22,7 @@ from hrn.errors import HRNError
 from hrn.files import file_hash
 from hrn.inference import enlarge_file, methods
 from hrn.model import build_model, preset
+from hrn.model.summary import summarise
 from tests.conftest import randomise, smooth_image
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -98,6 +99,8 @@ def test_scores_of_a_test_set(light, hr_folder, tmp_path, capsys):
     assert f"{document['mean']['psnr_y']:.2f} / {document['mean']['ssim_y']:.4f}" in capsys.readouterr().out
     assert "5 pixels" in document["protocol"]
     assert document["checkpoint_sha256"] == file_hash(light)
+    cost = summarise(preset("hrn_light", [2]))[-1]
+    assert (document["parameters"], document["multi_adds"]) == (cost.parameters, cost.multi_adds)
     assert (document["model"], document["precision"], document["self_ensemble"]) == ("hrn_light", "fp32", False)
     assert read_rgb(folder / "comparison.png").shape[1] > 100
 
@@ -226,9 +229,11 @@ def test_files_of_other_formats_are_counted(light, photos, tmp_path, capsys):
 
 def test_links_to_folders_are_reported(light, photos, tmp_path, capsys):
     (tmp_path / "elsewhere").mkdir()
-    (photos / "sub/link").symlink_to(tmp_path / "elsewhere")
+    (photos / ".hidden").mkdir()
+    for path in ("sub/link", ".hidden/link"):
+        (photos / path).symlink_to(tmp_path / "elsewhere")
     main("--ckpt_path", light, "--input", photos, "--sample_dir", tmp_path / "s")
-    assert f"links: {photos / 'sub/link'}\n" in capsys.readouterr().err
+    assert f"1 link(s) to folders, such as {photos / 'sub/link'}\n" in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_a_batch(light, photos, tmp_path, capsys, monkeypatch):

@@ -126,7 +126,7 @@ def model_row(name: str, config: Config) -> list[str]:
 
 
 def preset_seconds() -> dict[str, str]:
-    """Seconds of each preset in mode local, as the results file has them."""
+    """Return the seconds of each preset in mode local, as the results file has them."""
     if not TIMINGS.is_file():
         return {}
     lines = [line for line in TIMINGS.read_text(encoding="utf-8").splitlines() if line.startswith("|")]

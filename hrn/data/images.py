@@ -106,8 +106,11 @@ def count_unsupported(folder: Path) -> dict[str, int]:
 
 def linked_folders(folder: Path) -> list[Path]:
     """Return the links to folders in a folder and its subfolders, which :func:`list_images` does not follow."""
-    found = [Path(root, name) for root, folders, _ in os.walk(folder) for name in folders if not name.startswith(".")]
-    return sorted(path for path in found if path.is_symlink())
+    links = []
+    for root, folders, _ in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links += [Path(root, name) for name in folders if os.path.islink(Path(root, name))]
+    return sorted(links)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

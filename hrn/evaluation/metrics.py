@@ -18,7 +18,7 @@ _SSIM = dict(data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covari
 
 
 def rgb_to_y(rgb: np.ndarray) -> np.ndarray:
-    """Luma of ITU-R BT.601, like MATLAB's rgb2ycbcr: (H, W, 3) uint8 to (H, W) float64 in the range 16 to 235."""
+    """Return the luma of ITU-R BT.601, like MATLAB's rgb2ycbcr: (H, W, 3) uint8 to (H, W) float64 in the range 16 to 235."""
     return 16 + rgb.astype(np.float64) @ (np.array([65.481, 128.553, 24.966]) / 255)
 
 

@@ -122,7 +122,7 @@ def score_test_sets(
 
 
 def external_methods(folders: Sequence[str], scales: Sequence[int]) -> list[ExternalMethod]:
-    """Methods for folders of SR images that other programs made.
+    """Return methods for folders of SR images that other programs made.
 
     Args:
         folders: each FOLDER or NAME=FOLDER; the folder's name is the default name.
@@ -288,7 +288,7 @@ def _header(task: ScoringTask) -> dict[str, Any]:
     if isinstance(task.method, ExternalMethod):
         return task.method.settings
     if not isinstance(task.upscaler, Enlarger):
-        return {**provenance("cpu"), **task.method.settings}
+        return {**provenance("cpu"), **task.method.settings, "parameters": 0, "multi_adds": 0}
     cost = summarise(task.upscaler.config, task.upscaler.scale)[-1]
     size = {"parameters": cost.parameters, "multi_adds": cost.multi_adds}
     return {**provenance(task.upscaler.device), **task.method.settings, **size}
@@ -332,7 +332,7 @@ class _EnsembleGain:
 
 
 def _gain(result: ImageResult) -> float:
-    """Gain over bicubic interpolation in dB of PSNR-Y; minus infinity if both are perfect."""
+    """Return the gain over bicubic interpolation in dB of PSNR-Y; minus infinity if both are perfect."""
     gain = result.scores["psnr_y"] - result.bicubic["psnr_y"]
     return -math.inf if math.isnan(gain) else gain
 

@@ -3,7 +3,8 @@
     python -m hrn.evaluation.tables --scale 4
     python -m hrn.evaluation.tables --scale 4 --add mine.csv sample/mine_x4
 
-Published results are in `hrn/evaluation/published.csv`; an empty cell means that the source does not state it.
+Published results are in `hrn/evaluation/published.csv`; an empty cell means that the source does not state
+it, and 0 that there are none.
 Results of this repository are in `checkpoint/manifest.json`.
 """
 
@@ -54,11 +55,12 @@ def published(scale: int, more: Sequence[Path] = ()) -> list[TableRow]:
 
     Args:
         scale: the scale.
-        more: other CSV files with the columns of PUBLISHED, or output folders of hrn/sample.py. The default source of
-            their rows is the name of the file or folder.
+        more: other CSV files with the columns of PUBLISHED, or output folders of hrn/sample.py. The default source of the
+            rows of a file is its name.
 
     Raises:
-        HRNError: a file cannot be read or lacks a column, or a folder has no scores or scores by another protocol.
+        HRNError: a file cannot be read or lacks a column, or a folder has no scores, or scores by another protocol or with
+            the self-ensemble.
     """
     results = []
     for path in (PUBLISHED, *more):
@@ -84,23 +86,25 @@ def _row(values: Mapping[str, str], source: str) -> TableRow:
 
 
 def _scored(folder: Path, scale: int) -> list[TableRow]:
-    """Return the methods that hrn/sample.py scored, by the name of their folder."""
-    methods: dict[str, list[SetScores]] = defaultdict(list)
+    """Return the methods that hrn/sample.py scored, named after their folders."""
+    methods: dict[Path, list[SetScores]] = defaultdict(list)
     for scores in read_scores(folder):
-        methods[scores.file.resolve().parents[2].name].append(scores)  # METHOD/SET/x4/scores.json
+        methods[scores.file.resolve().parents[2]].append(scores)  # METHOD/SET/x4/scores.json
     if not methods:
         raise HRNError(f"{folder}: no scores.json of hrn/sample.py")
     rows = []
-    for method, found in methods.items():
+    for path, found in methods.items():
         here = {name: scores for (s, name), scores in index_scores(found).items() if s == scale}
         for scores in here.values():
             if scores.header.get("protocol") != PROTOCOL.format(shave=scale):
                 raise HRNError(f"{scores.file}: scored by another protocol: {scores.header.get('protocol')}")
+            if scores.header.get("self_ensemble"):
+                raise HRNError(f"{scores.file}: scored with --self_ensemble, unlike the other rows")
         if here:
             header = next(iter(here.values())).header
             multi_adds = header["multi_adds"] / 1e9 if "multi_adds" in header else math.inf
             means = {name: (scores.psnr_y, scores.ssim_y) for name, scores in here.items()}
-            rows.append(TableRow(method, header.get("parameters", 0), multi_adds, means, "", f"scores in {folder}"))
+            rows.append(TableRow(path.name, header.get("parameters", 0), multi_adds, means, "", f"scores in {folder}"))
     return rows
 
 

@@ -119,7 +119,7 @@ def _enlarge_all(
 def _print_other_files(folder: Path) -> None:
     """Print how many files of other image formats a folder contains, and which folders are links."""
     if links := linked_folders(folder):
-        print(f"skipped, because they are links: {', '.join(map(str, links))}", file=sys.stderr)
+        print(f"skipped {len(links)} link(s) to folders, such as {links[0]}", file=sys.stderr)
     if counts := count_unsupported(folder):
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
         print(f"skipped, because the format is not supported: {kinds}", file=sys.stderr)

@@ -121,7 +121,7 @@ class LocalSqueezeExcitation(nn.Module):
 
 
 def local_mean(x: Tensor, window: int, dim: int) -> Tensor:
-    """Mean over `window` samples along `dim` around each sample; near an edge, over the first or last `window` samples.
+    """Return the mean over `window` samples along `dim` around each sample; near an edge, over the first or last `window` samples.
 
     If `dim` has at most `window` samples, the mean is over all of them, and `dim` has length 1 in the result.
     """

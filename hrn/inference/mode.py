@@ -102,5 +102,5 @@ class Mode:
 
 
 def default_mode(config: Config) -> Mode:
-    """Mode local for :class:`hrn.model.HRN`, mode full for the released network, which does not support local."""
+    """Return mode local for :class:`hrn.model.HRN`, mode full for the released network, which does not support local."""
     return Mode("local" if isinstance(config, HRNConfig) else "full")

@@ -126,7 +126,7 @@ def unnormalised_idct(x: Tensor) -> Tensor:
 
 
 def _gain(x: Tensor) -> Tensor:
-    """Ratio of unnormalised to orthonormal coefficients, (W,): sqrt(4W) for k = 0, otherwise sqrt(2W)."""
+    """Return the ratio of unnormalised to orthonormal coefficients, (W,): sqrt(4W) for k = 0, otherwise sqrt(2W)."""
     w = x.shape[-1]
     gain = x.new_full((w,), (2 * w) ** 0.5, dtype=torch.promote_types(x.dtype, torch.float32))
     gain[0] *= 2**0.5

@@ -7,18 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGHUP = getattr(signal, "SIGHUP", None)
+"""The signal of a closed terminal; None on Windows."""
+
 
 class StopSignal:
     """Context manager that records SIGTERM, SIGINT and SIGHUP in `signal` instead of stopping. `signal` is 0 before the first one.
 
-    SIGHUP, which the end of a terminal sends, stays ignored under nohup.
+    SIGHUP stays ignored under nohup. It is always recorded repeatedly, because the end of a terminal may send it twice.
 
     Args:
         repeated: keep recording after the first signal. Otherwise the previous handlers are restored, so that a second
             signal takes effect at once.
     """
 
-    SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+    SIGNALS = tuple(n for n in (signal.SIGTERM, signal.SIGINT, SIGHUP) if n is not None)
 
     def __init__(self, *, repeated: bool) -> None:
         self.signal = 0
@@ -26,18 +29,21 @@ class StopSignal:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        handled = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        handled = [n for n in self.SIGNALS if n != SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
         self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._restore(*self._previous)
+
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            signal.signal(number, self._previous[number])
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         if not self.repeated:
-            self.__exit__()
+            self._restore(*(n for n in self._previous if n != SIGHUP))
 
 
 def ignore_signals(worker: int) -> None:

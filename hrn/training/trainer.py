@@ -183,7 +183,7 @@ class Trainer:
         return 0 if self.finished else stopped
 
     def _needs_first_state(self) -> bool:
-        """Return whether a run that may be restarted has weights but no state. A restart would refuse its own weights."""
+        """Return whether a run that may be restarted has weights but no state. A restart would refuse these weights."""
         files = self.files
         return self.processes.is_main and files.marker.exists() and files.weights.exists() and not files.states()
 

@@ -92,7 +92,11 @@ def test_scores_of_a_folder_are_added(tmp_path, capsys):
         (row,) = [line for line in capsys.readouterr().out.splitlines() if "mine_x4 [" in line]
         assert row.split("|")[2:6] == [" 90 K ", " 5.0 G ", " 32.00 / 0.9000 ", " 28.50 / 0.9000 "]
     assert main(["--scale", "2", "--add", str(tmp_path)]) == 0
-    path.write_text(path.read_text().replace("4 pixels", "5 pixels"))
+    text = path.read_text()
+    path.write_text(text.replace('"parameters"', '"self_ensemble": true, "parameters"'))
+    with pytest.raises(HRNError, match="self_ensemble"):
+        main(["--scale", "4", "--add", str(tmp_path)])
+    path.write_text(text.replace("4 pixels", "5 pixels"))
     with pytest.raises(HRNError, match="protocol"):
         main(["--scale", "4", "--add", str(tmp_path)])
     (tmp_path / "empty").mkdir()

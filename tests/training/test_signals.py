@@ -12,9 +12,9 @@ from hrn.training.signals import StopSignal, ignore_signals, kill_workers_on_err
 
 @pytest.fixture
 def handlers():
-    """Record the handlers of the test process, and restore them."""
-    before = {number: signal.getsignal(number) for number in StopSignal.SIGNALS}
-    yield before
+    """Set handlers whatever process started pytest, and restore those of the test process."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in StopSignal.SIGNALS}
+    yield current()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -28,7 +28,7 @@ def test_a_second_signal_takes_effect_at_once(handlers):
         assert request.signal == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert request.signal == signal.SIGTERM
-        assert current() == handlers
+        assert all(current()[number] == handlers[number] for number in (signal.SIGTERM, signal.SIGINT))
     assert current() == handlers
 
 
@@ -38,6 +38,22 @@ def test_repeated_signals_are_recorded(handlers):
             os.kill(os.getpid(), number)
             assert request.signal == number
     assert current() == handlers
+
+
+def test_the_end_of_a_terminal_may_be_signalled_twice(handlers):
+    with StopSignal(repeated=False) as request:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert request.signal == signal.SIGHUP
+    assert current() == handlers
+
+
+def test_an_ignored_interrupt_is_recorded(handlers):
+    """A shell script starts its background processes with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignal(repeated=False) as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.signal == signal.SIGINT
 
 
 def test_the_end_of_a_terminal_is_ignored_under_nohup(handlers):

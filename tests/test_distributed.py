@@ -1,6 +1,7 @@
 """Processes, one or several, without a training run."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -97,12 +98,31 @@ def test_an_error_of_all_processes_is_printed_once(monkeypatch, capsys):
         Processes(rank=2, count=3).run_on_all(list)
 
 
+@pytest.fixture
+def launch(monkeypatch):
+    """A function that starts four processes with the variables `given` and a handler of SIGHUP, and returns the variables."""
+    before = signal.getsignal(signal.SIGHUP)
+
+    def launch(given, handler):
+        started = []
+        signal.signal(signal.SIGHUP, handler)
+        monkeypatch.setattr(os, "environ", dict(given))
+        monkeypatch.setattr(distributed, "cpu_count", lambda: 8)
+        monkeypatch.setattr("torch.distributed.run.main", started.append)
+        assert distributed.launch("a.py", ["--x"], 4) == 0
+        assert started == [["--standalone", "--nproc_per_node=4", "a.py", "--x"]]
+        return dict(os.environ)
+
+    yield launch
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(("given", "threads"), [({}, "2"), ({"OMP_NUM_THREADS": "5"}, "5")])
-def test_started_processes_share_the_cpu_and_get_time_to_save(monkeypatch, given, threads):
-    started = []
-    monkeypatch.setattr(os, "environ", dict(given))
-    monkeypatch.setattr(distributed, "cpu_count", lambda: 8)
-    monkeypatch.setattr("torch.distributed.run.main", started.append)
-    assert distributed.launch("a.py", ["--x"], 4) == 0
-    assert started == [["--standalone", "--nproc_per_node=4", "a.py", "--x"]]
-    assert os.environ == {"OMP_NUM_THREADS": threads, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
+def test_started_processes_share_the_cpu_and_get_time_to_save(launch, given, threads):
+    variables = launch(given, signal.SIG_DFL)
+    assert variables == {"OMP_NUM_THREADS": threads, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
+
+
+def test_torchrun_ignores_the_end_of_the_terminal_under_nohup(launch):
+    """Its own handler would send SIGHUP to the processes, which ignore it, and kill them later."""
+    assert launch({}, signal.SIG_IGN)["TORCHELASTIC_SIGNALS_TO_HANDLE"] == "SIGTERM,SIGINT,SIGQUIT"

@@ -125,4 +125,4 @@ def test_started_processes_share_the_cpu_and_get_time_to_save(launch, given, thr
 
 def test_torchrun_ignores_the_end_of_the_terminal_under_nohup(launch):
     """Its own handler would send SIGHUP to the processes, which ignore it, and kill them later."""
-    assert launch({}, signal.SIG_IGN)["TORCHELASTIC_SIGNALS_TO_HANDLE"] == "SIGTERM,SIGINT,SIGQUIT"
+    assert launch({}, signal.SIG_IGN)["PET_SIGNALS_TO_HANDLE"] == "SIGTERM,SIGINT,SIGQUIT"

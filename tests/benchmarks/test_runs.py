@@ -90,40 +90,37 @@ def test_only_missing_runs_are_trained(args, monkeypatch):
     assert [outcome.seed for outcome in runs.read_outcomes(args.results)] == [0, 1, 2]
 
 
-def test_jobs_run_side_by_side_and_share_the_threads(args, monkeypatch):
+@pytest.fixture
+def variables(args, monkeypatch):
+    """The environment variables of each training, two of which must run at a time."""
     both_started = threading.Barrier(2)
-    threads = []
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(runs, "cpu_count", lambda: 8)
+    used = []
 
     def train(command, check, env):
         both_started.wait(timeout=30)
-        threads.append(env["OMP_NUM_THREADS"])
+        used.append(env)
         write_run(Run("tiny", RUN.flags, int(command[command.index("--seed") + 1]), 100), args.work)
         return argparse.Namespace(returncode=0)
 
     monkeypatch.setattr(runs.subprocess, "run", train)
+    return used
+
+
+def test_jobs_run_side_by_side_and_share_the_threads(args, monkeypatch, variables):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runs, "cpu_count", lambda: 8)
     assert len(runs.finish([Run("tiny", RUN.flags, seed, 100) for seed in (0, 1)], args, validations=1)) == 2
-    assert threads == ["4", "4"]
+    assert [env["OMP_NUM_THREADS"] for env in variables] == ["4", "4"]
 
 
 @pytest.mark.parametrize(("visible", "expected"), [(None, {"0", "1"}), ("5,GPU-a", {"5", "GPU-a"})])
-def test_jobs_are_distributed_over_the_gpus(args, monkeypatch, visible, expected):
-    both_started = threading.Barrier(2)
-    used = []
+def test_jobs_are_distributed_over_the_gpus(args, monkeypatch, variables, visible, expected):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(runs.torch.cuda, "device_count", lambda: 2)
-
-    def train(command, check, env):
-        both_started.wait(timeout=30)
-        used.append(env["CUDA_VISIBLE_DEVICES"])
-        write_run(Run("tiny", RUN.flags, int(command[command.index("--seed") + 1]), 100), args.work)
-        return argparse.Namespace(returncode=0)
-
-    monkeypatch.setattr(runs.subprocess, "run", train)
     runs.finish([Run("tiny", RUN.flags, seed, 100) for seed in range(4)], args, validations=1)
+    used = [env["CUDA_VISIBLE_DEVICES"] for env in variables]
     assert set(used[:2]) == set(used[2:]) == expected
 
 
